@@ -1,0 +1,1 @@
+r"""geomem: which directions a diffusion model has lost to memorization."""

@@ -1,0 +1,279 @@
+r"""Numbers with their errors: estimates, proportions, resampling and tests.
+
+The statistical unit of geomem is an image group, never a noise draw: draws inside a group
+are averaged first. Everything here therefore takes one row per unit.
+
+References:
+    | Clopper & Pearson, The use of confidence or fiducial limits, Biometrika 26 (1934)
+    | Benjamini & Hochberg, Controlling the false discovery rate, JRSS B 57 (1995)
+    | Westfall & Young, Resampling-based multiple testing (1993): the maximum over looks
+"""
+
+from __future__ import annotations
+
+import math
+import zlib
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+
+from geomem.errors import InputError
+
+Array = NDArray[np.float64]
+
+
+def seed_sequence(seed: int, purpose: str, unit: int = 0) -> np.random.SeedSequence:
+    r"""Seed of one purpose and one unit of work, independent of every other.
+
+    Results then depend neither on the order of the work nor on who does it.
+    """
+    return np.random.SeedSequence([seed, zlib.crc32(purpose.encode()), unit])
+
+
+def numpy_rng(seed: int, purpose: str, unit: int = 0) -> np.random.Generator:
+    r"""NumPy generator of :func:`seed_sequence`."""
+    return np.random.default_rng(seed_sequence(seed, purpose, unit))
+
+
+def torch_rng(seed: int, purpose: str, unit: int = 0) -> torch.Generator:
+    r"""Torch generator of :func:`seed_sequence`, on the CPU: devices draw differently."""
+    state = seed_sequence(seed, purpose, unit).generate_state(1, np.uint64)[0]
+    return torch.Generator().manual_seed(int(state >> np.uint64(1)))
+
+
+@dataclass(frozen=True)
+class Estimate:
+    r"""A number and the standard error of how it was measured.
+
+    Deterministic results carry a standard error of zero, so that a table never mixes
+    numbers that fluctuate with numbers that do not. One random draw says nothing about
+    its own error, which is then ``nan``, never zero.
+
+    Example:
+        >>> Estimate(0.5123456, stderr=0.0123)
+        0.512 ± 0.012
+        >>> Estimate(31.0)
+        31 ± 0
+        >>> Estimate(31.0, stderr=math.nan)
+        31 ± nan
+    """
+
+    value: float
+    stderr: float = 0.0
+
+    def __repr__(self) -> str:
+        if not 0 < self.stderr < math.inf:
+            return f"{self.value:g} ± {self.stderr:g}"
+        digits = max(0, 1 - math.floor(math.log10(self.stderr)))
+        return f"{self.value:.{digits}f} ± {self.stderr:.{digits}f}"
+
+    def z_score(self, other: Estimate | float) -> float:
+        r"""Distance to another estimate in joint standard errors.
+
+        Example:
+            >>> Estimate(3.0, 0.3).z_score(Estimate(2.0, 0.4))
+            2.0
+        """
+        other = other if isinstance(other, Estimate) else Estimate(other)
+        difference = self.value - other.value
+        joint = math.hypot(self.stderr, other.stderr)
+        if joint == 0:
+            return 0.0 if difference == 0 else math.copysign(math.inf, difference)
+        return difference / joint
+
+    @staticmethod
+    def of_mean(values: ArrayLike) -> Estimate:
+        r"""Mean of independent values, with shape :math:`(n)`, and its standard error.
+
+        Example:
+            >>> Estimate.of_mean([1.0, 3.0])
+            2.0 ± 1.0
+        """
+        sample = np.asarray(values, dtype=float)
+        if sample.size == 0:
+            raise InputError("the mean of no values is not a number; pass at least one")
+        if sample.size == 1:
+            return Estimate(float(sample[0]), math.nan)
+        return Estimate(float(sample.mean()), float(sample.std(ddof=1) / math.sqrt(sample.size)))
+
+
+@dataclass(frozen=True)
+class Proportion:
+    r"""So many of so many, with the exact (Clopper-Pearson) interval.
+
+    Example:
+        Nothing seen is not nothing there: the bound is then one-sided.
+
+        >>> Proportion(0, 500)
+        0 of 500 (< 0.6 % at 95 %)
+        >>> Proportion(30, 60)
+        30 of 60 (50 %, 37 % to 63 % at 95 %)
+    """
+
+    successes: int
+    trials: int
+    confidence: float = 0.95
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.successes <= self.trials or self.trials < 1:
+            raise InputError(
+                f"{self.successes} of {self.trials} is not a proportion; "
+                "pass 0 <= successes <= trials and trials >= 1"
+            )
+
+    @property
+    def value(self) -> float:
+        return self.successes / self.trials
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        r"""The interval at the stated confidence; one-sided at 0 and at all of them."""
+        from scipy.stats import beta
+
+        k, n, alpha = self.successes, self.trials, 1 - self.confidence
+        tail = alpha if k in (0, n) else alpha / 2
+        low = 0.0 if k == 0 else float(beta.ppf(tail, k, n - k + 1))
+        high = 1.0 if k == n else float(beta.ppf(1 - tail, k + 1, n - k))
+        return low, high
+
+    def __repr__(self) -> str:
+        low, high = self.interval
+        level = f"at {self.confidence:.0%}".replace("%", " %")
+        if self.successes == 0:
+            return f"0 of {self.trials} (< {_percent(high)} {level})"
+        if self.successes == self.trials:
+            return f"{self.trials} of {self.trials} (> {_percent(low)} {level})"
+        inside = f"{_percent(self.value)}, {_percent(low)} to {_percent(high)} {level}"
+        return f"{self.successes} of {self.trials} ({inside})"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %" if share < 0.0995 else f"{100 * share:.0f} %"
+
+
+def bootstrap_weights(num_units: int, replicates: int, rng: np.random.Generator) -> Array:
+    r"""Weights of bootstrap replicates: a resampled mean is one row times the values.
+
+    Arguments:
+        num_units: The number :math:`n` of units that are resampled.
+        replicates: The number :math:`R` of replicates.
+        rng: The source of randomness.
+
+    Returns:
+        The weights, with shape :math:`(R, n)`; each row sums to 1.
+    """
+    counts = rng.multinomial(num_units, np.full(num_units, 1 / num_units), size=replicates)
+    return counts / num_units
+
+
+@dataclass(frozen=True)
+class PermutationTest:
+    r"""Result of :func:`permutation_test`.
+
+    Attributes:
+        p_value: Probability of a maximum as large if labels do not matter.
+        adjusted: The same for each look, with shape :math:`(L)`, adjusted for all looks.
+        statistic: The studentised difference of each look, with shape :math:`(L)`.
+    """
+
+    p_value: float
+    adjusted: Array
+    statistic: Array
+
+
+def permutation_test(
+    larger: ArrayLike, smaller: ArrayLike, *, rng: np.random.Generator, permutations: int = 9999
+) -> PermutationTest:
+    r"""Is the mean of one group larger than the other's in any of several looks?
+
+    One-sided, studentised (Welch), with the maximum over looks under permuted labels, so
+    that looking at twenty noise levels costs nothing in false alarms.
+
+    Arguments:
+        larger: One row per unit of the group said to be larger, with shape :math:`(n, L)`.
+        smaller: The other group, with shape :math:`(m, L)`.
+        rng: The source of the permutations.
+        permutations: How many are drawn; the p-value is never below 1/(permutations + 1).
+
+    Raises:
+        InputError: If either group has fewer than two units, or the looks differ.
+
+    Example:
+        >>> rng = np.random.default_rng(0)
+        >>> a, b = rng.normal(2, 1, (20, 3)), rng.normal(0, 1, (20, 3))
+        >>> permutation_test(a, b, rng=rng, permutations=999).p_value
+        0.001
+    """
+    first = np.atleast_2d(np.asarray(larger, float))
+    second = np.atleast_2d(np.asarray(smaller, float))
+    if min(len(first), len(second)) < 2 or first.shape[1] != second.shape[1]:
+        raise InputError(
+            "a permutation test needs two units a side and the same looks; "
+            f"got shapes {first.shape} and {second.shape}"
+        )
+    pooled = np.concatenate([first, second])
+    pooled = pooled - pooled.mean(0)  # a common offset would cancel in the variances
+    labels = np.zeros(len(pooled))
+    labels[: len(first)] = 1
+    statistic = _welch(labels[None], pooled)[0]
+    exceed = np.zeros(len(statistic))
+    top = 0
+    for start in range(0, permutations, 1000):
+        rows = np.tile(labels, (min(1000, permutations - start), 1))
+        maximum = _welch(rng.permuted(rows, axis=1), pooled).max(1)
+        exceed += (maximum[:, None] >= statistic).sum(0)
+        top += int((maximum >= statistic.max()).sum())
+    return PermutationTest(
+        (top + 1) / (permutations + 1), (exceed + 1) / (permutations + 1), statistic
+    )
+
+
+def _welch(labels: Array, values: Array) -> Array:
+    # Both groups' means and variances, for every row of labels, are matrix products.
+    n = labels.sum(1, keepdims=True)
+    m = labels.shape[1] - n
+    total, squares = values.sum(0), (values**2).sum(0)
+    sum_a, square_a = labels @ values, labels @ values**2
+    mean_a, mean_b = sum_a / n, (total - sum_a) / m
+    var_a = np.maximum(square_a / n - mean_a**2, 0) / (n - 1)
+    var_b = np.maximum((squares - square_a) / m - mean_b**2, 0) / (m - 1)
+    noise = np.sqrt(var_a + var_b)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(noise > 0, (mean_a - mean_b) / noise, 0.0)
+
+
+def benjamini_hochberg(p_values: ArrayLike) -> Array:
+    r"""Adjusted p-values that control the false discovery rate.
+
+    Example:
+        >>> benjamini_hochberg([0.01, 0.02, 0.5]).round(3).tolist()
+        [0.03, 0.03, 0.5]
+    """
+    p = np.asarray(p_values, float)
+    order = np.argsort(p)[::-1]
+    ranks = np.arange(len(p), 0, -1)
+    adjusted = np.empty_like(p)
+    adjusted[order] = np.minimum(1, np.minimum.accumulate(p[order] * len(p) / ranks))
+    return adjusted
+
+
+def conformal_p_values(values: ArrayLike, calibration: ArrayLike) -> Array:
+    r"""How unusually *small* each value is among exchangeable calibration values.
+
+    .. math:: p = \frac{1 + \#\{c \leq v\}}{1 + n}
+
+    Arguments:
+        values: The values in question, with shape :math:`(k)`.
+        calibration: Values known not to be unusual, with shape :math:`(n)`.
+
+    Returns:
+        The p-values, with shape :math:`(k)`. NaN values stay NaN: they are not "usual".
+    """
+    known = np.sort(np.asarray(calibration, float))
+    if len(known) == 0 or np.isnan(known).any():
+        raise InputError("calibration needs at least one value and no NaN; check the held-out set")
+    asked = np.asarray(values, float)
+    p = (1 + np.searchsorted(known, asked, side="right")) / (1 + len(known))
+    return np.where(np.isnan(asked), np.nan, p)

@@ -1,0 +1,320 @@
+r"""Units of work: processes, progress with time left, forecasts, and writes that are whole.
+
+A unit of work is addressed by its number, is idempotent, and ends in one file that is
+renamed into place. An interrupted run is therefore just a shorter run.
+"""
+
+from __future__ import annotations
+
+import errno
+import math
+import multiprocessing as mp
+import os
+import signal
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from geomem.errors import GeomemError, InputError
+
+# --------------------------------------------------------------------------- writing
+
+
+def atomic_write(path: Path, write: Callable[[Path], None]) -> None:
+    r"""Writes a file that is there whole or not at all, whatever happens meanwhile.
+
+    Arguments:
+        path: Where the file ends up.
+        write: Called with a temporary path beside it.
+
+    Raises:
+        InputError: If the disk is full or the place cannot be written to.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".tmp-{uuid.uuid4().hex}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write(temporary)
+        _sync(temporary)
+        os.replace(temporary, path)
+        _sync(path.parent)
+    except OSError as error:
+        raise InputError(_explain(error, path)) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def atomic_write_text(path: Path, text: str) -> None:
+    r"""Text as a whole file: see :func:`atomic_write`."""
+    atomic_write(path, lambda temporary: _write_text(temporary, text))
+
+
+def _write_text(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8")
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _explain(error: OSError, path: Path) -> str:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return (
+            f"the disk is full: {path} was not written and what was there is intact; "
+            "free some space and run the same command again"
+        )
+    return f"{path} cannot be written ({error.strerror or error}); choose another --out"
+
+
+# ------------------------------------------------------------------------- forecasts
+
+
+@dataclass(frozen=True)
+class Forecast:
+    r"""What a piece of work will cost, said before it starts.
+
+    Example:
+        >>> Forecast(seconds=200, num_bytes=3 * 2**30)
+        about 3 min 20 s, 3.0 GiB of memory
+    """
+
+    seconds: float
+    num_bytes: float
+
+    def __repr__(self) -> str:
+        return f"about {format_seconds(self.seconds)}, {format_bytes(self.num_bytes)} of memory"
+
+    def check_memory(self, advice: str) -> None:
+        r"""Refuses, with advice, what would not fit into the memory that is free."""
+        free = available_memory()
+        if self.num_bytes > free:
+            raise InputError(
+                f"this needs {format_bytes(self.num_bytes)} of memory and "
+                f"{format_bytes(free)} are free; {advice}"
+            )
+
+
+def available_memory() -> float:
+    r"""Bytes that can be taken without swapping; infinite where the system does not say."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:
+        return math.inf
+    values = [line.split()[1] for line in lines if line.startswith("MemAvailable:")]
+    return 1024.0 * int(values[0]) if values else math.inf
+
+
+def format_seconds(seconds: float) -> str:
+    r"""Time for people.
+
+    Example:
+        >>> [format_seconds(s) for s in (0.2, 12, 200, 7300)]
+        ['< 1 s', '12 s', '3 min 20 s', '2 h 1 min']
+    """
+    if seconds < 1:
+        return "< 1 s"
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest} s"
+    return f"{minutes // 60} h {minutes % 60} min"
+
+
+def format_bytes(num_bytes: float) -> str:
+    r"""Memory for people.
+
+    Example:
+        >>> [format_bytes(b) for b in (900, 5e6, 3e9)]
+        ['900 B', '4.8 MiB', '2.8 GiB']
+    """
+    for unit in ("B", "KiB", "MiB"):
+        if num_bytes < 1024:
+            return f"{num_bytes:.0f} B" if unit == "B" else f"{num_bytes:.1f} {unit}"
+        num_bytes /= 1024
+    return f"{num_bytes:.1f} GiB"
+
+
+# -------------------------------------------------------------------------- progress
+
+
+class Progress:
+    r"""Progress of long work on standard error, with the time that is left.
+
+    One line that is rewritten on a terminal; elsewhere a line every ``interval`` seconds,
+    so that a log says where the work stands and does not drown in it.
+
+    Arguments:
+        total: The amount of work, in any unit.
+        label: What is being done.
+        quiet: Whether to say nothing.
+        interval: Seconds between lines.
+    """
+
+    def __init__(
+        self, total: float, label: str, *, quiet: bool = False, interval: float = 10.0
+    ) -> None:
+        self.total, self.label, self.quiet = max(total, 1e-12), label, quiet
+        self.terminal = sys.stderr.isatty()
+        self.interval = 0.2 if self.terminal else interval
+        self.done, self.start, self.shown = 0.0, time.monotonic(), -math.inf
+
+    def update(self, done: float, note: str = "") -> None:
+        r"""Says that so much of the total is done by now."""
+        self.done = min(done, self.total)
+        now = time.monotonic()
+        if self.quiet or now - self.shown < self.interval:
+            return
+        self.shown = now
+        self._write(f"{self.label}: {100 * self.done / self.total:3.0f} %{self._left()} {note}")
+
+    def finish(self, note: str = "") -> None:
+        r"""Ends the line with the time that it took."""
+        if not self.quiet:
+            took = format_seconds(time.monotonic() - self.start)
+            self._write(f"{self.label}: done in {took} {note}")
+            if self.terminal:
+                print(file=sys.stderr, flush=True)
+
+    def _left(self) -> str:
+        elapsed = time.monotonic() - self.start
+        if self.done <= 0 or elapsed < 1:
+            return ""
+        return f", {format_seconds(elapsed * (self.total - self.done) / self.done)} left"
+
+    def _write(self, line: str) -> None:
+        end, start = ("", "\r\033[K") if self.terminal else ("\n", "")
+        print(f"{start}{line.rstrip()}", end=end, file=sys.stderr, flush=True)
+
+
+# ------------------------------------------------------------------- local processes
+
+
+def num_cores() -> int:
+    r"""The processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def run_units(
+    function: Callable[..., Any],
+    units: Sequence[Any],
+    *,
+    processes: int,
+    on_message: Callable[[Any, Any], None] = lambda unit, message: None,
+) -> Iterator[tuple[Any, Any]]:
+    r"""Runs ``function(unit, report)`` for each unit; yields ``(unit, result)`` as they end.
+
+    Every process computes on one thread, whatever their number: a sum over two threads is
+    not the same float as over one, and the records must be the same bytes. Two processes of
+    one thread train as fast as one of two.
+
+    Arguments:
+        function: A function that can be imported; ``report(message)`` sends progress.
+        units: The units, each of them small and picklable.
+        processes: How many processes work at a time.
+        on_message: Called in this process with a unit and what it reported.
+
+    Raises:
+        GeomemError: What a unit raised; finished units stay finished.
+        KeyboardInterrupt: On Ctrl-C, after the workers have been stopped.
+    """
+    if processes <= 1:
+        yield from _run_here(function, units, on_message)
+    elif units:
+        yield from _run_pool(function, units, processes, on_message)
+
+
+def _run_here(
+    function: Callable[..., Any], units: Sequence[Any], on_message: Callable[[Any, Any], None]
+) -> Iterator[tuple[Any, Any]]:
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        for unit in units:
+            yield unit, function(unit, partial(on_message, unit))
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _run_pool(
+    function: Callable[..., Any],
+    units: Sequence[Any],
+    processes: int,
+    on_message: Callable[[Any, Any], None],
+) -> Iterator[tuple[Any, Any]]:
+    context = mp.get_context("spawn")
+    messages = context.SimpleQueue()
+    pool = ProcessPoolExecutor(
+        min(processes, len(units)),
+        mp_context=context,
+        initializer=_start_worker,
+        initargs=(messages, os.getpid()),
+    )
+    try:
+        pending = {pool.submit(_run, function, unit, i): i for i, unit in enumerate(units)}
+        while pending:
+            done, _ = wait(pending, timeout=0.1, return_when=FIRST_COMPLETED)
+            while not messages.empty():
+                index, message = messages.get()
+                on_message(units[index], message)
+            for future in done:
+                yield units[pending.pop(future)], _result(future)
+    finally:
+        _stop(pool)
+
+
+def _result(future: Future[Any]) -> Any:
+    try:
+        return future.result()
+    except BrokenProcessPool as error:
+        raise GeomemError(
+            "a worker process ended unexpectedly (out of memory, or killed); "
+            "finished units are kept: run the same command again, with fewer --processes"
+        ) from error
+
+
+_messages: Any = None  # the queue to the parent, in a worker
+
+
+def _start_worker(messages: Any, parent: int) -> None:
+    global _messages
+    _messages = messages
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
+    threading.Thread(target=_follow, args=(parent,), daemon=True).start()
+    import torch
+
+    torch.set_num_threads(1)
+
+
+def _follow(parent: int) -> None:
+    # A parent that is killed cannot say goodbye; its workers must not work on alone.
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    os._exit(1)
+
+
+def _run(function: Callable[..., Any], unit: Any, index: int) -> Any:
+    return function(unit, lambda message: _messages.put((index, message)))
+
+
+def _stop(pool: ProcessPoolExecutor) -> None:
+    workers = list((pool._processes or {}).values())
+    pool.shutdown(wait=False, cancel_futures=True)
+    for worker in workers:
+        worker.join(timeout=0.2)
+        if worker.is_alive():
+            worker.terminate()
