@@ -219,7 +219,7 @@ class EmpiricalDenoiser:
         projected = [c.to(x.device) @ directions.double() for c in self._chunks]
         parts = list(zip(weights, projected, strict=True))
         mean = torch.stack([w @ p for w, p in parts]).sum(0)
-        level = _scale(sigma.double().square(), mean.new_ones(len(x), 1))
+        level: Tensor = _scale(sigma.double().square(), mean.new_ones(len(x), 1))
         scale = max(float(p.square().max()) for p in projected)
         if scale * torch.finfo(torch.float64).eps > 1e-10 * float(level.min()):
             # E p² - (E p)² would cancel to noise; about the mean of each query it does not.

@@ -1,0 +1,186 @@
+r"""Local dimension: how many directions a denoiser still varies in, at a point and a level.
+
+A method is a frozen value, called with ``(denoiser, x, sigma)`` for one noisy point ``x``,
+and returns an :class:`~geomem.stats.Estimate`, or :class:`NoGap` with the reason. Those that
+read a spectrum hold a spectrum method.
+
+References:
+    | Losing dimensions (Achilli et al., 2024), arXiv 2410.08727
+    | Manifolds, random matrices and spectral gaps (Ventura et al., 2024), arXiv 2410.05898
+    | Stein, Estimation of the mean of a multivariate normal distribution (1981)
+    | Fisher, Tests of significance in harmonic analysis (1929): the largest of n spacings
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from geomem.denoiser import Denoiser
+from geomem.errors import InputError
+from geomem.noise import check_levels
+from geomem.operators import DenoiserJacobian
+from geomem.spectra import Dense, Spectrum, SpectrumMethod, spectrum
+from geomem.stats import Estimate, torch_rng
+
+
+@dataclass(frozen=True)
+class NoGap:
+    r"""The spectrum has no gap, so it names no dimension.
+
+    Attributes:
+        reason: Why, in words.
+    """
+
+    reason: str
+
+
+class DimensionMethod(Protocol):
+    r"""A way to tell the local dimension that a denoiser keeps at a noisy point."""
+
+    def __call__(self, denoiser: Denoiser, x: Tensor, sigma: Tensor) -> Estimate | NoGap: ...
+
+
+def jacobian_spectrum(
+    denoiser: Denoiser, x: Tensor, sigma: Tensor, method: SpectrumMethod
+) -> Spectrum:
+    r"""Spectrum of the symmetric part of a denoiser's Jacobian at one point ``(*)``."""
+    check_levels(sigma)
+    if not bool(torch.isfinite(x).all()):
+        raise InputError("the point holds NaN or infinite values; check where it comes from")
+    return spectrum(DenoiserJacobian(denoiser, x, sigma), method)
+
+
+@dataclass(frozen=True)
+class Threshold:
+    r"""How many eigenvalues of the Jacobian exceed a threshold.
+
+    Arguments:
+        above: The threshold; at 1/2 a direction counts if its variance is above sigma².
+        spectrum: How the spectrum is obtained.
+
+    Example:
+        >>> keep = lambda x, sigma: x * torch.tensor([0.9, 0.6, 0.1])
+        >>> Threshold()(keep, torch.zeros(3), torch.tensor(1.0))
+        2 ± 0
+    """
+
+    above: float = 0.5
+    spectrum: SpectrumMethod = field(default_factory=Dense)
+
+    def __call__(self, denoiser: Denoiser, x: Tensor, sigma: Tensor) -> Estimate:
+        return jacobian_spectrum(denoiser, x, sigma, self.spectrum).count(self.above)
+
+
+@dataclass(frozen=True)
+class SoftCount:
+    r"""Trace of the Jacobian: the population's :math:`\sum_k v_k / (v_k + \sigma^2)`.
+
+    Averaged over noised points it is the information per e-fold of noise.
+
+    Example:
+        >>> keep = lambda x, sigma: x * torch.tensor([1.0, 0.5, 0.0])
+        >>> SoftCount()(keep, torch.zeros(3), torch.tensor(1.0))
+        1.5 ± 0
+    """
+
+    spectrum: SpectrumMethod = field(default_factory=Dense)
+
+    def __call__(self, denoiser: Denoiser, x: Tensor, sigma: Tensor) -> Estimate:
+        return jacobian_spectrum(denoiser, x, sigma, self.spectrum).trace()
+
+
+@dataclass(frozen=True, kw_only=True)
+class ForwardSoftCount:
+    r"""Soft count without any derivative, for black boxes, by Stein's identity.
+
+    .. math:: E\, \mathrm{tr}\, \nabla D(x_0 + \sigma z) = E\, z \cdot D(x_0 + \sigma z) / \sigma
+
+    Called with the *clean* point; the mean is over its noise, in antithetic pairs, which
+    cancel what the denoiser returns on average.
+
+    Arguments:
+        pairs: How many pairs of noise draws; at least two for an error.
+        seed: The seed of the draws.
+    """
+
+    pairs: int = 64
+    seed: int = 0
+
+    def __call__(self, denoiser: Denoiser, x_0: Tensor, sigma: Tensor) -> Estimate:
+        check_levels(sigma)
+        rng = torch_rng(self.seed, "stein")
+        z = torch.randn(self.pairs, *x_0.shape, generator=rng).to(x_0)
+        with torch.no_grad():
+            difference = denoiser(x_0 + sigma * z, sigma) - denoiser(x_0 - sigma * z, sigma)
+        products = (z * difference).flatten(1).double().sum(1) / (2 * float(sigma))
+        return Estimate.of_mean(products.numpy(force=True))
+
+
+@dataclass(frozen=True)
+class LargestGap:
+    r"""Position of the largest gap in the logarithms of the spectrum, if there is one.
+
+    The spacings of the logarithms between a floor and the top are compared with spacings of
+    points thrown at random (Fisher's exact test for the largest share). Not significant, or
+    less than a factor ``ratio``, is "no gap": an answer, not an error.
+
+    Arguments:
+        ratio: The least ratio of neighbouring eigenvalues that is called a gap.
+        alpha: The level of the test.
+        floor: Eigenvalues below are taken to be at the floor: they are noise.
+        spectrum: How the spectrum is obtained; it must be exact.
+
+    Example:
+        >>> keep = lambda x, sigma: x * torch.tensor([0.9, 0.8, 0.7, 1e-3, 9e-4, 8e-4])
+        >>> LargestGap()(keep, torch.zeros(6), torch.tensor(1.0))
+        3 ± 0
+        >>> LargestGap()(lambda x, sigma: 0.5 * x, torch.zeros(6), torch.tensor(1.0)).reason
+        'all eigenvalues lie within a factor 1 of each other'
+    """
+
+    ratio: float = 3.0
+    alpha: float = 0.01
+    floor: float = 1e-6
+    spectrum: SpectrumMethod = field(default_factory=Dense)
+
+    def __call__(self, denoiser: Denoiser, x: Tensor, sigma: Tensor) -> Estimate | NoGap:
+        known = jacobian_spectrum(denoiser, x, sigma, self.spectrum)
+        if not known.exact:
+            raise InputError("a gap needs every eigenvalue; use spectrum=Dense()")
+        return self.of(known.nodes[0])
+
+    def of(self, eigenvalues: Tensor) -> Estimate | NoGap:
+        r"""The gap among eigenvalues, with shape :math:`(n)`."""
+        logs = eigenvalues.double().clamp(min=self.floor).log().sort(descending=True).values
+        spacings = -logs.diff()
+        spread = float(logs[0] - logs[-1]) if len(logs) else 0.0
+        if spread < math.log(self.ratio):
+            factor = math.exp(spread)
+            return NoGap(f"all eigenvalues lie within a factor {factor:.3g} of each other")
+        widest = int(spacings.argmax())
+        share = float(spacings[widest]) / spread
+        p_value = _largest_spacing_p_value(share, len(spacings))
+        factor = math.exp(float(spacings[widest]))
+        if factor < self.ratio or p_value > self.alpha:
+            return NoGap(f"the widest gap is a factor {factor:.3g}, with p = {p_value:.2g}")
+        return Estimate(float(widest + 1))
+
+
+def _largest_spacing_p_value(share: float, n: int) -> float:
+    # P(max of n uniform spacings > g) = Σ_k (-1)^(k+1) C(n, k) (1 - k g)^(n-1), k g < 1.
+    # The alternating sum is bounded by its first term, which is the Bonferroni bound.
+    if n < 2:
+        return 1.0
+    bound = n * (1 - share) ** (n - 1)
+    if bound < 0.05 or n > 200:
+        return min(1.0, bound)
+    terms = range(1, math.floor(1 / share) + 1)
+    total = math.fsum(
+        (-1) ** (k + 1) * math.comb(n, k) * max(1 - k * share, 0) ** (n - 1) for k in terms
+    )
+    return min(1.0, max(0.0, total))

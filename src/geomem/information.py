@@ -1,0 +1,244 @@
+r"""Memorized information: denoising errors by direction and level, in nats.
+
+For an exact denoiser, averaged over noised points, ``E|D - x_0|²/sigma² = E tr dD/dx`` is the
+information that a point gains per e-fold of noise (I-MMSE). So errors in noise units,
+``e_u = (u·(D - x_0))²/sigma²``, are densities in nats per unit of ln sigma: they add up over
+an orthonormal basis and integrate over ln sigma. What a model does better at training images
+than a control that never saw them, it has memorized:
+
+    rho_u(sigma) = min(1, mean e_u,heldout / mean w_u,heldout)
+    m_u(sigma)   = rho_u mean w_u,training - mean e_u,training       memorized density
+    ∫ m_u d ln sigma                                                 memorized information
+    L(sigma)     = sum_u m_u / sum_u rho_u mean w_u,training         lost share
+    ∫ max(0, mean e_heldout - mean w_heldout) d ln sigma             damage
+
+``w`` is the control's error, ``rho`` how good a generalizer it must be taken for, direction
+by direction. With the population as control and rho = 1, ``m_u`` is the missing dimension.
+The statistical unit is the image: noise draws are averaged inside it first, and errors come
+from a bootstrap over training and held-out images, with the same images for every network.
+
+References:
+    | Guo, Shamai & Verdú, Mutual information and MMSE in Gaussian channels (2005)
+    | Kong et al., Information-theoretic diffusion, arXiv 2302.03792 (the pointwise identity)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from geomem.denoiser import Denoiser
+from geomem.errors import InputError
+from geomem.stats import bootstrap_weights
+from geomem.subspaces import PrincipalDirections
+
+Array = NDArray[np.float64]
+
+
+def noise_unit_errors(
+    denoiser: Denoiser, x_0: Tensor, z: Tensor, sigma: Tensor, directions: PrincipalDirections
+) -> tuple[Tensor, Tensor]:
+    r"""Errors of a denoiser at noised points, and what they say about its Jacobian.
+
+    Arguments:
+        denoiser: The denoiser :math:`D`.
+        x_0: The clean points, with shape :math:`(B, *)`.
+        z: Their noise, standard normal, with shape :math:`(B, *)`.
+        sigma: The noise level, with shape :math:`()`.
+        directions: The orthonormal directions, in n entries.
+
+    Returns:
+        ``u·(D - x_0)/sigma``, signed for single directions and a norm for bands, and its
+        product with the noise, ``z_u u·(D - x_0)/sigma``, whose mean over the noise is the
+        diagonal of the Jacobian (Stein). Each with shape :math:`(B, n)`, in float64.
+    """
+    sigma = sigma.to(x_0)
+    error = ((denoiser(x_0 + sigma * z, sigma) - x_0) / sigma).detach()
+    return directions.signed(error), directions.inner(z, error)
+
+
+def integrate_log(density: Array, sigmas: Array, axis: int = 0) -> Array:
+    r"""Integral over ln sigma by the trapezoid rule, without extrapolation.
+
+    Arguments:
+        density: Nats per e-fold of noise, one entry a level along ``axis``.
+        sigmas: The noise levels, increasing, with shape :math:`(T)`.
+    """
+    return np.asarray(np.trapezoid(density, np.log(sigmas), axis=axis))
+
+
+@dataclass(frozen=True, eq=False)
+class SquaredErrors:
+    r"""Squared errors in noise units of one network and the control, draws averaged.
+
+    Attributes:
+        training: At training images, with shape :math:`(T, n, u)`.
+        held_out: At held-out images, with shape :math:`(T, m, u)`.
+        control_training: The control's, with shape :math:`(T, n, u)`.
+        control_held_out: The control's, with shape :math:`(T, m, u)`.
+    """
+
+    training: Array
+    held_out: Array
+    control_training: Array
+    control_held_out: Array
+
+    def __post_init__(self) -> None:
+        if (
+            self.training.shape != self.control_training.shape
+            or self.held_out.shape != self.control_held_out.shape
+        ):
+            raise InputError("network and control must be measured at the same images and levels")
+
+
+@dataclass(frozen=True, eq=False)
+class Averages:
+    r"""Means over images of :class:`SquaredErrors`, for each of R resamplings of the images.
+
+    All have shape :math:`(R, T, u)`; the first row is the sample itself.
+    """
+
+    training: Array
+    held_out: Array
+    control_training: Array
+    control_held_out: Array
+
+    @property
+    def generalization_ratio(self) -> Array:
+        r"""Held-out error of the network over the control's, by direction, at most 1."""
+        with np.errstate(divide="ignore", invalid="ignore"):
+            ratio = self.held_out / self.control_held_out
+        return np.where(self.control_held_out > 0, np.minimum(1.0, ratio), 1.0)
+
+
+@dataclass(frozen=True, eq=False)
+class Resampling:
+    r"""Bootstrap weights over training and held-out images, shared by a run's networks.
+
+    Arguments:
+        training: With shape :math:`(R, n)`; the first row has equal weights.
+        held_out: With shape :math:`(R, m)`; the first row has equal weights.
+    """
+
+    training: Array
+    held_out: Array
+
+    @classmethod
+    def draw(
+        cls, num_training: int, num_held_out: int, replicates: int, rng: np.random.Generator
+    ) -> Resampling:
+        return cls(
+            *(
+                np.vstack([np.full(n, 1 / n), bootstrap_weights(n, replicates, rng)])
+                for n in (num_training, num_held_out)
+            )
+        )
+
+    def averages(self, errors: SquaredErrors) -> Averages:
+        r"""Means over images for each resampling.
+
+        A network trained on fewer images than others uses the first of the shared weights.
+        """
+        n = errors.training.shape[1]
+        training = self.training[:, :n]
+        training = training / np.maximum(training.sum(1, keepdims=True), 1e-300)
+        return Averages(
+            _weighted(training, errors.training),
+            _weighted(self.held_out, errors.held_out),
+            _weighted(training, errors.control_training),
+            _weighted(self.held_out, errors.control_held_out),
+        )
+
+
+def _weighted(weights: Array, values: Array) -> Array:
+    return np.einsum("rn,tnu->rtu", weights, values, optimize=True)
+
+
+def common_ratio(averages: list[Averages]) -> Array:
+    r"""The smallest ratio over the networks of a run, with shape :math:`(R, T, u)`.
+
+    One ratio for every training-set size: the best generalizer of the run says what an
+    honest model can know about new images.
+    """
+    return np.minimum.reduce([a.generalization_ratio for a in averages])
+
+
+def memorized_density(averages: Averages, ratio: Array) -> Array:
+    r"""Memorized density ``m_u`` in nats per e-fold of noise, with shape (R, T, u)."""
+    return ratio * averages.control_training - averages.training
+
+
+def lost_share(averages: Averages, ratio: Array) -> Array:
+    r"""Share of the control's dimension that is gone at training points, shape (R, T)."""
+    control = (ratio * averages.control_training).sum(-1)
+    return memorized_density(averages, ratio).sum(-1) / control
+
+
+def damage(averages: Averages, sigmas: Array) -> Array:
+    r"""Nats by which a network is worse than the control on new images, shape (R)."""
+    excess = averages.held_out.sum(-1) - averages.control_held_out.sum(-1)
+    return integrate_log(np.maximum(excess, 0), sigmas, axis=1)
+
+
+def worst_subspace_share(
+    network: Array, control: Array, ratio: Array, *, rng: np.random.Generator, size: int = 3
+) -> Array:
+    r"""Lost share of the worst subspace, found on half of the images, measured on the other.
+
+    The subspace holds the directions of strongest contrast between control and network, in
+    units of the control's own error. Both halves serve both ends, and are averaged, so that
+    a search over directions is not paid for with a bias.
+
+    Arguments:
+        network: Signed errors at training images, with shape :math:`(n, draws, u)`, at one
+            level, along single directions.
+        control: The control's signed errors, with the same shape.
+        ratio: The generalization ratio, with shape :math:`(u)`.
+        rng: The source of the halves.
+        size: The dimension of the subspace.
+
+    Returns:
+        The two shares, one for each half that it was measured on, with shape :math:`(2)`.
+    """
+    order = rng.permutation(len(network))
+    halves = order[: len(order) // 2], order[len(order) // 2 :]
+    moments = [_moments(network[h], control[h] * np.sqrt(ratio)) for h in halves]
+    return np.array([_share_along(*moments[1 - k], _worst(*moments[k], size)) for k in range(2)])
+
+
+def _moments(network: Array, control: Array) -> tuple[Array, Array]:
+    e, w = (a.reshape(-1, a.shape[-1]) for a in (network, control))
+    return e.T @ e / len(e), w.T @ w / len(w)
+
+
+def _worst(network: Array, control: Array, size: int) -> Array:
+    from scipy.linalg import eigh
+
+    # A little of the mean keeps directions in which the control has no error out of it.
+    floor = 1e-3 * np.trace(control) / len(control)
+    _, vectors = eigh(control - network, control + floor * np.eye(len(control)))
+    return np.asarray(vectors[:, -size:])
+
+
+def _share_along(network: Array, control: Array, vectors: Array) -> float:
+    kept = np.einsum("uk,uv,vk->k", vectors, control, vectors)
+    gone = kept - np.einsum("uk,uv,vk->k", vectors, network, vectors)
+    return float(gone.sum() / kept.sum())
+
+
+def population_budget(
+    dimension: Callable[[Array], Array], sigma_min: float, sigma_max: float, points: int = 2001
+) -> float:
+    r"""Nats that a dimension curve spends in a window, by a fine trapezoid.
+
+    Arguments:
+        dimension: Kept dimension at given levels, both with shape :math:`(T)`.
+        sigma_min: The lower end of the window.
+        sigma_max: The upper end.
+    """
+    sigmas = np.geomspace(sigma_min, sigma_max, points)
+    return float(integrate_log(dimension(sigmas), sigmas))
