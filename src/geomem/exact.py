@@ -226,7 +226,8 @@ class EmpiricalDenoiser:
             rows = [sum(w[b] @ (p - m).square() for w, p in parts) for b, m in enumerate(mean)]
             return torch.stack([torch.as_tensor(row) for row in rows]) / level
         second = torch.stack([w @ p.square() for w, p in parts]).sum(0)
-        return (second - mean.square()).clamp(min=0) / level
+        variance: Tensor = (second - mean.square()).clamp(min=0)
+        return variance / level
 
 
 def _logits(x: Tensor, levels: Tensor, data: Tensor) -> Tensor:

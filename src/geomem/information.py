@@ -155,7 +155,7 @@ class Resampling:
 
 
 def _weighted(weights: Array, values: Array) -> Array:
-    return np.einsum("rn,tnu->rtu", weights, values, optimize=True)
+    return np.asarray(np.einsum("rn,tnu->rtu", weights, values, optimize=True))
 
 
 def common_ratio(averages: list[Averages]) -> Array:
@@ -169,13 +169,15 @@ def common_ratio(averages: list[Averages]) -> Array:
 
 def memorized_density(averages: Averages, ratio: Array) -> Array:
     r"""Memorized density ``m_u`` in nats per e-fold of noise, with shape (R, T, u)."""
-    return ratio * averages.control_training - averages.training
+    density: Array = ratio * averages.control_training - averages.training
+    return density
 
 
 def lost_share(averages: Averages, ratio: Array) -> Array:
     r"""Share of the control's dimension that is gone at training points, shape (R, T)."""
-    control = (ratio * averages.control_training).sum(-1)
-    return memorized_density(averages, ratio).sum(-1) / control
+    share: Array = memorized_density(averages, ratio).sum(-1)
+    share /= (ratio * averages.control_training).sum(-1)
+    return share
 
 
 def damage(averages: Averages, sigmas: Array) -> Array:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -60,7 +61,7 @@ class PrincipalDirections:
     @property
     def counts(self) -> list[int]:
         r"""How many directions each entry stands for; they add up to d."""
-        bands = [b - a for a, b in zip(self.edges, self.edges[1:], strict=False)]
+        bands = [b - a for a, b in pairwise(self.edges)]
         complement = self.ambient_dim - self.vectors.shape[1]
         return [1] * self.singles + bands + ([complement] if complement else [])
 
@@ -68,7 +69,7 @@ class PrincipalDirections:
     def mean_variances(self) -> list[float]:
         r"""The mean variance of each entry."""
         singles = self.variances[: self.singles].tolist()
-        pairs = zip(self.edges, self.edges[1:], strict=False)
+        pairs = pairwise(self.edges)
         bands = [float(self.variances[a:b].mean()) for a, b in pairs]
         complement = self.ambient_dim > self.vectors.shape[1]
         return [*singles, *bands, *([self.rest] if complement else [])]
@@ -133,7 +134,7 @@ class PrincipalDirections:
     def _band_probes(self, batch: int, rng: torch.Generator) -> Tensor:
         d, rank = self.vectors.shape
         signs = (torch.randint(2, (batch, d), generator=rng) * 2 - 1).double()
-        pairs = zip(self.edges, self.edges[1:], strict=False)
+        pairs = pairwise(self.edges)
         bands = [signs[:, a:b] @ self.vectors[:, a:b].T for a, b in pairs]
         if rank < d:  # signs in the standard basis, projected off the directions
             whole = (torch.randint(2, (batch, d), generator=rng) * 2 - 1).double()
@@ -141,7 +142,7 @@ class PrincipalDirections:
         return torch.stack(bands, dim=2)
 
     def _fold(self, inside: Tensor, complement: Tensor) -> Tensor:
-        pairs = zip(self.edges, self.edges[1:], strict=False)
+        pairs = pairwise(self.edges)
         bands = [inside[:, a:b].sum(1) for a, b in pairs]
         if self.vectors.shape[1] < self.ambient_dim:
             bands.append(complement)

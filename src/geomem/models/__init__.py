@@ -1,0 +1,1 @@
+r"""Whom we measure: networks of our own, how they are trained, and what they generate."""

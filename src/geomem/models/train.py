@@ -1,0 +1,193 @@
+r"""Training as a generator of states: stop anywhere, go on exactly.
+
+The recipe is the same for every training-set size, so that size is what differs: EDM's
+loss at levels drawn as ``ln(sigma / rms) ~ N(-1, 1.4²)`` and weighted with ``(1 + s²)/s²``,
+Adam at a constant rate and linearly to 0 in the second half, an exponential moving average
+of the weights with a half-life of 5 % of the steps.
+
+References:
+    | Karras et al., Elucidating the design space, arXiv 2206.00364
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from geomem.denoiser import expand
+from geomem.errors import GeomemError, InputError
+from geomem.models.networks import NetworkConfig, PreconditionedDenoiser
+from geomem.stats import seed_sequence
+from geomem.work import atomic_write
+
+
+@dataclass(frozen=True)
+class Training:
+    r"""The training recipe.
+
+    Arguments:
+        steps: How many steps: of a fixed number, never of seconds.
+        batch_size: Images a step, drawn with replacement.
+        learning_rate: Adam's rate in the first half.
+        ema_half_life: Half-life of the averaged weights, as a share of the steps.
+    """
+
+    steps: int = 6000
+    batch_size: int = 128
+    learning_rate: float = 1e-3
+    ema_half_life: float = 0.05
+
+    def __post_init__(self) -> None:
+        if self.steps < 1 or self.batch_size < 1 or self.learning_rate <= 0:
+            raise InputError("training needs steps >= 1, batch size >= 1 and a rate above 0")
+
+    def rate(self, step: int) -> float:
+        r"""Adam's rate at a step: constant, then linear to 0 in the second half."""
+        left = 2 * (1 - step / self.steps)
+        return self.learning_rate * min(1.0, left)
+
+    @property
+    def ema_decay(self) -> float:
+        return float(0.5 ** (1 / max(1.0, self.ema_half_life * self.steps)))
+
+
+class TrainState:
+    r"""All that the next step depends on: weights, their average, Adam's moments, randomness.
+
+    Arguments:
+        config: The network.
+        training: The recipe.
+        data: The training set, with shape :math:`(N, *)`.
+        seed: The seed of the run.
+        unit: The number of this training; with ``seed`` it determines every draw.
+        device: Where to compute. Randomness is drawn on the CPU in any case.
+    """
+
+    def __init__(
+        self,
+        config: NetworkConfig,
+        training: Training,
+        data: Tensor,
+        *,
+        seed: int,
+        unit: int = 0,
+        device: str = "cpu",
+    ) -> None:
+        numbers = seed_sequence(seed, "training", unit).generate_state(2)
+        self.training, self.data, self.step, self.device = training, data, 0, device
+        self.denoiser = config.build(int(numbers[0])).to(device)
+        self.average = copy.deepcopy(self.denoiser).requires_grad_(False).eval()
+        self.parameters: list[Tensor] = list(self.denoiser.parameters())
+        self.optimizer = torch.optim.Adam(self.parameters, lr=training.learning_rate, fused=True)
+        self.rng = torch.Generator().manual_seed(int(numbers[1]))
+        self.loss = float("nan")
+
+    def advance(self) -> None:
+        r"""One step of training.
+
+        Raises:
+            GeomemError: If the loss is not finite.
+        """
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.training.rate(self.step)
+        self.optimizer.zero_grad()
+        loss = self._loss()
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.optimizer.step()
+        self._update_average()
+        self.step += 1
+        self.loss = float(loss.detach())
+        if not self.loss < float("inf"):
+            raise GeomemError(
+                f"training diverged at step {self.step} (loss {self.loss}); lower the learning rate"
+            )
+
+    def _loss(self) -> Tensor:
+        size = self.training.batch_size
+        rows = torch.randint(len(self.data), (size,), generator=self.rng)
+        x_0 = self.data[rows].to(self.device)
+        s = (1.4 * torch.randn(size, generator=self.rng) - 1).exp()
+        z = torch.randn(x_0.shape, generator=self.rng).to(self.device)
+        sigma_data = self.denoiser.sigma_data
+        sigma = (s * sigma_data).to(self.device)
+        error = self.denoiser(x_0 + expand(sigma, x_0) * z, sigma) - x_0
+        weight = ((1 + s**2) / s**2 / sigma_data**2).to(self.device)
+        loss: Tensor = (weight * error.square().flatten(1).mean(1)).mean()
+        return loss
+
+    @torch.no_grad()
+    def _update_average(self) -> None:
+        averages: list[Tensor] = list(self.average.parameters())
+        torch._foreach_lerp_(averages, self.parameters, 1 - self.training.ema_decay)
+
+    # ------------------------------------------------------------------ to and from disk
+
+    def save(self, path: Path) -> None:
+        r"""Writes the state whole; a training that goes on from it takes the same steps."""
+        atomic_write(path, lambda p: save_file(self._tensors(), p))
+
+    def load(self, path: Path) -> None:
+        r"""Goes back to a saved state.
+
+        Raises:
+            InputError: If the file is damaged or belongs to another network.
+        """
+        try:
+            tensors = load_file(path)
+            self.step = int(tensors.pop("step"))
+            self.rng.set_state(tensors.pop("rng"))
+            for name, module in (("weights", self.denoiser), ("average", self.average)):
+                prefix = f"{name}."
+                part = {k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)}
+                module.load_state_dict(part)
+            self._load_moments(tensors)
+        except (OSError, KeyError, RuntimeError, SafetensorError) as error:
+            raise InputError(f"{path} is not a checkpoint of this training; delete it") from error
+
+    def _tensors(self) -> dict[str, Tensor]:
+        tensors = {"step": torch.tensor(self.step), "rng": self.rng.get_state()}
+        for name, module in (("weights", self.denoiser), ("average", self.average)):
+            tensors |= {f"{name}.{k}": v for k, v in module.state_dict().items()}
+        for k, parameter in enumerate(self.parameters):
+            moments = self.optimizer.state.get(parameter, {})
+            tensors |= {f"adam.{k}.{name}": value for name, value in moments.items()}
+        return {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}
+
+    def _load_moments(self, tensors: dict[str, Tensor]) -> None:
+        names = ("step", "exp_avg", "exp_avg_sq")
+        for k, parameter in enumerate(self.parameters):
+            if self.step > 0:
+                moments = {n: tensors[f"adam.{k}.{n}"] for n in names}
+                self.optimizer.state[parameter] = {
+                    n: v if n == "step" else v.to(self.device) for n, v in moments.items()
+                }
+
+
+def train(state: TrainState, every: int, checkpoint: Path | None = None) -> Iterator[TrainState]:
+    r"""Trains to the end, and yields the state every so many steps and at the end.
+
+    Arguments:
+        state: The state to start from.
+        every: How many steps between two yields, and between two checkpoints.
+        checkpoint: A file that is gone on from if it is there, and kept up to date.
+    """
+    if checkpoint is not None and checkpoint.exists():
+        state.load(checkpoint)
+    while state.step < state.training.steps:
+        state.advance()
+        if state.step % every == 0 or state.step == state.training.steps:
+            if checkpoint is not None:
+                state.save(checkpoint)
+            yield state
+
+
+def denoiser_of(state: TrainState) -> PreconditionedDenoiser:
+    r"""The denoiser of the averaged weights: the one that is measured and sampled."""
+    return state.average
