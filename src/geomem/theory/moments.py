@@ -41,6 +41,7 @@ are in units of the noise (:math:`\sigma = 1`), and :math:`y` is measured from :
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -80,6 +81,14 @@ class Moments:
     square: Array
     wave: NDArray[np.complex128] | None = None
 
+    def __add__(self, other: Moments) -> Moments:
+        r"""Moments of a mixture, from those of its weighted components on one grid."""
+        names = ("phi", "missing", "psi", "first", "second", "square")
+        sums = {name: getattr(self, name) + getattr(other, name) for name in names}
+        waves = (self.wave, other.wave)
+        wave = None if waves[0] is None or waves[1] is None else waves[0] + waves[1]
+        return Moments(self.log_lambda, self.weights, **sums, wave=wave)
+
     @property
     def log_phi(self) -> Array:
         r""":math:`\ln \varphi`, from whichever of the two is accurate."""
@@ -105,17 +114,32 @@ class Quenched:
         participation: :math:`\mathbb{E} \sum_i w_i^2`.
         pairs: :math:`\mathbb{E} \sum_{i \neq j} w_i w_j`; the two sum to 1.
         coherence: :math:`\mathbb{E} | \sum_i w_i e^{i \kappa u \cdot y_i} |^2`, or None.
+        errors: Standard errors of all of these, where they were sampled.
     """
 
     covariance: Array
     participation: Array
     pairs: Array
     coherence: Array | None = None
+    errors: Quenched | None = None
 
     @property
     def identity_defect(self) -> Array:
         r"""How far :math:`\mathbb{E} (\sum_i w_i)^2` is from 1: the error bar."""
         return np.abs(self.participation + self.pairs - 1)
+
+
+def pool(samples: Sequence[Quenched]) -> Quenched:
+    r"""Mean of independent replicates, with their standard errors."""
+
+    def apply(reduce: Callable[[Array], Array]) -> dict[str, Array | None]:
+        names = ("covariance", "participation", "pairs", "coherence")
+        columns = {name: [getattr(s, name) for s in samples] for name in names}
+        return {k: None if v[0] is None else reduce(np.stack(v)) for k, v in columns.items()}
+
+    root = np.sqrt(len(samples))
+    errors = apply(lambda v: v.std(0, ddof=1) / root)
+    return Quenched(**apply(lambda v: v.mean(0)), errors=Quenched(**errors))  # type: ignore[arg-type]
 
 
 def average_fresh(moments: Moments, sizes: Array) -> Quenched:
@@ -186,7 +210,8 @@ def average_planted(moments: Moments, source: Source, sizes: Array) -> Quenched:
 
 
 def _power(moments: Moments, exponent: Array) -> Array:
-    return np.exp(np.maximum(exponent * moments.log_phi, FLOOR))
+    # Negative exponents occur between N = 1 and 3 only, and at 1 with the prefactor 0.
+    return np.exp(np.clip(exponent * moments.log_phi, FLOOR, 300.0))
 
 
 def _spread(moments: Moments) -> Array:
@@ -219,7 +244,8 @@ def _coherence(participation: Array, pairs: Array) -> Array:
 def _planted_coherence(
     moments: Moments, source: Source, participation: Array, two: Array, mixed: Array
 ) -> Array:
-    assert moments.wave is not None and source.scale is not None
+    assert moments.wave is not None
+    assert source.scale is not None
     phase = np.exp(-1j * source.scale * source.position)
     crossed: Array = 2 * (phase * _contract(mixed, moments.wave)).real
     return _coherence(participation, two @ np.abs(moments.wave) ** 2 + crossed)

@@ -1,0 +1,301 @@
+r"""Retention averaged over planted points, and the critical sizes and levels. **[ours]**
+
+A network sees its training points with noise: :math:`x = y_1 + \sigma z`. Averaged over
+:math:`y_1` and :math:`z` the retention is at most 1 and grows with N, since the exact
+denoiser is Bayes-optimal given its training set, and an observer of N + 1 points who is
+told of a wrong one faces N. It is 0 at N = 1 and tends to :math:`1 - 1/N` as
+:math:`\sigma \to \infty`. Hence the critical size
+
+.. math:: N_u(\sigma): \quad r_u(\sigma; N_u) = 1/2
+
+exists and is unique; :math:`\sigma_u(N)` exists for :math:`N \geq 3` (monotone in every case
+tried, no proof).
+
+**How.** The contour integrals depend on :math:`x` and :math:`\lambda`, not on :math:`N` nor
+on :math:`y_1`. So :math:`x \sim p_\sigma` comes from scrambled Sobol points, several
+:math:`y_1` from the posterior at each, and all sizes share both. The planted form is used
+throughout: integrating the source out is cheaper, but wrong at small N or large m (m = 1,
+N = 3, t = .003: .18 for .090). The spread of independent scramblings is the standard error.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy.interpolate import PchipInterpolator
+from scipy.stats import qmc
+
+from geomem.errors import Inconclusive
+from geomem.stats import Estimate
+from geomem.theory.finite_size import (
+    TOLERANCE,
+    Prediction,
+    as_prediction,
+    point_moments,
+    wave_number,
+)
+from geomem.theory.moments import (
+    Array,
+    Moments,
+    Quenched,
+    Source,
+    average_fresh,
+    average_planted,
+    pool,
+)
+from geomem.theory.priors import GaussianMixture, check_directions, check_sigma, check_sizes
+
+REPLICATES = 16  # independent scramblings: the t-distribution of 15 is close to normal
+LARGEST = 1e12
+
+
+@dataclass(frozen=True)
+class Effort:
+    r"""How much is drawn for an average over planted points.
+
+    Attributes:
+        points: Noisy points in each replicate, a power of two.
+        sources: Planted points behind each of them, a power of two.
+        replicates: Independent scramblings.
+        seed: The seed of all of them.
+    """
+
+    points: int = 8
+    sources: int = 8
+    replicates: int = REPLICATES
+    seed: int = 0
+
+
+def planted_average(
+    prior: GaussianMixture,
+    sigma: float,
+    num_samples: ArrayLike,
+    *,
+    directions: ArrayLike | None = None,
+    matrix: bool = False,
+    bounded: bool = False,
+    effort: Effort = Effort(),
+    accuracy: float | None = None,
+    fresh: bool = False,
+) -> Prediction:
+    r"""What N points keep, averaged over training points and their noise.
+
+    Arguments:
+        prior: The law of the clean points.
+        sigma: The noise level.
+        num_samples: The sizes :math:`N`, with any shape; all of them cost about one.
+        directions: Unit directions as rows, with shape :math:`(K, d)`; by default the
+            principal axes of the prior.
+        matrix: Whether the covariance is a full matrix along the directions.
+        bounded: Whether to compute the bounded retention, too.
+        effort: How much is drawn at first.
+        accuracy: If given, draws are doubled until standard errors are below this share
+            of the value, or 5e-4.
+        fresh: Whether the noisy points come from fresh clean points, of which the training
+            set knows nothing. Retention may then exceed 1 and need not fall with sigma.
+
+    Raises:
+        InputError: If an argument cannot be used.
+        Inconclusive: If the identity fails, or the accuracy is not reached.
+
+    Example:
+        >>> from geomem.theory.priors import Gaussian
+        >>> prior = Gaussian([1.0, 1.0, 0.09, 0.09, 0.09, 0.09, 0.09])
+        >>> p = planted_average(prior, 0.1**0.5, [50])
+        >>> [Estimate(p.retention[0, k], p.retention_stderr[0, k]) for k in (0, 2)]
+        [0.494 ± 0.012, 0.437 ± 0.010]
+    """
+    sigma, sizes = check_sigma(sigma), check_sizes(num_samples)
+    u = prior.axes if directions is None else check_directions(directions, prior.ambient_dim)
+    equal = _equal_axes(prior) if directions is None and not matrix else None
+    for doubling in range(6):
+        more = replace(effort, points=effort.points << doubling)
+        average = _Average(prior, sigma, sizes.ravel(), u, more, matrix, bounded, equal, fresh)
+        quenched, control = average.run()
+        prediction = as_prediction(quenched, control, sigma, sizes.shape, "planted points")
+        _check_identity(prediction)
+        if accuracy is None or _reached(prediction, accuracy):
+            return prediction
+    raise Inconclusive(
+        f"the average over planted points at sigma = {sigma:g} keeps an error above "
+        f"{accuracy:.1%} after {more.points * more.replicates} points; ask for less accuracy"
+    )
+
+
+@dataclass(frozen=True)
+class _Average:
+    r"""One average over planted points: what is asked, and how much is drawn."""
+
+    prior: GaussianMixture
+    sigma: float
+    sizes: Array
+    directions: Array
+    effort: Effort
+    matrix: bool
+    bounded: bool
+    equal: Array | None
+    fresh: bool
+
+    def run(self) -> tuple[Quenched, Array]:
+        r"""The averages with their errors, and the control."""
+        pairs = [self._replicate(k) for k in range(self.effort.replicates)]
+        control = np.mean([c for _, c in pairs], axis=0)
+        total = np.mean([q.covariance for q, _ in pairs], axis=0)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            ratio = np.where(control != 0, total / control, 0.0)
+        # Numerator and control fluctuate together: the error of the ratio is that of
+        # covariance - ratio * control.
+        return pool(
+            [replace(q, covariance=q.covariance - ratio * (c - control)) for q, c in pairs]
+        ), control
+
+    def _replicate(self, index: int) -> tuple[Quenched, Array]:
+        results = [self._point(x, v) for x, v in self._draws(index)]
+        points, controls = zip(*results, strict=True)
+        q = pool(points) if len(points) > 1 else points[0]
+        if self.equal is not None:
+            coherence = None if q.coherence is None else q.coherence @ self.equal
+            q = replace(q, covariance=q.covariance @ self.equal, coherence=coherence)
+        return replace(q, errors=None), np.mean(controls, axis=0)
+
+    def _draws(self, index: int) -> Iterator[tuple[Array, Array]]:
+        seeds = np.random.SeedSequence([self.effort.seed, index]).spawn(2)
+        n, k = self.effort.points, self.prior.num_uniforms
+        u = _sobol(n, k, seeds[0])
+        v = _sobol(n * self.effort.sources, k, seeds[1]).reshape(n, -1, k)
+        yield from zip(self.prior.noisy(self.sigma, u), v, strict=True)
+
+    def _point(self, x: Array, uniforms: Array) -> tuple[Quenched, Array]:
+        full = self.prior.control(x, self.sigma, self.directions)
+        scale = wave_number(full) if self.bounded else None
+        control = full if self.matrix else np.diag(full)
+        if self.fresh:
+            moments = self._moments(x, None, scale)
+            return average_fresh(moments, self.sizes), control
+        y = self.prior.behind(x, self.sigma, uniforms)
+        energies = self.prior.source_energy(x, y, self.sigma)
+        source = Source((y - x) @ self.directions.T / self.sigma, energies, scale)
+        q = average_planted(self._moments(x, energies, scale), source, self.sizes)
+        return _over_sources(q), control
+
+    def _moments(self, x: Array, energies: Array | None, scale: Array | None) -> Moments:
+        largest, matrix = float(self.sizes.max()), self.matrix
+        return point_moments(
+            self.prior,
+            x,
+            self.sigma,
+            self.directions,
+            largest,
+            energies,
+            matrix=matrix,
+            scale=scale,
+        )
+
+
+def _over_sources(q: Quenched) -> Quenched:
+    # The defect of each source counts: over sources it could average out.
+    defect = q.identity_defect.max(1)
+    participation = q.participation.mean(1)
+    coherence = None if q.coherence is None else q.coherence.mean(1)
+    return Quenched(q.covariance.mean(1), participation, 1 + defect - participation, coherence)
+
+
+def _sobol(count: int, dim: int, seed: np.random.SeedSequence) -> Array:
+    draws: Array = qmc.Sobol(dim, seed=np.random.default_rng(seed)).random(count)
+    return draws
+
+
+def _equal_axes(prior: GaussianMixture) -> Array | None:
+    # Axes of equal variance are equal on average: their mean has the smaller error.
+    if len(prior.components) > 1:
+        return None
+    v = prior.components[0].variances
+    same = np.isclose(v[:, None], v, rtol=1e-9, atol=0) | np.eye(len(v), dtype=bool)
+    return same / same.sum(0)
+
+
+def _check_identity(prediction: Prediction) -> None:
+    if not (prediction.identity_defect < TOLERANCE).all():
+        raise Inconclusive(
+            f"the average over planted points at sigma = {prediction.sigma:g} fails its identity "
+            f"by {prediction.identity_defect.max():.1g}; no number is returned"
+        )
+
+
+def _reached(prediction: Prediction, accuracy: float) -> bool:
+    pairs = (
+        (prediction.retention, prediction.retention_stderr),
+        (prediction.participation, prediction.participation_stderr),
+    )
+    return all(
+        bool((stderr <= np.maximum(accuracy * np.abs(value), 5e-4))[np.isfinite(value)].all())
+        for value, stderr in pairs
+    )
+
+
+def critical_sizes(
+    prior: GaussianMixture,
+    sigma: float,
+    *,
+    level: float = 0.5,
+    directions: ArrayLike | None = None,
+    effort: Effort = Effort(),
+) -> list[Estimate | None]:
+    r"""The size :math:`N_u(\sigma)` at which each direction is kept to a level.
+
+    Arguments:
+        prior: The law of the clean points.
+        sigma: The noise level.
+        level: The retention asked for.
+        directions: Unit directions as rows, with shape :math:`(K, d)`.
+        effort: How much is drawn.
+
+    Returns:
+        For each direction :math:`\ln N_u` and its standard error; None where
+        :math:`N_u` is not between 2 and :math:`10^{12}`, or the population keeps nothing.
+
+    Example:
+        >>> from geomem.theory.priors import Gaussian
+        >>> high, low = critical_sizes(Gaussian([1.0, 0.09]), 0.1)
+        >>> round(math.exp(high.value)), round(math.exp(low.value))
+        (29, 31)
+    """
+    log_sizes = np.linspace(math.log(2), math.log(LARGEST), 81)
+    p = planted_average(prior, sigma, np.exp(log_sizes), directions=directions, effort=effort)
+    columns = zip(p.retention.T, p.retention_stderr.T, strict=True)
+    return [_crossing(log_sizes, r, e, level) for r, e in columns]
+
+
+def critical_sigma(
+    sigmas: ArrayLike, retention: ArrayLike, stderr: ArrayLike, level: float = 0.5
+) -> Estimate | None:
+    r"""The level :math:`\sigma_u(N)` at which a retention over noise levels crosses a value.
+
+    Arguments:
+        sigmas: Increasing noise levels, with shape :math:`(T)`.
+        retention: The retention, with shape :math:`(T)`.
+        stderr: Its standard error, with shape :math:`(T)`.
+        level: The retention asked for.
+
+    Returns:
+        :math:`\ln \sigma_u` and its standard error, or None if it is not in the range.
+    """
+    return _crossing(
+        np.log(np.asarray(sigmas, float)),
+        np.asarray(retention, float),
+        np.asarray(stderr, float),
+        level,
+    )
+
+
+def _crossing(at: Array, values: Array, errors: Array, level: float) -> Estimate | None:
+    if not np.isfinite(values).all() or not values[0] < level < values[-1]:
+        return None
+    curve = PchipInterpolator(at, np.maximum.accumulate(values) + 1e-12 * np.arange(len(at)))
+    roots = curve.solve(level, extrapolate=False)
+    slope, error = float(curve(roots[0], 1)), float(np.interp(roots[0], at, errors))
+    return Estimate(float(roots[0]), error / slope if slope > 0 else math.inf)
