@@ -20,17 +20,14 @@ N = 3, t = .003: .18 for .090). The spread of independent scramblings is the sta
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.interpolate import PchipInterpolator
 from scipy.stats import qmc
 
 from geomem.errors import Inconclusive
-from geomem.stats import Estimate
 from geomem.theory.finite_size import (
     TOLERANCE,
     Prediction,
@@ -50,7 +47,6 @@ from geomem.theory.moments import (
 from geomem.theory.priors import GaussianMixture, check_directions, check_sigma, check_sizes
 
 REPLICATES = 16  # independent scramblings: the t-distribution of 15 is close to normal
-LARGEST = 1e12
 
 
 @dataclass(frozen=True)
@@ -70,6 +66,9 @@ class Effort:
     seed: int = 0
 
 
+USUAL = Effort()
+
+
 def planted_average(
     prior: GaussianMixture,
     sigma: float,
@@ -78,7 +77,7 @@ def planted_average(
     directions: ArrayLike | None = None,
     matrix: bool = False,
     bounded: bool = False,
-    effort: Effort = Effort(),
+    effort: Effort = USUAL,
     accuracy: float | None = None,
     fresh: bool = False,
 ) -> Prediction:
@@ -103,6 +102,7 @@ def planted_average(
         Inconclusive: If the identity fails, or the accuracy is not reached.
 
     Example:
+        >>> from geomem.stats import Estimate
         >>> from geomem.theory.priors import Gaussian
         >>> prior = Gaussian([1.0, 1.0, 0.09, 0.09, 0.09, 0.09, 0.09])
         >>> p = planted_average(prior, 0.1**0.5, [50])
@@ -215,7 +215,8 @@ def _equal_axes(prior: GaussianMixture) -> Array | None:
         return None
     v = prior.components[0].variances
     same = np.isclose(v[:, None], v, rtol=1e-9, atol=0) | np.eye(len(v), dtype=bool)
-    return same / same.sum(0)
+    share: Array = same / same.sum(0)
+    return share
 
 
 def _check_identity(prediction: Prediction) -> None:
@@ -235,67 +236,3 @@ def _reached(prediction: Prediction, accuracy: float) -> bool:
         bool((stderr <= np.maximum(accuracy * np.abs(value), 5e-4))[np.isfinite(value)].all())
         for value, stderr in pairs
     )
-
-
-def critical_sizes(
-    prior: GaussianMixture,
-    sigma: float,
-    *,
-    level: float = 0.5,
-    directions: ArrayLike | None = None,
-    effort: Effort = Effort(),
-) -> list[Estimate | None]:
-    r"""The size :math:`N_u(\sigma)` at which each direction is kept to a level.
-
-    Arguments:
-        prior: The law of the clean points.
-        sigma: The noise level.
-        level: The retention asked for.
-        directions: Unit directions as rows, with shape :math:`(K, d)`.
-        effort: How much is drawn.
-
-    Returns:
-        For each direction :math:`\ln N_u` and its standard error; None where
-        :math:`N_u` is not between 2 and :math:`10^{12}`, or the population keeps nothing.
-
-    Example:
-        >>> from geomem.theory.priors import Gaussian
-        >>> high, low = critical_sizes(Gaussian([1.0, 0.09]), 0.1)
-        >>> round(math.exp(high.value)), round(math.exp(low.value))
-        (29, 31)
-    """
-    log_sizes = np.linspace(math.log(2), math.log(LARGEST), 81)
-    p = planted_average(prior, sigma, np.exp(log_sizes), directions=directions, effort=effort)
-    columns = zip(p.retention.T, p.retention_stderr.T, strict=True)
-    return [_crossing(log_sizes, r, e, level) for r, e in columns]
-
-
-def critical_sigma(
-    sigmas: ArrayLike, retention: ArrayLike, stderr: ArrayLike, level: float = 0.5
-) -> Estimate | None:
-    r"""The level :math:`\sigma_u(N)` at which a retention over noise levels crosses a value.
-
-    Arguments:
-        sigmas: Increasing noise levels, with shape :math:`(T)`.
-        retention: The retention, with shape :math:`(T)`.
-        stderr: Its standard error, with shape :math:`(T)`.
-        level: The retention asked for.
-
-    Returns:
-        :math:`\ln \sigma_u` and its standard error, or None if it is not in the range.
-    """
-    return _crossing(
-        np.log(np.asarray(sigmas, float)),
-        np.asarray(retention, float),
-        np.asarray(stderr, float),
-        level,
-    )
-
-
-def _crossing(at: Array, values: Array, errors: Array, level: float) -> Estimate | None:
-    if not np.isfinite(values).all() or not values[0] < level < values[-1]:
-        return None
-    curve = PchipInterpolator(at, np.maximum.accumulate(values) + 1e-12 * np.arange(len(at)))
-    roots = curve.solve(level, extrapolate=False)
-    slope, error = float(curve(roots[0], 1)), float(np.interp(roots[0], at, errors))
-    return Estimate(float(roots[0]), error / slope if slope > 0 else math.inf)

@@ -139,7 +139,7 @@ def _numbers(case: Mapping[str, Any], key: str) -> Array:
 
 
 def _number(case: Mapping[str, Any], key: str) -> float:
-    value = case.get(key)
+    value: Any = case.get(key)
     if not _is_number(value):
         raise InputError(f"{key} must be a number; got {value!r}")
     return float(finite(value, key))

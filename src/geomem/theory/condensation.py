@@ -43,7 +43,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from geomem.errors import InputError
 from geomem.theory.moments import Array
@@ -110,7 +110,8 @@ def log_n_star(t: float, variances: ArrayLike, *, gaussian: bool) -> Array:
 def n_star(t: float, variances: ArrayLike, *, gaussian: bool) -> Array:
     r"""The size :math:`N^*_j`; infinite where it exceeds floating point."""
     with np.errstate(over="ignore"):
-        return np.exp(log_n_star(t, variances, gaussian=gaussian))
+        size: Array = np.exp(log_n_star(t, variances, gaussian=gaussian))
+    return size
 
 
 def inverse_effective_points(t: ArrayLike, t_c: ArrayLike) -> Array:
@@ -121,7 +122,7 @@ def inverse_effective_points(t: ArrayLike, t_c: ArrayLike) -> Array:
         array([0.5, 0. ])
     """
     with np.errstate(divide="ignore"):
-        return np.maximum(0.0, 1 - np.asarray(t) / np.asarray(t_c))
+        return np.asarray(np.maximum(0.0, 1 - np.asarray(t) / np.asarray(t_c)))
 
 
 @dataclass(frozen=True)
@@ -144,7 +145,7 @@ class SmoothedSpectrum:
         return np.sqrt(self.mean + self.fluctuation)
 
     @property
-    def lost(self) -> Array:
+    def lost(self) -> NDArray[np.bool_]:
         r"""Whether the fluctuation exceeds the mean."""
         return self.fluctuation > self.mean
 

@@ -34,6 +34,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,9 +43,11 @@ from scipy.special import digamma, expit, loggamma, zeta
 from geomem.theory.moments import Array, Moments
 
 Complex = NDArray[np.complex128]
+Numbers = NDArray[Any]  # real at a real tilt, complex on a contour
 
 STEP = 0.12  # of the trapezoid rule along a contour
 REACH = 27.0  # |Γ| has decayed by exp(-π/2 * 27) = 4e-19 there
+LOGITS = np.linspace(-36.0, 20.0, 170)  # where saddles are tabulated
 BLOCK = 2.0  # standard deviations of ℓ that share a contour
 BEND = 2.5  # beyond this rate of decay of λ^θ M(θ) the contour bends to the side of it
 
@@ -78,14 +81,15 @@ class TiltedGaussian:
     @property
     def singularity(self) -> float:
         r""":math:`-1/a_{\max}`: :math:`\mathbb{E}[e^\theta]` is finite above."""
-        return -1.0 / max(self.variances.max(initial=0.0), 0.01)
+        return -1.0 / max(float(self.variances.max(initial=0.0)), 0.01)
 
-    def log_mgf(self, theta: Complex | Array) -> Complex | Array:
+    def log_mgf(self, theta: Numbers) -> Numbers:
         r""":math:`\ln M(\theta)`, with the shape of :math:`\theta`."""
         stretch = 1 + theta[..., None] * self.variances
         log_det = np.log(stretch).sum(-1)
         energy = theta * (2 * self.rest + (self.offset**2 / stretch).sum(-1))
-        return self.log_weight - (log_det + energy) / 2
+        out: Numbers = self.log_weight - (log_det + energy) / 2
+        return out
 
     def energy(self, tilt: Array) -> tuple[Array, Array]:
         r"""Mean and variance of the energy under real tilts, with their shape."""
@@ -93,20 +97,20 @@ class TiltedGaussian:
         a, h2 = self.variances / stretch, self.offset**2 / stretch**2
         return self.rest + (a + h2).sum(-1) / 2, (a * a / 2 + a * h2).sum(-1)
 
-    def mean(self, theta: Complex | Array) -> Complex | Array:
+    def mean(self, theta: Numbers) -> Numbers:
         r"""Tilted means :math:`u \cdot (y - x)`, with shape :math:`(*, K)`."""
         scaled = -self.offset / (1 + theta[..., None] * self.variances)
         return scaled @ self.directions.T + self.shift
 
-    def variance(self, theta: Complex | Array) -> Complex | Array:
+    def variance(self, theta: Numbers) -> Numbers:
         r"""Tilted variances along the directions, with shape :math:`(*, K)`."""
         return self._axes(theta) @ (self.directions**2).T
 
-    def covariance(self, theta: Complex | Array) -> Complex | Array:
+    def covariance(self, theta: Numbers) -> Numbers:
         r"""Tilted covariance matrices, with shape :math:`(*, K, K)`."""
         return (self._axes(theta)[..., None, :] * self.directions) @ self.directions.T
 
-    def _axes(self, theta: Complex | Array) -> Complex | Array:
+    def _axes(self, theta: Numbers) -> Numbers:
         return self.variances / (1 + theta[..., None] * self.variances)
 
 
@@ -153,14 +157,12 @@ def contour_moments(
 def _saddle(
     gaussian: TiltedGaussian, log_lambda: Array, power: int, low: float, high: float
 ) -> Array:
-    # ℓ falls from +∞ to -∞ between two singularities: bisection in the logit of the place,
-    # which resolves both ends. The contour may miss the saddle by a little.
-    s = np.zeros_like(log_lambda)
-    for halving in range(24):
-        c = low + (high - low) * expit(s)
-        level = digamma(power - c) + gaussian.energy(c)[0]
-        s = s + 20.0 * 0.5**halving * np.where(level > log_lambda, 1.0, -1.0)
-    return low + (high - low) * expit(s)
+    # ℓ falls from +∞ to -∞ between two singularities: a table in the logit of the place
+    # resolves both ends. The contour may miss the saddle by a little.
+    c = low + (high - low) * expit(LOGITS)
+    level = digamma(power - c) + gaussian.energy(c)[0]
+    place: Array = low + (high - low) * expit(np.interp(-log_lambda, -level, LOGITS))
+    return place
 
 
 def _deviation(gaussian: TiltedGaussian, c: Array, power: int) -> Array:
@@ -222,7 +224,8 @@ def _kernel(
     # The integrand with its dθ, at every ℓ of every block, with shape (L, K).
     log_integrand = loggamma(p - contour.theta) + gaussian.log_mgf(contour.theta)
     exponent = log_integrand[block] + log_lambda[:, None] * contour.theta[block]
-    return np.exp(exponent) * contour.step[block]
+    kernel: Complex = np.exp(exponent) * contour.step[block]
+    return kernel
 
 
 def _moments(
@@ -239,7 +242,7 @@ def _moments(
     psi = _integral(kernel) + residue
     square = _integral(kernel * (1 - theta)[block])  # Γ(2 - θ) = (1 - θ) Γ(1 - θ)
 
-    def integrate(values: Complex | Array, at_one: Complex | Array) -> Array:
+    def integrate(values: Numbers, at_one: Numbers) -> Array:
         inner = [_project(kernel[block == k], v) for k, v in enumerate(values)]
         return np.concatenate(inner) + residue.reshape((-1,) + (1,) * at_one.ndim) * at_one
 
@@ -264,18 +267,18 @@ def _residue(gaussian: TiltedGaussian, log_lambda: Array, right: NDArray[np.bool
     return np.exp(np.where(right, level, -np.inf))
 
 
-def _second(gaussian: TiltedGaussian, theta: Complex | Array) -> Complex | Array:
-    return gaussian.variance(theta) + gaussian.mean(theta) ** 2
+def _second(gaussian: TiltedGaussian, theta: Numbers) -> Numbers:
+    second: Numbers = gaussian.variance(theta) + gaussian.mean(theta) ** 2
+    return second
 
 
-def _second_matrix(gaussian: TiltedGaussian, theta: Complex | Array) -> Complex | Array:
+def _second_matrix(gaussian: TiltedGaussian, theta: Numbers) -> Numbers:
     mean = gaussian.mean(theta)
-    return gaussian.covariance(theta) + mean[..., :, None] * mean[..., None, :]
+    second: Numbers = gaussian.covariance(theta) + mean[..., :, None] * mean[..., None, :]
+    return second
 
 
-def _wave(
-    gaussian: TiltedGaussian, theta: Complex | Array, scale: Array, trig: np.ufunc
-) -> Complex:
+def _wave(gaussian: TiltedGaussian, theta: Numbers, scale: Array, trig: np.ufunc) -> Complex:
     # Real and imaginary part apart: each is conjugate-symmetric in θ, their sum is not.
     damping = np.exp(-(scale**2) * gaussian.variance(theta) / 2)
     out: Complex = damping * trig(scale * gaussian.mean(theta))
@@ -284,10 +287,11 @@ def _wave(
 
 def _integral(kernel: Complex) -> Array:
     # The lower half of the contour is the mirror image of the upper.
-    return kernel.sum(-1).imag / math.pi
+    value: Array = kernel.sum(-1).imag / math.pi
+    return value
 
 
-def _project(kernel: Complex, values: Complex | Array) -> Array:
+def _project(kernel: Complex, values: Numbers) -> Array:
     out: Array = np.tensordot(kernel, values, axes=1).imag / math.pi
     return out
 

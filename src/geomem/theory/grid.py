@@ -19,9 +19,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.interpolate import CubicSpline
 from scipy.special import digamma, expit, logsumexp
 
@@ -37,7 +38,7 @@ class Tilted(Protocol):
     @property
     def edge(self) -> float: ...
 
-    def log_mgf(self, theta: Array) -> Array: ...
+    def log_mgf(self, theta: NDArray[Any]) -> NDArray[Any]: ...
 
     def energy(self, tilt: Array) -> tuple[Array, Array]: ...
 
@@ -79,7 +80,7 @@ def left_end(components: Sequence[Tilted], largest: float) -> float:
 
 def right_end(components: Sequence[Tilted]) -> float:
     r"""Above it :math:`N \lambda \psi_0` is negligible even at :math:`N = 2`."""
-    tilt = max(c.edge for c in components) * (1 - 0.5 ** np.arange(1, 30))
+    tilt: Array = max(c.edge for c in components) * (1 - 0.5 ** np.arange(1.0, 30.0))
     bound = (1 - tilt) * (np.log1p(-tilt) - 1)
     return float(((NEGLIGIBLE - bound - _total(components, tilt)) / tilt).min())
 

@@ -43,6 +43,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -220,7 +221,7 @@ def _spread(moments: Moments) -> Array:
     )
 
 
-def _contract(weights: Array, values: Array) -> Array:
+def _contract(weights: Array, values: NDArray[Any]) -> NDArray[Any]:
     return np.tensordot(weights, values, axes=1)
 
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from scipy.special import logsumexp, ndtri
 
 from geomem.errors import InputError
@@ -179,12 +179,13 @@ class GaussianMixture:
             return np.ones(1)
         none = np.zeros((0, self.ambient_dim))
         logits = [float(np.real(c.log_mgf(np.ones(())))) for c in self.seen_from(x, sigma, none)]
-        return np.exp(logits - logsumexp(logits))
+        share: Array = np.exp(np.array(logits) - logsumexp(logits))
+        return share
 
-    def _split(self, weights: Array, uniforms: Array) -> tuple[Array, Array]:
+    def _split(self, weights: Array, uniforms: Array) -> tuple[NDArray[np.intp], Array]:
         normal = ndtri(np.clip(uniforms, 1e-15, 1 - 1e-15))
         if len(self.components) == 1:
-            return np.zeros(len(uniforms)), normal
+            return np.zeros(len(uniforms), dtype=np.intp), normal
         which = np.searchsorted(np.cumsum(weights)[:-1], uniforms[:, 0])
         return which, normal[:, 1:]
 

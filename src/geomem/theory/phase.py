@@ -1,0 +1,179 @@
+r"""The phase diagram: where directions open, are lost, and where a set collapses.
+
+Over sizes N and noise levels, for each group of directions: it *opens* below :math:`\sigma =
+\sqrt v`; it is *lost* where its exact retention, averaged over planted points, is below 1/2
+(the paper's :math:`t^*_j` beside it); the posterior has *collapsed* where the participation
+exceeds 1/2, two effective points. What is open, lost and not collapsed is geometric
+memorization as a region on a map, exact at finite size. **[ours]**
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import xarray as xr
+from numpy.typing import ArrayLike
+
+from geomem.errors import Inconclusive, InputError
+from geomem.theory.averages import USUAL, Effort
+from geomem.theory.collapse import collapse_sigma
+from geomem.theory.condensation import t_star
+from geomem.theory.critical import critical_sigma
+from geomem.theory.data_prior import data_prior
+from geomem.theory.maps import retention_map
+from geomem.theory.moments import Array
+from geomem.theory.priors import Gaussian, check_variances, finite
+
+BANDS = (2, 5, 10, 20, 40, 64)  # last principal direction of each band
+
+
+def phase_diagram(
+    variances: ArrayLike,
+    sigmas: ArrayLike,
+    num_samples: ArrayLike,
+    *,
+    effort: Effort = USUAL,
+    progress: Callable[[int], None] = lambda done: None,
+) -> xr.Dataset:
+    r"""Phase diagram of Gaussian data; directions of equal variance are one group.
+
+    Arguments:
+        variances: The variances, with shape :math:`(m)`.
+        sigmas: Increasing noise levels, with shape :math:`(T)`.
+        num_samples: The sizes, 2 or more, with shape :math:`(S)`.
+        effort: How much is drawn.
+        progress: Called with the number of levels that are done.
+
+    Returns:
+        Over ``sigma``, ``num_samples``, ``group``: ``retention``, ``participation``,
+        ``lost_without_collapse``; lines over sizes: ``half_retention_sigma``,
+        ``paper_sigma`` (normalised samples), ``paper_sigma_gaussian``,
+        ``two_points_sigma``, ``collapse_sigma``; and ``opening_sigma``.
+    """
+    v = check_variances(variances)
+    groups, first, count = np.unique(v[v > 0], return_index=True, return_counts=True)
+    m = retention_map(Gaussian(v[v > 0]), sigmas, num_samples, effort=effort, progress=progress)
+    order = np.argsort(groups)[::-1]
+    chosen = m.isel(direction=first[order]).rename(direction="group")
+    chosen = chosen.assign_coords(group=groups[order])
+    chosen["multiplicity"] = ("group", count[order])
+    return _with_lines(chosen, v[v > 0])
+
+
+def phase_diagram_of_data(
+    points: ArrayLike,
+    sigmas: ArrayLike,
+    num_samples: ArrayLike,
+    *,
+    bands: Sequence[int] = BANDS,
+    queries: int = 32,
+    seed: int = 0,
+) -> xr.Dataset:
+    r"""Phase diagram of a data set, which is its own prior, by bands of principal directions.
+
+    Retention is relative to all M points (:mod:`geomem.theory.data_prior`), averaged over
+    noisy versions of randomly chosen points; the paper's and the collapse line are those of
+    the Gaussian with the data's covariance.
+
+    Arguments:
+        points: The data, with shape :math:`(M, d)`.
+        sigmas: Increasing noise levels, with shape :math:`(T)`.
+        num_samples: The sizes, up to M, with shape :math:`(S)`.
+        bands: The last principal direction of each band.
+        queries: How many points are looked at.
+        seed: The seed of their choice and of their noise.
+
+    Returns:
+        As :func:`phase_diagram`, with ``reference_points`` over ``sigma``: below 20 the data
+        are too few to say.
+    """
+    data = finite(points, "the data")
+    if data.ndim != 2 or len(data) < 2:
+        raise InputError(f"the data need shape (M, d) with M >= 2; got {data.shape}")
+    rng = np.random.default_rng(np.random.SeedSequence([seed, len(data)]))
+    variances, axes = _principal(data)
+    edges = [0, *(b for b in bands if b < len(axes)), min(len(axes), max(bands))]
+    sources = rng.permutation(len(data))[:queries]
+    noise = rng.standard_normal((len(sources), data.shape[1]))
+    directions = axes[: edges[-1]]
+    raw = data_prior(
+        data, sigmas, num_samples, sources=sources, noise=noise, directions=directions, trace=False
+    )
+    return _with_lines(_banded(raw, variances, edges), variances)
+
+
+def _principal(data: Array) -> tuple[Array, Array]:
+    centred = data - data.mean(0)
+    _, s, axes = np.linalg.svd(centred, full_matrices=False)
+    variances = s**2 / len(data)
+    keep = variances > 1e-12 * variances[0]
+    return variances[keep], axes[keep]
+
+
+def _banded(raw: xr.Dataset, variances: Array, edges: list[int]) -> xr.Dataset:
+    starts = np.array(edges[:-1])
+    kept = np.add.reduceat(raw.kept.values, starts, axis=-1)
+    reference = np.add.reduceat(raw.reference_kept.values, starts, axis=-1)[:, :, None]
+    ratio = kept.mean(0) / reference.mean(0)
+    # Error of a ratio of means over sources, numerator and control fluctuating together.
+    residual = (kept - ratio * reference) / reference.mean(0)
+    stderr = residual.std(0, ddof=1) / np.sqrt(len(residual))
+    full = ("sigma", "num_samples", "group")
+    width = np.diff(edges)
+    return xr.Dataset(
+        {
+            "retention": (full, ratio),
+            "retention_stderr": (full, stderr),
+            "participation": raw.participation.mean("source"),
+            "reference_points": raw.reference_points.median("source"),
+            "multiplicity": ("group", width),
+        },
+        {"group": np.add.reduceat(variances[: edges[-1]], starts) / width},
+    )
+
+
+def _with_lines(map_: xr.Dataset, variances: Array) -> xr.Dataset:
+    v = map_.group.values
+    sizes = map_.num_samples.values
+    out = map_.assign(opening_sigma=("group", np.sqrt(v)))
+    columns = [map_.isel(num_samples=i) for i in range(len(sizes))]
+    half = [[_half(c.isel(group=k)) for k in range(len(v))] for c in columns]
+    out["half_retention_sigma"] = (("num_samples", "group"), half)
+    out["two_points_sigma"] = (
+        "num_samples",
+        [_two_points(c) for c in columns],
+    )
+    out["collapse_sigma"] = ("num_samples", [_collapse(variances, float(n)) for n in sizes])
+    for name, gaussian in (("paper_sigma", False), ("paper_sigma_gaussian", True)):
+        lines = [_paper(v, variances, float(n), gaussian) for n in sizes]
+        out[name] = (("num_samples", "group"), lines)
+    lost = (out.retention < 0.5) & (out.sigma < out.opening_sigma) & (out.participation < 0.5)
+    return out.assign(lost_without_collapse=lost)
+
+
+def _half(column: xr.Dataset) -> float:
+    found = critical_sigma(column.sigma, column.retention, column.retention_stderr)
+    return np.nan if found is None else float(np.exp(found.value))
+
+
+def _two_points(column: xr.Dataset) -> float:
+    found = critical_sigma(column.sigma, 1 - column.participation, 0 * column.participation)
+    return np.nan if found is None else float(np.exp(found.value))
+
+
+def _collapse(variances: Array, size: float) -> float:
+    try:
+        return collapse_sigma(variances, size)
+    except (InputError, Inconclusive):
+        return np.nan
+
+
+def _paper(group: Array, variances: Array, size: float, gaussian: bool) -> Array:
+    # The paper's level of each group, with the sum over k running over all directions.
+    both = np.concatenate([group, variances])
+    if not gaussian:
+        return np.sqrt(t_star(both, size, gaussian=False)[: len(group)])
+    log_size = np.log(size)
+    A = (variances**2).sum() / 2
+    return np.asarray(np.sqrt((group + np.sqrt(group**2 + 8 * A * log_size)) / (4 * log_size)))
