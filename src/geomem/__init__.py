@@ -1,1 +1,51 @@
-r"""geomem: which directions a diffusion model has lost to memorization."""
+r"""geomem: which directions a diffusion model has lost to memorization.
+
+The public names below are loaded when they are first used, so that ``import geomem`` is fast.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "errors": "GeomemError Inconclusive InputError",
+    "stats": "Estimate Proportion benjamini_hochberg permutation_test",
+    "noise": "EDM DiscreteBetas FlowMatching VarianceExploding VariancePreserving log_levels",
+    "denoiser": "Denoiser ProductDenoiser ScheduledDenoiser score",
+    "operators": "DenoiserJacobian LinearOperator Matrix jacobian_diagonal",
+    "spectra": "Dense LanczosQuadrature Spectrum spectrum",
+    "exact": "EmpiricalDenoiser GaussianDenoiser MixtureDenoiser Posterior",
+    "manifolds": "LinearManifold NormalizedLinear",
+    "subspaces": "PrincipalDirections principal_angles retention",
+    "dimension": "ForwardSoftCount LargestGap NoGap SoftCount Threshold",
+    "data": "ImageData load_data make_split nested_subsets read_split write_split",
+    "runs.records": "load",
+    "runs.numbers": "numbers",
+    "runs.verdict": "findings",
+    "runs.sweep": "Sweep",
+    "show.report": "report",
+}
+_MODULE_OF = {name: module for module, names in _HOME.items() for name in names.split()}
+
+__all__ = ["__version__", *_MODULE_OF]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module 'geomem' has no attribute {name!r}")
+    return getattr(import_module(f"geomem.{_MODULE_OF[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
+
+
+if TYPE_CHECKING:
+    from geomem.data import ImageData as ImageData
+    from geomem.exact import EmpiricalDenoiser as EmpiricalDenoiser
+    from geomem.exact import GaussianDenoiser as GaussianDenoiser
+    from geomem.runs.records import load as load
+    from geomem.runs.sweep import Sweep as Sweep

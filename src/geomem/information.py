@@ -115,43 +115,39 @@ class Averages:
         return np.where(self.control_held_out > 0, np.minimum(1.0, ratio), 1.0)
 
 
-@dataclass(frozen=True, eq=False)
-class Resampling:
-    r"""Bootstrap weights over training and held-out images, shared by a run's networks.
+def cluster_weights(groups: Array, replicates: int, rng: np.random.Generator) -> Array:
+    r"""Bootstrap weights of images that are resampled by group.
 
     Arguments:
-        training: With shape :math:`(R, n)`; the first row has equal weights.
-        held_out: With shape :math:`(R, m)`; the first row has equal weights.
+        groups: The group of each image, with shape :math:`(n)`.
+        replicates: The number of resamplings.
+        rng: The source of randomness.
+
+    Returns:
+        The weights, with shape :math:`(1 + replicates, n)`; each row sums to 1, and the first
+        weighs all images equally.
     """
+    _, unit = np.unique(groups, return_inverse=True)
+    counts = bootstrap_weights(int(unit.max()) + 1, replicates, rng)[:, unit]
+    weights = np.vstack([np.ones(len(unit)), counts])
+    return np.asarray(weights / weights.sum(1, keepdims=True))
 
-    training: Array
-    held_out: Array
 
-    @classmethod
-    def draw(
-        cls, num_training: int, num_held_out: int, replicates: int, rng: np.random.Generator
-    ) -> Resampling:
-        return cls(
-            *(
-                np.vstack([np.full(n, 1 / n), bootstrap_weights(n, replicates, rng)])
-                for n in (num_training, num_held_out)
-            )
-        )
+def average(errors: SquaredErrors, training: Array, held_out: Array) -> Averages:
+    r"""Means over images for each resampling.
 
-    def averages(self, errors: SquaredErrors) -> Averages:
-        r"""Means over images for each resampling.
-
-        A network trained on fewer images than others uses the first of the shared weights.
-        """
-        n = errors.training.shape[1]
-        training = self.training[:, :n]
-        training = training / np.maximum(training.sum(1, keepdims=True), 1e-300)
-        return Averages(
-            _weighted(training, errors.training),
-            _weighted(self.held_out, errors.held_out),
-            _weighted(training, errors.control_training),
-            _weighted(self.held_out, errors.control_held_out),
-        )
+    Arguments:
+        errors: The squared errors of a network and the control.
+        training: Weights of the training images, with shape :math:`(R, n)`.
+        held_out: Weights of the held-out images, with shape :math:`(R, m)`; the same for
+            every network of a run, since they share one generalization ratio.
+    """
+    return Averages(
+        _weighted(training, errors.training),
+        _weighted(held_out, errors.held_out),
+        _weighted(training, errors.control_training),
+        _weighted(held_out, errors.control_held_out),
+    )
 
 
 def _weighted(weights: Array, values: Array) -> Array:

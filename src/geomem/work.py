@@ -18,6 +18,7 @@ import uuid
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -199,12 +200,30 @@ class Progress:
         print(f"{start}{line.rstrip()}", end=end, file=sys.stderr, flush=True)
 
 
+def say(text: str) -> None:
+    r"""One line for people, on standard error: standard output is for results."""
+    print(text, file=sys.stderr, flush=True)
+
+
 # ------------------------------------------------------------------- local processes
 
 
 def num_cores() -> int:
     r"""The processors that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    r"""Computes on one thread: a sum over two is not the same float."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def run_units(
@@ -239,15 +258,10 @@ def run_units(
 def _run_here(
     function: Callable[..., Any], units: Sequence[Any], on_message: Callable[[Any, Any], None]
 ) -> Iterator[tuple[Any, Any]]:
-    import torch
-
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        for unit in units:
-            yield unit, function(unit, partial(on_message, unit))
-    finally:
-        torch.set_num_threads(threads)
+    for unit in units:
+        with one_thread():
+            result = function(unit, partial(on_message, unit))
+        yield unit, result
 
 
 def _run_pool(

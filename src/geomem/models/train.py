@@ -17,13 +17,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from geomem.denoiser import expand
 from geomem.errors import GeomemError, InputError
-from geomem.models.networks import NetworkConfig, PreconditionedDenoiser
+from geomem.models.networks import NetworkConfig
 from geomem.stats import seed_sequence
 from geomem.work import atomic_write
 
@@ -180,6 +180,7 @@ def train(state: TrainState, every: int, checkpoint: Path | None = None) -> Iter
     """
     if checkpoint is not None and checkpoint.exists():
         state.load(checkpoint)
+        yield state  # what was interrupted may be what its user does with this very state
     while state.step < state.training.steps:
         state.advance()
         if state.step % every == 0 or state.step == state.training.steps:
@@ -188,6 +189,7 @@ def train(state: TrainState, every: int, checkpoint: Path | None = None) -> Iter
             yield state
 
 
-def denoiser_of(state: TrainState) -> PreconditionedDenoiser:
-    r"""The denoiser of the averaged weights: the one that is measured and sampled."""
-    return state.average
+def checkpoint_step(path: Path) -> int:
+    r"""The step at which a checkpoint was written."""
+    with safe_open(path, framework="pt") as file:
+        return int(file.get_tensor("step"))

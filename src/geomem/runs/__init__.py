@@ -1,0 +1,1 @@
+r"""What happened: runs, their records, and what the records say."""
