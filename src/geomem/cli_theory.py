@@ -91,7 +91,7 @@ class Critical:
         levels = _levels(self.variances, sizes, 25)
         with _Steps(len(levels), "retention") as progress:
             lines = phase_diagram(self.variances, levels, sizes, progress=progress)
-        names = ["half_retention_sigma", "paper_sigma", "paper_sigma_gaussian"]
+        names = ["retention_sigma", "paper_sigma", "paper_sigma_gaussian"]
         lines = lines[[*names, "opening_sigma", "collapse_sigma", "two_points_sigma"]]
         _draw(self.figure, "plot_critical", lines)
         if self.json:
@@ -108,8 +108,9 @@ class Critical:
             for n in lines.num_samples.values
             for v in lines.group.values
         ]
-        head = ["N", "variance", "opens", "retention 1/2", "paper, |y| = 1", "paper, Gaussian"]
-        return _print_table([*head, "2 points", "ln N = I"], rows, "critical levels, as sigma")
+        head = ["N", "variance", "opens", "half kept", "t*, |y|=1", "t*, Gauss"]
+        title = "critical levels, as sigma (t* is the paper's)"
+        return _print_table([*head, "2 points", "ln N = I"], rows, title)
 
 
 @dataclass(frozen=True)
@@ -257,6 +258,8 @@ class PhaseDiagram:
     """Number of sizes."""
     levels: int = 25
     """Number of noise levels."""
+    kept: float = 0.5
+    """Retention below which a group is called lost."""
     seed: int = 0
     """Seed of the points of a data set that are looked at."""
     json: bool = False
@@ -266,6 +269,8 @@ class PhaseDiagram:
 
     def run(self) -> int:
         r"""Computes the map, draws it, prints its lines; returns the exit status."""
+        if not 0 < self.kept < 1:
+            raise InputError(f"--kept is {self.kept:g}; pass a retention between 0 and 1")
         if bool(self.variances) == (self.data is not None):
             raise InputError("pass either --variances or --data")
         phases = self._of_variances() if self.data is None else self._of_data(self.data)
@@ -277,20 +282,23 @@ class PhaseDiagram:
             [
                 f"{n:.4g}",
                 _level(phases.two_points_sigma.sel(num_samples=n)),
-                _short(phases.half_retention_sigma.sel(num_samples=n).values),
+                _short(phases.retention_sigma.sel(num_samples=n).values),
                 f"{100 * float(share.sel(num_samples=n)):.0f} %",
             ]
             for n in phases.num_samples.values
         ]
         groups = ", ".join(f"{v:.3g}" for v in phases.group.values)
-        head = ["N", "2 points at sigma", "retention 1/2 at sigma", "levels lost, not collapsed"]
-        return _print_table(head, rows, f"groups of variance {groups}")
+        head = ["N", "2 points at sigma", f"{self.kept:g} kept at sigma", "lost, not collapsed"]
+        _print_table(head, rows, f"groups of variance {groups}")
+        if not bool(phases.lost_without_collapse.any()):
+            print(f"no group is kept below {self.kept:g} with more than 2 effective points")
+        return 0
 
     def _of_variances(self) -> xr.Dataset:
         sizes = _sizes(np.geomspace(2, self.largest, self.sizes))
         levels = _levels(self.variances, sizes, self.levels)
         with _Steps(len(levels), "phase diagram") as progress:
-            return phase_diagram(self.variances, levels, sizes, progress=progress)
+            return phase_diagram(self.variances, levels, sizes, kept=self.kept, progress=progress)
 
     def _of_data(self, spec: str) -> xr.Dataset:
         from geomem.data import load_data
@@ -300,7 +308,7 @@ class PhaseDiagram:
         rms = math.sqrt(((points - points.mean(0)) ** 2).mean())
         sizes = np.unique(np.geomspace(2, min(self.largest, len(points)), self.sizes).round())
         levels = rms * np.geomspace(0.03, 10, self.levels)
-        return phase_diagram_of_data(points, levels, sizes, seed=self.seed)
+        return phase_diagram_of_data(points, levels, sizes, kept=self.kept, seed=self.seed)
 
 
 @dataclass(frozen=True)

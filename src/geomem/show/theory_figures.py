@@ -27,7 +27,7 @@ def plot_critical(critical: xr.Dataset, ax: Axes) -> None:
     for k, v in enumerate(critical.group.values):
         group = critical.sel(group=v)
         color = f"C{k}"
-        ax.plot(group.num_samples, group.half_retention_sigma, "-", color=color, label=f"v = {v:g}")
+        ax.plot(group.num_samples, group.retention_sigma, "-", color=color, label=f"v = {v:g}")
         ax.plot(group.num_samples, group.paper_sigma, "--", color=color, lw=1)
     ax.plot(critical.num_samples, critical.collapse_sigma, "k:", label="collapse, ln N = I")
     _sizes_and_levels(ax)
@@ -72,17 +72,16 @@ def plot_phase_diagram(phases: xr.Dataset, ax: Axes) -> None:
         if shade.any():
             ax.contourf(x, y, shade, levels=[0.5, 1.5], colors=[color], alpha=0.25)
         ax.axhline(float(group.opening_sigma), color=color, lw=0.8, ls="-.")
-        ax.plot(x, group.half_retention_sigma, color=color, label=f"v = {v:.3g}")
+        ax.plot(x, group.retention_sigma, color=color, label=f"v = {v:.3g}")
         ax.plot(x, group.paper_sigma, color=color, ls="--", lw=1)
     ax.plot(x, phases.two_points_sigma, "k-", lw=1.5, label="2 effective points")
     ax.plot(x, phases.collapse_sigma, "k:", lw=1, label="ln N = I")
     _sizes_and_levels(ax)
     ax.set_ylim(y.min(), y.max())
-    ax.set_title(
-        "solid: retention 1/2; dashed: the paper's t*; dash-dotted: opens; shaded: lost, "
-        "not collapsed",
-        fontsize="x-small",
-    )
+    lines = f"solid: retention {phases.attrs['kept']:g}; dashed: the paper's t*; dash-dotted: opens"
+    ax.set_title(f"{lines}; shaded: lost, not collapsed", fontsize="x-small")
+    if "reference_points" in phases:
+        _hatch_unknown(phases, ax)
     ax.legend(frameon=False, fontsize="small")
 
 
@@ -105,6 +104,16 @@ def new_figure() -> tuple[Figure, Axes]:
 
 def _sizes_and_levels(ax: Axes) -> None:
     ax.set(xscale="log", yscale="log", xlabel="training points N", ylabel="noise level σ")
+
+
+def _hatch_unknown(phases: xr.Dataset, ax: Axes) -> None:
+    # Below 20 effective points the data set is too small a reference to say.
+    few = phases.sigma.values[phases.reference_points.values < 20]
+    if len(few):
+        label = "reference too small"
+        ax.axhspan(
+            few.min(), few.max(), fill=False, hatch="//", edgecolor="0.8", lw=0, label=label
+        )
 
 
 def _edges(centres: np.ndarray) -> np.ndarray:

@@ -77,7 +77,9 @@ def critical_sigma(
 
 
 def _crossing(at: Array, values: Array, errors: Array, level: float) -> Estimate | None:
-    if not np.isfinite(values).all() or not values[0] < level < values[-1]:
+    known = np.isfinite(values)
+    at, values, errors = at[known], values[known], errors[known]
+    if len(at) < 2 or not values[0] < level < values[-1]:
         return None
     curve = PchipInterpolator(at, np.maximum.accumulate(values) + 1e-12 * np.arange(len(at)))
     roots = curve.solve(level, extrapolate=False)

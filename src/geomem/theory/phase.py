@@ -1,10 +1,15 @@
 r"""The phase diagram: where directions open, are lost, and where a set collapses.
 
 Over sizes N and noise levels, for each group of directions: it *opens* below :math:`\sigma =
-\sqrt v`; it is *lost* where its exact retention, averaged over planted points, is below 1/2
+\sqrt v`; it is *lost* where its exact retention, averaged over planted points, is below ``kept``
 (the paper's :math:`t^*_j` beside it); the posterior has *collapsed* where the participation
 exceeds 1/2, two effective points. What is open, lost and not collapsed is geometric
 memorization as a region on a map, exact at finite size. **[ours]**
+
+**Measured.** At half retention that region is empty within error for the exact denoiser:
+five spectra of 7 to 202 directions, N = 3 to 10^6, at a participation of .5 keep .49 to .63
+of every direction. It opens at a milder threshold (``kept = .75``). What networks lose in
+addition is not the exact denoiser's doing.
 """
 
 from __future__ import annotations
@@ -33,6 +38,7 @@ def phase_diagram(
     sigmas: ArrayLike,
     num_samples: ArrayLike,
     *,
+    kept: float = 0.5,
     effort: Effort = USUAL,
     progress: Callable[[int], None] = lambda done: None,
 ) -> xr.Dataset:
@@ -42,12 +48,13 @@ def phase_diagram(
         variances: The variances, with shape :math:`(m)`.
         sigmas: Increasing noise levels, with shape :math:`(T)`.
         num_samples: The sizes, 2 or more, with shape :math:`(S)`.
+        kept: The retention below which a group is called lost.
         effort: How much is drawn.
         progress: Called with the number of levels that are done.
 
     Returns:
         Over ``sigma``, ``num_samples``, ``group``: ``retention``, ``participation``,
-        ``lost_without_collapse``; lines over sizes: ``half_retention_sigma``,
+        ``lost_without_collapse``; lines over sizes: ``retention_sigma``,
         ``paper_sigma`` (normalised samples), ``paper_sigma_gaussian``,
         ``two_points_sigma``, ``collapse_sigma``; and ``opening_sigma``.
     """
@@ -58,7 +65,7 @@ def phase_diagram(
     chosen = m.isel(direction=first[order]).rename(direction="group")
     chosen = chosen.assign_coords(group=groups[order])
     chosen["multiplicity"] = ("group", count[order])
-    return _with_lines(chosen, v[v > 0])
+    return _with_lines(chosen, v[v > 0], kept)
 
 
 def phase_diagram_of_data(
@@ -67,6 +74,7 @@ def phase_diagram_of_data(
     num_samples: ArrayLike,
     *,
     bands: Sequence[int] = BANDS,
+    kept: float = 0.5,
     queries: int = 32,
     seed: int = 0,
 ) -> xr.Dataset:
@@ -81,6 +89,7 @@ def phase_diagram_of_data(
         sigmas: Increasing noise levels, with shape :math:`(T)`.
         num_samples: The sizes, up to M, with shape :math:`(S)`.
         bands: The last principal direction of each band.
+        kept: The retention below which a band is called lost.
         queries: How many points are looked at.
         seed: The seed of their choice and of their noise.
 
@@ -100,7 +109,7 @@ def phase_diagram_of_data(
     raw = data_prior(
         data, sigmas, num_samples, sources=sources, noise=noise, directions=directions, trace=False
     )
-    return _with_lines(_banded(raw, variances, edges), variances)
+    return _with_lines(_banded(raw, variances, edges), variances, kept)
 
 
 def _principal(data: Array) -> tuple[Array, Array]:
@@ -115,12 +124,15 @@ def _banded(raw: xr.Dataset, variances: Array, edges: list[int]) -> xr.Dataset:
     starts = np.array(edges[:-1])
     kept = np.add.reduceat(raw.kept.values, starts, axis=-1)
     reference = np.add.reduceat(raw.reference_kept.values, starts, axis=-1)[:, :, None]
+    # Of nothing, nothing is kept: no ratio where the reference keeps less than .05 each.
+    width = np.diff(edges)
+    enough = reference.mean(0) >= 0.05 * width
+    reference = np.where(enough, reference, np.nan)
     ratio = kept.mean(0) / reference.mean(0)
     # Error of a ratio of means over sources, numerator and control fluctuating together.
     residual = (kept - ratio * reference) / reference.mean(0)
     stderr = residual.std(0, ddof=1) / np.sqrt(len(residual))
     full = ("sigma", "num_samples", "group")
-    width = np.diff(edges)
     return xr.Dataset(
         {
             "retention": (full, ratio),
@@ -133,27 +145,27 @@ def _banded(raw: xr.Dataset, variances: Array, edges: list[int]) -> xr.Dataset:
     )
 
 
-def _with_lines(map_: xr.Dataset, variances: Array) -> xr.Dataset:
+def _with_lines(map_: xr.Dataset, variances: Array, kept: float) -> xr.Dataset:
     v = map_.group.values
     sizes = map_.num_samples.values
     out = map_.assign(opening_sigma=("group", np.sqrt(v)))
     columns = [map_.isel(num_samples=i) for i in range(len(sizes))]
-    half = [[_half(c.isel(group=k)) for k in range(len(v))] for c in columns]
-    out["half_retention_sigma"] = (("num_samples", "group"), half)
+    lines = [[_crossing(c.isel(group=k), kept) for k in range(len(v))] for c in columns]
+    out["retention_sigma"] = (("num_samples", "group"), lines)
     out["two_points_sigma"] = (
         "num_samples",
         [_two_points(c) for c in columns],
     )
     out["collapse_sigma"] = ("num_samples", [_collapse(variances, float(n)) for n in sizes])
     for name, gaussian in (("paper_sigma", False), ("paper_sigma_gaussian", True)):
-        lines = [_paper(v, variances, float(n), gaussian) for n in sizes]
-        out[name] = (("num_samples", "group"), lines)
-    lost = (out.retention < 0.5) & (out.sigma < out.opening_sigma) & (out.participation < 0.5)
-    return out.assign(lost_without_collapse=lost)
+        paper = [_paper(v, variances, float(n), gaussian) for n in sizes]
+        out[name] = (("num_samples", "group"), paper)
+    lost = (out.retention < kept) & (out.sigma < out.opening_sigma) & (out.participation < 0.5)
+    return out.assign(lost_without_collapse=lost).assign_attrs(kept=kept)
 
 
-def _half(column: xr.Dataset) -> float:
-    found = critical_sigma(column.sigma, column.retention, column.retention_stderr)
+def _crossing(column: xr.Dataset, kept: float) -> float:
+    found = critical_sigma(column.sigma, column.retention, column.retention_stderr, kept)
     return np.nan if found is None else float(np.exp(found.value))
 
 
