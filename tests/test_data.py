@@ -19,7 +19,7 @@ from PIL import Image
 
 from geomem.data import ImageData, duplicate_groups, load_data
 from geomem.errors import InputError
-from geomem.loaders import data_folder
+from geomem.sets import data_folder
 
 RNG = np.random.default_rng(0)
 GREY = RNG.integers(0, 256, (6, 5, 7), dtype=np.uint8)

@@ -11,20 +11,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from geomem.data import (
-    ImageData,
+from geomem.data import ImageData, duplicate_groups, load_data
+from geomem.errors import InputError
+from geomem.sets import data_folder
+from geomem.splits import (
     Split,
     SplitCommand,
     default_split,
-    duplicate_groups,
-    load_data,
     make_split,
     nested_subsets,
     read_split,
     write_split,
 )
-from geomem.errors import InputError
-from geomem.loaders import data_folder
 
 SHARES = st.sampled_from([0.0, 0.1, 0.15, 0.3, 0.4])
 SEEDS = st.integers(0, 2**32)

@@ -18,13 +18,11 @@ from __future__ import annotations
 
 import csv
 import gzip
-import hashlib
 import math
-import os
 import struct
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,56 +71,21 @@ class Decoded:
     levels: int = 255
 
 
-def decode(spec: str) -> tuple[str, Decoded]:
-    r"""Decodes ``NAME`` or ``PATH[:key]``.
-
-    A name wins over a path of the same spelling; ``./mnist`` is the path.
-
-    Returns:
-        A short name, and the decoded array.
-
-    Raises:
-        InputError: If there is no such thing, or it cannot be used.
-    """
-    if spec in ("linear", "linear-sphere"):
-        raise InputError(
-            f"{spec} is a manifold to sample from and not a set of images; "
-            "build it with geomem.manifolds, or pass a name or a path of images"
-        )
-    if spec in NAMES:
-        return spec, NAMES[spec]()
-    path, key = _split_key(spec)
-    name = path.resolve().name
-    return (f"{name}:{key}" if key else name), _decode_path(path, key)
-
-
-def _split_key(spec: str) -> tuple[Path, str | None]:
-    path, key = Path(spec).expanduser(), None
-    if not os.path.exists(path) and ":" in spec:
-        head, _, key = spec.rpartition(":")
-        path = Path(head).expanduser()
-    if not spec or not os.path.exists(path):  # never raises, unlike Path.exists
-        raise InputError(
-            f"there is no data set {spec!r}; pass one of {', '.join(NAMES)}, or a path to {FORMATS}"
-        )
-    return path, key
-
-
-def _decode_path(path: Path, key: str | None) -> Decoded:
+def decode_path(path: Path, key: str | None) -> Decoded:
     if path.is_dir():
         pixels, files = _read_folder(path)
         return Decoded(pixels, files=files)
-    _refuse_pickle(path)
-    with _reading(path), path.open("rb") as stream:
+    refuse_pickle(path)
+    with reading(path), path.open("rb") as stream:
         head = stream.read(6)
     if head.startswith(b"PK"):
-        return Decoded(as_pixels(_read_npz(path, key), str(path)))
+        return Decoded(as_pixels(read_npz(path, key), str(path)))
     if key is not None:
         raise InputError(f"{path} is one array without keys; leave out :{key}")
     if head == b"\x93NUMPY":
         return Decoded(as_pixels(_read_npy(path), str(path)))
     if head.startswith(GZIP) or (head.startswith(b"\0\0") and head[2:3] in map(_byte, IDX_TYPES)):
-        return Decoded(as_pixels(_read_idx(path), str(path)))
+        return Decoded(as_pixels(read_idx(path), str(path)))
     raise InputError(f"{path} is in no format that geomem reads; pass {FORMATS}")
 
 
@@ -131,7 +94,7 @@ def _byte(value: int) -> bytes:
 
 
 @contextmanager
-def _reading(path: Path) -> Iterator[None]:
+def reading(path: Path) -> Iterator[None]:
     # Whatever a broken file makes a decoder raise, the user reads one sentence with its name.
     try:
         yield
@@ -152,7 +115,7 @@ def _reading(path: Path) -> Iterator[None]:
         ) from error
 
 
-def _refuse_pickle(path: Path) -> None:
+def refuse_pickle(path: Path) -> None:
     if path.suffix.lower() in PICKLE_SUFFIXES or path.name in PICKLED_BATCHES or _is_pickle(path):
         raise InputError(
             f"{path} is a pickle, and reading one would run the code inside it, which geomem never "
@@ -161,10 +124,10 @@ def _refuse_pickle(path: Path) -> None:
 
 
 def _is_pickle(path: Path) -> bool:
-    with _reading(path), path.open("rb") as stream:
+    with reading(path), path.open("rb") as stream:
         head = stream.read(2)
     if head == b"PK" and zipfile.is_zipfile(path):
-        with _reading(path), zipfile.ZipFile(path) as archive:
+        with reading(path), zipfile.ZipFile(path) as archive:
             return any(name.endswith(".pkl") for name in archive.namelist())  # torch.save
     return head[:1] == b"\x80" and head[1:] in map(_byte, range(2, 6))
 
@@ -232,12 +195,12 @@ def _channels_first(array: PixelArray, where: str) -> PixelArray:
 
 
 def _read_npy(path: Path) -> PixelArray:
-    with _reading(path):
+    with reading(path):
         return np.asarray(np.load(path, allow_pickle=False))
 
 
-def _read_npz(path: Path, key: str | None) -> PixelArray:
-    with _reading(path), np.load(path, allow_pickle=False) as archive:
+def read_npz(path: Path, key: str | None) -> PixelArray:
+    with reading(path), np.load(path, allow_pickle=False) as archive:
         keys = list(archive.files)
         if key is None and len(keys) == 1:
             key = keys[0]
@@ -250,14 +213,14 @@ def _read_npz(path: Path, key: str | None) -> PixelArray:
         return array
 
 
-def _read_idx(path: Path) -> PixelArray:
-    with _reading(path):
+def read_idx(path: Path) -> PixelArray:
+    with reading(path):
         raw = path.read_bytes()
         raw = gzip.decompress(raw) if raw.startswith(GZIP) else raw
     if not raw.startswith(b"\0\0") or len(raw) < 4 or raw[2] not in IDX_TYPES:
         raise InputError(f"{path} is not an idx file; pass {FORMATS}")
     start = 4 + 4 * raw[3]
-    with _reading(path):
+    with reading(path):
         shape = struct.unpack(f">{raw[3]}I", raw[4:start])
     dtype = np.dtype(IDX_TYPES[raw[2]])
     expected = math.prod(shape) * dtype.itemsize
@@ -284,13 +247,13 @@ def _read_folder(folder: Path) -> tuple[PixelArray, tuple[str, ...]]:
 
 
 def _image_paths(folder: Path) -> list[Path]:
-    with _reading(folder):
+    with reading(folder):
         files = [path for path in folder.rglob("*") if path.is_file()]
     seen = [f for f in files if not any(p.startswith(".") for p in f.relative_to(folder).parts)]
     images = [path for path in seen if path.suffix.lower() in IMAGE_SUFFIXES]
     if not images:
         for path in files:
-            _refuse_pickle(path)
+            refuse_pickle(path)
         others = f" ({len(files)} other files)" if files else ""
         raise InputError(f"there are no images in {folder}{others}; pass a folder of PNG or JPEG")
     return sorted(images, key=lambda path: path.relative_to(folder).as_posix())
@@ -320,7 +283,7 @@ def _open_image(path: Path) -> Iterator[Image.Image]:
     from PIL import Image
 
     try:
-        with _reading(path), Image.open(path) as image:
+        with reading(path), Image.open(path) as image:
             if image.mode in ("F", "I") or image.mode.startswith("I;"):
                 raise InputError(
                     f"{path} has more than 8 bits a channel, which Pillow would clip; convert the "
@@ -345,133 +308,6 @@ def _is_transparent(image: Image.Image) -> bool:
     return bool(np.asarray(image.convert("RGBA"))[..., 3].min() < 255)
 
 
-# ------------------------------------------------------------------------ named sets
-
-
-def data_folder() -> Path:
-    r"""Where the public sets lie: ``GEOMEM_DATA``, else ``shared/data`` here or further up.
-
-    Raises:
-        InputError: If there is no such folder.
-    """
-    named = os.environ.get("GEOMEM_DATA")
-    here = Path.cwd()
-    near = [parent / "shared" / "data" for parent in (here, *here.parents)]
-    for folder in [Path(named).expanduser()] if named else near:
-        if folder.is_dir():
-            return folder
-    raise InputError(
-        f"GEOMEM_DATA is {named!r}, which is no folder; set it to the folder of the image sets"
-        if named
-        else "the folder of the image sets was not found; set GEOMEM_DATA to it, "
-        "or use --data digits, which comes with geomem"
-    )
-
-
-def _file(*names: str) -> Path:
-    folder = data_folder()
-    for name in names:
-        if (folder / name).is_file():
-            return folder / name
-    raise InputError(
-        f"{folder} has no {names[0]}; put the file there, or set GEOMEM_DATA to a folder with it"
-    )
-
-
-def _digits() -> Decoded:
-    from sklearn.datasets import load_digits
-
-    bunch = load_digits()
-    pixels = as_pixels(bunch.images.astype(np.uint8), "digits")
-    return Decoded(pixels, _ints(bunch.target), levels=16)
-
-
-def _mnist_like(folder: str) -> Decoded:
-    parts = [_mnist_part(folder, part) for part in ("train", "t10k")]
-    pixels, labels = (np.concatenate(both) for both in zip(*parts, strict=True))
-    return Decoded(pixels, labels, num_train=len(parts[0][0]))
-
-
-def _mnist_part(folder: str, part: str) -> tuple[PixelArray, IntArray]:
-    names = [f"{folder}/{part}-{kind}-ubyte" for kind in ("images-idx3", "labels-idx1")]
-    paths = [_file(f"{name}.gz", name) for name in names]
-    pixels, labels = as_pixels(_read_idx(paths[0]), str(paths[0])), _read_idx(paths[1])
-    if labels.shape != (len(pixels),):
-        raise InputError(
-            f"{paths[1]} has shape {labels.shape} for {len(pixels)} images; get both files again"
-        )
-    return pixels, _ints(labels)
-
-
-def _cifar10() -> Decoded:
-    # The complete set where it lies; else the first 20,000 images, losslessly recoded.
-    root = data_folder() / "cifar10"
-    for folder in (root, root / "cifar-10-batches-bin"):
-        if (folder / "data_batch_1.bin").is_file():
-            return _cifar10_binary(folder)
-    if not (root / "cifar10_train_first20000.npz").is_file():
-        for name in sorted(PICKLED_BATCHES):
-            for path in (root / name, root / "cifar-10-batches-py" / name):
-                if path.is_file():
-                    _refuse_pickle(path)
-    return _cifar10_recoded(_file("cifar10/cifar10_train_first20000.npz"))
-
-
-def _cifar10_binary(folder: Path) -> Decoded:
-    names = [*(f"data_batch_{i}.bin" for i in range(1, 6)), "test_batch.bin"]
-    batches = [_cifar10_batch(folder / name) for name in names]
-    records = np.concatenate(batches)
-    pixels = records[:, 1:].reshape(-1, 3, 32, 32)
-    return Decoded(pixels, _ints(records[:, 0]), num_train=len(records) - len(batches[-1]))
-
-
-def _cifar10_batch(path: Path) -> PixelArray:
-    with _reading(path):
-        raw = np.frombuffer(path.read_bytes(), np.uint8)
-    if len(raw) == 0 or len(raw) % 3073:
-        raise InputError(f"{path} is no whole number of images of 3073 bytes; get it again")
-    return raw.reshape(-1, 3073)
-
-
-CIFAR10_PIXELS = "74493c77aca7915c5811a5d387566a9b045abbdd45f6636b12a6590eb540193c"
-CIFAR10_LABELS = "095e2e1dc3fa589cf7b94cd735dd043548910fb6559baae0d9fc751e56026644"
-
-
-def _cifar10_recoded(path: Path) -> Decoded:
-    # Planes (R-G, G, B-G), then differences to the pixel above and to the left, modulo 256.
-    residual, labels = _read_npz(path, "residual"), _read_npz(path, "labels")
-    with _reading(path):
-        planes = np.cumsum(np.cumsum(residual, 2, dtype=np.uint8), 3, dtype=np.uint8)
-        planes[0::2] += planes[1]
-        rows = np.ascontiguousarray(planes.transpose(1, 2, 3, 0))
-    if (_sha256(rows), _sha256(labels)) != (CIFAR10_PIXELS, CIFAR10_LABELS):
-        raise InputError(f"{path} does not decode to the published images; get it again")
-    return Decoded(np.ascontiguousarray(planes.transpose(1, 0, 2, 3)), _ints(labels))
-
-
-def _olivetti() -> Decoded:
-    path = _file("olivetti/olivetti_faces_64x64.npz")
-    pixels = as_pixels(_read_npz(path, "images"), str(path))
-    return Decoded(pixels, groups=_ints(_read_npz(path, "subjects")))
-
-
-def _sha256(array: PixelArray) -> str:
-    return hashlib.sha256(array.tobytes()).hexdigest()
-
-
-def _ints(array: PixelArray) -> IntArray:
-    return np.asarray(array, dtype=np.int64)
-
-
-NAMES: dict[str, Callable[[], Decoded]] = {
-    "digits": _digits,
-    "mnist": lambda: _mnist_like("mnist"),
-    "fashion-mnist": lambda: _mnist_like("fashion-mnist"),
-    "cifar10": _cifar10,
-    "olivetti": _olivetti,
-}
-
-
 # ---------------------------------------------------------------------------- tables
 
 
@@ -489,7 +325,7 @@ def read_table(path: Path, files: Sequence[str]) -> IntArray:
     Raises:
         InputError: Naming the row, if one is wrong, doubled, or missing.
     """
-    with _reading(path), path.open(encoding="utf-8-sig", newline="") as stream:
+    with reading(path), path.open(encoding="utf-8-sig", newline="") as stream:
         rows = [row for row in enumerate(csv.reader(stream), start=1) if row[1]]
     if not rows or rows[0][1] != ["file", "value"]:
         raise InputError(f"{path} must begin with the line file,value; add this header")
@@ -528,4 +364,8 @@ def _numbered(texts: Sequence[str]) -> IntArray:
     try:
         return np.array([int(text) for text in texts], dtype=np.int64)
     except (ValueError, OverflowError):
-        return _ints(np.unique(np.array(texts), return_inverse=True)[1])
+        return as_ints(np.unique(np.array(texts), return_inverse=True)[1])
+
+
+def as_ints(array: PixelArray) -> IntArray:
+    return np.asarray(array, dtype=np.int64)

@@ -14,11 +14,10 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
-import tyro
 import xarray as xr
 
 from geomem.errors import InputError
@@ -40,7 +39,6 @@ from geomem.runs.verdict import summarize
 from geomem.work import (
     Forecast,
     Progress,
-    format_seconds,
     num_cores,
     one_thread,
     run_units,
@@ -311,22 +309,3 @@ def _run_job(task: tuple[str, tuple[int, ...], str], report: Callable[[float], N
         folder = RunFolder.open(Path(path))
         _runner[path] = UnitRunner(folder, Sweep.from_config(folder.config), device)
     _runner[path].run(numbers, report)
-
-
-@dataclass(frozen=True)
-class SweepCommand:
-    r"""Train on nested subsets of a data set and measure what each size has lost."""
-
-    sweep: Annotated[Sweep, tyro.conf.OmitArgPrefixes]
-    out: Path = Path("runs/sweep")
-    """The run folder; an unfinished run of the same config is gone on with."""
-    processes: int | None = None
-    """How many processes work at a time; one a core if not given."""
-    device: str = "cpu"
-    """Where networks are trained and measured, for example cuda."""
-
-    def run(self) -> Path:
-        started = time.monotonic()
-        self.sweep.run(self.out, processes=self.processes, device=self.device)
-        print(f"{self.out}: done in {format_seconds(time.monotonic() - started)}")
-        return self.out

@@ -48,7 +48,7 @@ def _one_size(known: xr.Dataset, n: int) -> str:
 def _where(known: xr.Dataset) -> str:
     n = int(known.num_samples.values[0])
     share = known.lost_share.sel(num_samples=n)
-    k = int(share.argmax())
+    k = int(share.values.argmax())
     peak = Estimate(float(share[k]), float(known.lost_share_stderr.sel(num_samples=n)[k]))
     sigma = float(known.sigma_relative[k])
     ends = [_dimension_at(known, int(n), k) for n in _ends(known)]

@@ -1,0 +1,86 @@
+r"""The command line: a table of names, so that torch loads only when a command needs it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from typing import Any
+
+from geomem import __version__
+from geomem.errors import GeomemError
+
+COMMANDS = {
+    "demo": ("commands:DemoCommand", "the main job on real data, in about 3 minutes"),
+    "sweep": ("commands:SweepCommand", "train on nested subsets, measure what each size lost"),
+    "report": ("show.report:ReportCommand", "redraw the page of a run from its records"),
+    "split": ("splits:SplitCommand", "split a data set before training"),
+    "cite": ("cite:CiteCommand", "how to cite the paper and the software"),
+}
+
+EXIT_INTERRUPTED = 130
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    r"""Entry point of ``geomem``; leaves with the exit status."""
+    sys.exit(run(list(sys.argv[1:] if arguments is None else arguments)))
+
+
+def run(arguments: list[str]) -> int:
+    r"""Runs one command and returns its exit status.
+
+    0 done; 1 a check failed; 2 bad input; 3 inconclusive; 130 interrupted, resumable.
+    """
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(usage())
+        return 0
+    if arguments[0] in ("-V", "--version"):
+        print(f"geomem {__version__}")
+        return 0
+    if arguments[0] not in COMMANDS:
+        names = ", ".join(COMMANDS)
+        print(f"geomem: no command {arguments[0]!r}; there are {names}", file=sys.stderr)
+        return 2
+    try:
+        return _dispatch(arguments[0], arguments[1:])
+    except GeomemError as error:
+        print(f"geomem {arguments[0]}: {error}", file=sys.stderr)
+        return error.exit_status
+    except KeyboardInterrupt:
+        print("\ninterrupted; the same command goes on where it stopped", file=sys.stderr)
+        return EXIT_INTERRUPTED
+
+
+def usage() -> str:
+    r"""What ``geomem --help`` prints."""
+    lines = [f"  {name:8} {help_line}" for name, (_, help_line) in COMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: geomem COMMAND [OPTIONS]",
+            "",
+            "Which directions of variation has a diffusion model lost to memorization,",
+            "at which noise level, from how much data?",
+            "",
+            *lines,
+            "",
+            "geomem COMMAND --help lists the options of a command.",
+        ]
+    )
+
+
+def _dispatch(name: str, rest: list[str]) -> int:
+    command = load_command(COMMANDS[name][0])
+    import tyro
+
+    result = tyro.cli(command, args=rest, prog=f"geomem {name}", description=command.__doc__).run()
+    return result if isinstance(result, int) else 0
+
+
+def load_command(where: str) -> Any:
+    r"""The class of a command, from ``module:Class`` inside geomem."""
+    module, _, cls = where.partition(":")
+    return getattr(import_module(f"geomem.{module}"), cls)
+
+
+if __name__ == "__main__":
+    main()
