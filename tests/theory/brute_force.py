@@ -19,7 +19,7 @@ class Measured:
     coherence_stderr: np.ndarray
 
 
-def posterior(points, x, sigma, kappa):
+def posterior(points, x, sigma, kappa=None):
     """Posterior variances along the axes over sigma², sum of squared weights, |wave|²."""
     offsets = (points - x) / sigma
     energy = (offsets**2).sum(-1) / 2
@@ -27,18 +27,20 @@ def posterior(points, x, sigma, kappa):
     w /= w.sum(-1, keepdims=True)
     mean = np.einsum("...n,...nk->...k", w, offsets)
     variance = np.einsum("...n,...nk->...k", w, (offsets - mean[..., None, :]) ** 2)
+    if kappa is None:
+        return variance, (w**2).sum(-1), 0 * variance
     wave = np.einsum("...n,...nk->...k", w, np.exp(1j * kappa * offsets))
     return variance, (w**2).sum(-1), np.abs(wave) ** 2
 
 
-def measure(variances, num_samples, sigma, rng, *, sets, x=None, planted=None):
+def measure(variances, num_samples, sigma, rng, *, sets, x=None, planted=None, waves=False):
     """Averages over Gaussian training sets.
 
     With x alone it is fresh, with x and planted the first training point is fixed, with
     neither every set draws its own y_1 and x = y_1 + sigma z.
     """
     v = np.asarray(variances, float)
-    kappa = np.sqrt((v + sigma**2) / v)
+    kappa = np.sqrt((v + sigma**2) / v) if waves else None
     rows = []
     batch = max(1, int(2e6 / (num_samples * len(v))))
     for start in range(0, sets, batch):

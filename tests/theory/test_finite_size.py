@@ -3,15 +3,16 @@
 import brute_force
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import chi2, ortho_group
+
 from geomem.errors import Inconclusive, InputError
 from geomem.theory import finite_size
 from geomem.theory.finite_size import predict
 from geomem.theory.moments import Quenched
 from geomem.theory.priors import Gaussian, GaussianMixture
 from geomem.theory.simulate import simulate
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from scipy.stats import chi2, ortho_group
 
 A = np.array([1.0, 1.0, 0.09, 0.09, 0.09, 0.09, 0.09])
 spectra = st.lists(st.floats(0.01, 3), min_size=1, max_size=5)
@@ -29,7 +30,7 @@ def test_agrees_with_drawn_training_sets(kind, N, t):
     y, sigma = rng.normal(size=7) * np.sqrt(A), t**0.5
     x = y + sigma * rng.normal(size=7)
     planted = y if kind == "planted" else None
-    b = brute_force.measure(A, N, sigma, rng, sets=3000, x=x, planted=planted)
+    b = brute_force.measure(A, N, sigma, rng, sets=3000, x=x, planted=planted, waves=True)
     p = predict(Gaussian(A), x, sigma, N, planted=planted, bounded=True)
     r, error = brute_force.retention(b, A, sigma)
     share = 1 - np.exp(-1)

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+
 from geomem.theory.contour import TiltedGaussian, contour_moments
 from geomem.theory.grid import fresh_grid, planted_grid
 from geomem.theory.moments import Source, average_fresh, average_planted
@@ -74,9 +75,7 @@ def test_full_matrix_has_the_variances_on_its_diagonal():
     g = gaussian([4.0, 1.0, 0.3], [0.5, -1.2, 0.1])
     grid = fresh_grid([g], 100.0)
     diagonal = average_fresh(contour_moments(g, grid.log_lambda, grid.weights), SIZES[:4])
-    full = average_fresh(
-        contour_moments(g, grid.log_lambda, grid.weights, matrix=True), SIZES[:4]
-    )
+    full = average_fresh(contour_moments(g, grid.log_lambda, grid.weights, matrix=True), SIZES[:4])
     np.testing.assert_allclose(
         np.diagonal(full.covariance, axis1=1, axis2=2), diagonal.covariance, rtol=1e-10
     )

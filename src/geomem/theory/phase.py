@@ -102,7 +102,8 @@ def phase_diagram_of_data(
         raise InputError(f"the data need shape (M, d) with M >= 2; got {data.shape}")
     rng = np.random.default_rng(np.random.SeedSequence([seed, len(data)]))
     variances, axes = _principal(data)
-    edges = [0, *(b for b in bands if b < len(axes)), min(len(axes), max(bands))]
+    last = min(len(axes), max(bands))
+    edges = sorted({0, last, *(b for b in bands if b < last)})
     sources = rng.permutation(len(data))[:queries]
     noise = rng.standard_normal((len(sources), data.shape[1]))
     directions = axes[: edges[-1]]
