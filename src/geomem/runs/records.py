@@ -37,6 +37,8 @@ LEAD = {
     "empirical": ("num_samples",),
     "learned": ("num_samples", "seed", "step"),
 }
+# Where denoisers are measured.
+AT = ["training", "held_out"]
 # These exist for every denoiser, so that any two of them can be subtracted.
 MEASURED = ("error", "forward_diagonal", "diagonal")
 
@@ -226,6 +228,8 @@ def load(run: str | Path) -> xr.Dataset:
     arrays: dict[str, xr.DataArray] = {}
     for unit, record in folder.records():
         for name, value in record.data_vars.items():
+            if "at" in value.dims:  # by name: JSON sorts its keys, a record does not
+                value = value.sel(at=AT)
             _insert(arrays, str(name), value, unit, coords)
     dataset = xr.Dataset(arrays, coords=_design_coordinates(folder, coords))
     done = len(folder.units) - len(folder.missing())
@@ -257,13 +261,11 @@ def _design_coordinates(folder: RunFolder, coords: dict[str, list[Any]]) -> dict
     sigmas = np.array(design["sigmas"])
     points = design["points"]
     width = max(len(p) for p in points.values())
-    index, groups = (
-        np.array([p + [-1] * (width - len(p)) for p in design[name].values()])
-        for name in ("points", "point_groups")
-    )
+    rows = ((design[name][at] for at in AT) for name in ("points", "point_groups"))
+    index, groups = (np.array([p + [-1] * (width - len(p)) for p in row]) for row in rows)
     return {
         **coords,
-        "at": list(points),
+        "at": AT,
         "sigma": ("sigma", sigmas, {"units": "data units"}),
         "sigma_relative": ("sigma", sigmas / design["rms"], {"units": "rms"}),
         "point": np.arange(width),

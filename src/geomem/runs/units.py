@@ -22,7 +22,7 @@ from geomem.models.sample import heun, sigma_steps
 from geomem.models.train import TrainState, checkpoint_step, train
 from geomem.runs import copies
 from geomem.runs.measure import Measurement, measure
-from geomem.runs.records import RunFolder, Unit
+from geomem.runs.records import AT, RunFolder, Unit
 from geomem.stats import torch_rng
 
 if TYPE_CHECKING:
@@ -197,7 +197,7 @@ class UnitRunner:
         return self.source.data.tensor(self.folder.design["order"][: unit.num_samples])
 
     def _points(self, unit: Unit) -> dict[str, Tensor]:
-        points = dict(self.folder.design["points"])
+        points = {at: self.folder.design["points"][at] for at in AT}
         if unit.num_samples is not None:
             points["training"] = points["training"][: unit.num_samples]
         return {at: self.source.data.tensor(index) for at, index in points.items()}

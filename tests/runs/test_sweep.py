@@ -1,0 +1,287 @@
+r"""Sweeps: reproducible, resumable after anything, and never destructive."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+
+import geomem
+from geomem import work
+from geomem.errors import InputError
+from geomem.models.networks import load_network
+from geomem.runs.records import RunFolder
+from geomem.runs.sweep import Sweep
+from geomem.splits import default_split, write_split
+
+TINY = Sweep(
+    data="linear",
+    sizes=(16, 64),
+    levels=4,
+    points=16,
+    draws=2,
+    steps=40,
+    measured_steps=(10,),
+    samples=8,
+    variances=(1.0, 0.25),
+    ambient_dim=4,
+)
+
+
+def record_bytes(run: Path) -> dict[str, bytes]:
+    return {p.name: p.read_bytes() for p in sorted((run / "records").glob("*.nc"))}
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("sweep") / "tiny"
+    TINY.run(path, processes=1, quiet=True)
+    return path
+
+
+def test_the_dataset_has_the_promised_dims(tiny: Path) -> None:
+    dataset = geomem.load(tiny)
+    assert dataset.error.dims == (
+        *("denoiser", "num_samples", "seed", "step"),
+        *("at", "sigma", "point", "draw", "direction"),
+    )
+    assert list(dataset.denoiser.values) == ["linear", "population", "empirical", "learned"]
+    assert list(dataset.num_samples.values) == [16, 64]
+    assert list(dataset.step.values) == [10, 40]
+    assert not np.isnan(dataset.error).any()
+    assert dataset.error.dtype == np.float32
+    assert dataset.entropy.dims == ("num_samples", "sigma", "point", "draw")
+    assert dataset.attrs["control"] == "population"
+
+
+def test_controls_do_not_depend_on_the_training_set(tiny: Path) -> None:
+    error = geomem.load(tiny).error.sel(denoiser=["linear", "population"])
+    assert error.identical(error.isel(num_samples=[0, 0]).assign_coords(num_samples=[16, 64]))
+
+
+def test_training_sets_and_measured_points_are_nested(tiny: Path) -> None:
+    design = RunFolder.open(tiny).design
+    assert design["points"]["training"] == design["order"][:16]
+    assert len(set(design["order"])) == 64
+    assert not set(design["points"]["held_out"]) & set(design["order"])
+
+
+def test_a_second_run_is_the_same_bytes(tiny: Path, tmp_path: Path) -> None:
+    TINY.run(tmp_path / "again", processes=2, quiet=True)
+    assert record_bytes(tmp_path / "again") == record_bytes(tiny)
+    names = ("summary.json", "design.json", "config.json")
+    for name in names:
+        assert (tmp_path / "again" / name).read_bytes() == (tiny / name).read_bytes()
+
+
+def test_a_finished_run_does_no_work_again(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = {p: p.stat().st_mtime_ns for p in (tiny / "records").iterdir()}
+    monkeypatch.setattr("geomem.runs.sweep.run_units", lambda *a, **k: pytest.fail("worked"))
+    TINY.run(tiny, processes=1, quiet=True)
+    assert before == {p: p.stat().st_mtime_ns for p in (tiny / "records").iterdir()}
+
+
+def test_an_exception_in_training_keeps_what_is_done(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Ctrl-C at the 27th step of a training that saves every 2 steps: resumed at step 26.
+    from geomem.models.train import TrainState
+
+    advance, calls = TrainState.advance, 0
+
+    def interrupted(self: TrainState) -> None:
+        nonlocal calls
+        calls += self.training.steps == 40 and len(self.data) == 64
+        if calls == 27:
+            raise KeyboardInterrupt
+        advance(self)
+
+    monkeypatch.setattr(Sweep, "_step_seconds", 0.001)
+    monkeypatch.setattr(TrainState, "advance", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        TINY.run(tmp_path / "run", processes=1, quiet=True)
+    assert list((tmp_path / "run" / "checkpoints").iterdir())
+    TINY.run(tmp_path / "run", processes=1, quiet=True)
+    assert calls == 27 + 14  # 26 steps were saved, the 27th was lost; none of the 26 again
+    assert record_bytes(tmp_path / "run") == record_bytes(tiny)
+    assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+def test_a_record_that_is_lost_is_made_again(tiny: Path, tmp_path: Path) -> None:
+    TINY.run(tmp_path / "run", processes=1, quiet=True)
+    for name in ("000002.nc", "000004.nc"):
+        (tmp_path / "run" / "records" / name).unlink()
+    TINY.run(tmp_path / "run", processes=1, quiet=True)
+    assert record_bytes(tmp_path / "run") == record_bytes(tiny)
+
+
+def command(out: Path, steps: int) -> list[str]:
+    options = "--data linear --sizes 16 64 --levels 4 --points 16 --draws 2 --samples 8"
+    options += f" --variances 1 0.25 --ambient-dim 4 --processes 2 --steps {steps}"
+    return [sys.executable, "-m", "geomem.cli", "sweep", *options.split(), "--out", str(out)]
+
+
+def test_kill_9_in_the_middle_and_the_same_command_again(tmp_path: Path) -> None:
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    sweep = replace(TINY, measured_steps=(), steps=2000)
+    sweep.run(whole, processes=2, quiet=True)
+    process = subprocess.Popen(command(broken, 2000), stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 60
+    while not list((broken / "checkpoints").glob("*.safetensors")):
+        assert time.monotonic() < deadline
+        assert process.poll() is None, "it ended before it could be killed"
+        time.sleep(0.02)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    missing = RunFolder.open(broken).missing()
+    assert missing, "it was too late to interrupt anything"
+    before = {n: m for n, m in record_bytes(broken).items()}
+    done = subprocess.run(command(broken, 2000), capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert record_bytes(broken) == record_bytes(whole)
+    assert before.items() <= record_bytes(broken).items()
+    assert (broken / "summary.json").read_bytes() == (whole / "summary.json").read_bytes()
+    assert geomem.load(broken).drop_attrs().identical(geomem.load(whole).drop_attrs())
+    assert not list(broken.rglob(".tmp-*.nc"))
+
+
+def test_another_config_is_refused_and_nothing_lost(tiny: Path) -> None:
+    before = record_bytes(tiny)
+    with pytest.raises(InputError, match=r"another config \(steps: 40 there, 50 asked"):
+        replace(TINY, steps=50).run(tiny, quiet=True)
+    assert record_bytes(tiny) == before
+
+
+def test_a_full_disk_is_one_sentence_and_earlier_records_stay(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written = work._sync
+
+    def full(path: Path) -> None:
+        if path.name.startswith(".tmp-") and len(record_bytes(tmp_path / "run")) == 2:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        written(path)
+
+    monkeypatch.setattr(work, "_sync", full)
+    with pytest.raises(InputError, match="the disk is full") as error:
+        TINY.run(tmp_path / "run", processes=1, quiet=True)
+    assert "\n" not in str(error.value)
+    assert len(record_bytes(tmp_path / "run")) == 2
+    monkeypatch.setattr(work, "_sync", written)
+    TINY.run(tmp_path / "run", processes=1, quiet=True)
+    assert record_bytes(tmp_path / "run") == record_bytes(tiny)
+
+
+def test_a_damaged_record_is_named(tiny: Path, tmp_path: Path) -> None:
+    TINY.run(tmp_path / "run", processes=1, quiet=True)
+    path = tmp_path / "run" / "records" / "000001.nc"
+    path.write_bytes(path.read_bytes()[:500])
+    with pytest.raises(InputError, match=r"000001\.nc is damaged; delete it"):
+        geomem.load(tmp_path / "run")
+
+
+def test_an_unfinished_run_loads_with_nan(tiny: Path, tmp_path: Path) -> None:
+    folder = RunFolder.open(tiny)
+    part = RunFolder.create(
+        tmp_path / "part",
+        {k: v for k, v in folder.config.items() if k != "schema_version"},
+        {k: v for k, v in folder.design.items() if k != "schema_version"},
+    )
+    part.write_record(1, folder.read_record(1))
+    dataset = geomem.load(tmp_path / "part")
+    assert dataset.error.sizes == geomem.load(tiny).error.sizes
+    assert np.isnan(dataset.error.sel(denoiser="learned")).all()
+    assert not np.isnan(dataset.error.sel(denoiser="population")).any()
+
+
+def test_networks_are_saved_and_are_what_was_measured(tiny: Path) -> None:
+    folder = RunFolder.open(tiny)
+    denoiser = load_network(tiny / "networks" / "N000016-seed0-step40")
+    sigma = torch.tensor(folder.design["sigmas"][1])
+    source = TINY.source
+    x_0 = source.data.tensor(folder.design["points"]["held_out"])
+    from geomem.stats import torch_rng
+
+    rngs = (torch_rng(0, "noise/held_out", i) for i in range(len(x_0)))
+    z = torch.stack([torch.randn(2, 4, generator=rng) for rng in rngs])[:, 0]
+    with torch.no_grad():
+        error = (denoiser(x_0 + sigma * z, sigma) - x_0) / sigma
+    kept = source.directions.signed(error)
+    here = {"denoiser": "learned", "num_samples": 16, "at": "held_out", "step": 40, "seed": 0}
+    recorded = geomem.load(tiny).error.sel(here).isel(sigma=1, draw=0)
+    recorded = recorded.transpose("point", "direction").values
+    # Batches of other shapes are summed in another order: float32 to a few eps.
+    np.testing.assert_allclose(recorded, kept.numpy(), atol=1e-4)
+
+
+def test_several_seeds_give_the_error_over_trainings(tmp_path: Path) -> None:
+    sweep = replace(TINY, seeds=(0, 1, 2), measured_steps=(), samples=0)
+    dataset = sweep.run(tmp_path / "run", processes=1, quiet=True)
+    known = geomem.numbers(dataset, replicates=50)
+    assert known.attrs["error_over"] == "trainings"
+    one_each = [
+        float(geomem.numbers(dataset.sel(seed=[s]), replicates=2).damage.sel(num_samples=16))
+        for s in (0, 1, 2)
+    ]
+    damage = known.sel(num_samples=16)
+    assert float(damage.damage) == pytest.approx(np.mean(one_each))
+    expected = np.std(one_each, ddof=1) / np.sqrt(3)
+    assert float(damage.damage_stderr) == pytest.approx(expected, rel=1e-6)
+
+
+def test_a_split_file_is_obeyed(tmp_path: Path) -> None:
+    data = geomem.load_data("digits")
+    split = default_split(data, seed=7)
+    write_split(split, data, tmp_path / "split.json")
+    sweep = Sweep(data="digits", sizes=(16,), split=tmp_path / "split.json", points=16)
+    design = sweep.design()
+    assert set(design["points"]["held_out"]) <= set(split.held_out.tolist())
+    assert set(design["order"]) <= set(split.pool.tolist())
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"sizes": (1, 16)}, "at least 2"),
+        ({"sizes": (16, 10**6), "data": "digits"}, "larger than the pool"),
+        ({"sigmas": (0.0, 1.0)}, "above 0"),
+        ({"sigmas": (float("nan"), 1.0)}, "finite"),
+        ({"network": "unet"}, "U-Net needs images"),
+        ({"variances": (1.0, float("inf"))}, "finite"),
+    ],
+)
+def test_bad_input_leaves_no_folder(change: dict[str, Any], message: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=message):
+        replace(TINY, **change).run(tmp_path / "run", quiet=True)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"draws": 0}, {"steps": 0}, {"points": 2}, {"seeds": (0, 0)}, {"measured_steps": (40,)}],
+)
+def test_a_config_that_makes_no_sense_is_refused_at_once(change: dict[str, Any]) -> None:
+    with pytest.raises(InputError):
+        replace(TINY, **change)
+
+
+def test_images_are_in_the_records_only_if_asked(tmp_path: Path) -> None:
+    sweep = Sweep(data="digits", sizes=(16,), points=16, levels=3, steps=10, samples=4, draws=1)
+    hidden = sweep.run(tmp_path / "hidden", processes=1, quiet=True)
+    shown = replace(sweep, show_images=True).run(tmp_path / "shown", processes=1, quiet=True)
+    assert not {"training_image", "nearest_image"} & set(hidden)
+    assert shown.nearest_image.shape[-3:] == (1, 8, 8)
+    pixels = sweep.source.data.tensor(RunFolder.open(tmp_path / "shown").design["order"][:16])
+    np.testing.assert_array_equal(shown.training_image.values, pixels.numpy())
+    assert isinstance(shown, xr.Dataset)
