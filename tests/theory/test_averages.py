@@ -124,7 +124,8 @@ def test_critical_size_is_where_half_is_kept():
 
 
 def test_no_critical_value_is_an_answer():
-    assert critical_sizes(Gaussian([1e-4]), 3.0, effort=SMALL)[0] is None  # 1 - 1/N at N = 2
+    # At N = 2 a half is kept at large noise, which is more than .4 already.
+    assert critical_sizes(Gaussian([1.0]), 9.0, level=0.4, effort=SMALL)[0] is None
     assert critical_sigma([0.1, 1.0], [0.6, 0.9], [0.0, 0.0]) is None
     half = critical_sigma([0.1, 1.0, np.e], [np.nan, 0.4, 0.6], [0.0, 0.02, 0.02])
     assert half is not None

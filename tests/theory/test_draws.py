@@ -11,7 +11,7 @@ from geomem.theory.priors import Gaussian, GaussianMixture
 
 V = np.array([1.0, 0.3, 0.09])
 GAUSSIAN = Gaussian(V)
-SAMPLED = Sampled(lambda u: GAUSSIAN.noisy(0.0, u), 3, 3)
+SAMPLED = Sampled(lambda u: GAUSSIAN.noisy(0.0, u), GAUSSIAN.num_uniforms, 3)
 
 
 @pytest.mark.parametrize("planted", [None, [0.5, 0.2, 0.1]])

@@ -46,7 +46,7 @@ def critical_sizes(
         >>> from geomem.theory.priors import Gaussian
         >>> high, low = critical_sizes(Gaussian([1.0, 0.09]), 0.1)
         >>> round(math.exp(high.value)), round(math.exp(low.value))
-        (29, 31)
+        (31, 33)
     """
     log_sizes = np.linspace(math.log(2), math.log(LARGEST), 81)
     p = planted_average(prior, sigma, np.exp(log_sizes), directions=directions, effort=effort)
