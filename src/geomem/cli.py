@@ -2,9 +2,11 @@ r"""The command line: a table of names, so that torch loads only when a command 
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from inspect import cleandoc
 from typing import Any
 
 from geomem import __version__
@@ -13,6 +15,7 @@ from geomem.errors import GeomemError
 COMMANDS = {
     "demo": ("commands:DemoCommand", "the main job on real data, in about 3 minutes"),
     "sweep": ("commands:SweepCommand", "train on nested subsets, measure what each size lost"),
+    "theory": ("cli_theory:COMMANDS", "what should happen: spectra, critical levels, retention"),
     "report": ("show.report:ReportCommand", "redraw the page of a run from its records"),
     "split": ("splits:SplitCommand", "split a data set before training"),
     "cite": ("cite:CiteCommand", "how to cite the paper and the software"),
@@ -46,6 +49,9 @@ def run(arguments: list[str]) -> int:
     except GeomemError as error:
         print(f"geomem {arguments[0]}: {error}", file=sys.stderr)
         return error.exit_status
+    except BrokenPipeError:  # the reader has seen enough, as in `geomem theory ... | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except KeyboardInterrupt:
         print("\ninterrupted; the same command goes on where it stopped", file=sys.stderr)
         return EXIT_INTERRUPTED
@@ -72,14 +78,20 @@ def _dispatch(name: str, rest: list[str]) -> int:
     command = load_command(COMMANDS[name][0])
     import tyro
 
-    result = tyro.cli(command, args=rest, prog=f"geomem {name}", description=command.__doc__).run()
+    if isinstance(command, dict):
+        chosen = tyro.extras.subcommand_cli_from_dict(command, prog=f"geomem {name}", args=rest)
+    else:
+        chosen = tyro.cli(
+            command, args=rest, prog=f"geomem {name}", description=cleandoc(command.__doc__ or "")
+        )
+    result = chosen.run()
     return result if isinstance(result, int) else 0
 
 
 def load_command(where: str) -> Any:
-    r"""The class of a command, from ``module:Class`` inside geomem."""
-    module, _, cls = where.partition(":")
-    return getattr(import_module(f"geomem.{module}"), cls)
+    r"""The class of a command, or its subcommands by name, from ``module:name``."""
+    module, _, name = where.partition(":")
+    return getattr(import_module(f"geomem.{module}"), name)
 
 
 if __name__ == "__main__":

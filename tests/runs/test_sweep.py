@@ -146,7 +146,7 @@ def test_kill_9_in_the_middle_and_the_same_command_again(tmp_path: Path) -> None
     process.wait()
     missing = RunFolder.open(broken).missing()
     assert missing, "it was too late to interrupt anything"
-    before = {n: m for n, m in record_bytes(broken).items()}
+    before = record_bytes(broken)
     done = subprocess.run(command(broken, 2000), capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert record_bytes(broken) == record_bytes(whole)

@@ -108,3 +108,53 @@ def test_phase_diagram_of_data_has_its_lines():
     np.testing.assert_allclose(known[np.isfinite(known)], 1, atol=5e-3)
     assert float(out.two_points_sigma[1]) < float(out.two_points_sigma[0])
     assert (out.reference_points.values > 0).all()
+
+
+def load_fashion_mnist():
+    """60,000 training images as rows of doubles, or a skip where they are not there."""
+    from geomem.data import load_data
+
+    try:
+        data = load_data("fashion-mnist")
+    except InputError as error:
+        pytest.skip(str(error))
+    return data.tensor(np.arange(60_000)).flatten(1).double().numpy()
+
+
+@pytest.mark.slow
+def test_fashion_mnist_subsets_keep_what_is_predicted():
+    """Effective dimension at N = 100, 1,000, 10,000 against 20 drawn subsets, 10 levels."""
+    data = load_fashion_mnist()
+    rng = np.random.default_rng(0)
+    sources = rng.choice(len(data), 6, replace=False)
+    noise = rng.normal(size=(6, data.shape[1]))
+    rms = np.sqrt(((data - data.mean(0)) ** 2).mean())
+    levels, sizes = rms * np.geomspace(0.1, 5, 10), [100, 1000, 10_000]
+    ours = data_prior(data, levels, sizes, sources=sources, noise=noise)
+    predicted = ours.dimension.mean("source").values
+    assert float(ours.identity_defect.max()) < 1e-3
+    drawn = np.array(
+        [
+            [drawn_dimension(data, sources, noise, levels, size, rng) for _ in range(20)]
+            for size in sizes
+        ]
+    )  # (sizes, 20, levels)
+    error = drawn.std(1, ddof=1) / 20**0.5
+    # 1e-4 of the value: bins of width .05, which matters where subsets hardly differ
+    z = (predicted.T - drawn.mean(1)) / np.hypot(error, 1e-4 * predicted.T)
+    assert (np.abs(z) > 3).sum() <= 1
+    assert np.abs(z).max() < 5
+
+
+def drawn_dimension(data, sources, noise, levels, size, rng):
+    """Mean over the query points of tr Cov / sigma² of one subset, level by level."""
+    total = np.zeros(len(levels))
+    for j, z in zip(sources, noise, strict=True):
+        chosen = rng.choice(len(data) - 1, size - 1, replace=False)
+        points = data[np.append(chosen + (chosen >= j), j)] - data[j]
+        squared, along = (points**2).sum(1), points @ z
+        energy = squared / (2 * levels[:, None] ** 2) - along / levels[:, None]
+        w = np.exp(energy.min(1, keepdims=True) - energy)
+        w /= w.sum(1, keepdims=True)
+        total += (w @ squared - ((w @ points) ** 2).sum(1)) / levels**2
+    return total / len(sources)
