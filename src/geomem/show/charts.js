@@ -47,7 +47,9 @@ function columnTicks(page, room) {
   const steps = [1, 2, 4, 5, 8, 10, 16, 20, 32].find((s) => singles / s * 26 <= room) || 32;
   const at = [0];
   for (let u = steps - 1; u < singles; u += steps) if (u > steps / 2) at.push(u);
-  if (singles < n) at.push(n - 1);
+  if (singles === n) return { tickvals: at.map((u) => u + 1), ticktext: at.map((u) => labels[u]) };
+  const last = n - 1 - Math.ceil(n * 60 / room); // bands have long names
+  at.splice(0, at.length, ...at.filter((u) => u <= last), n - 1);
   return { tickvals: at.map((u) => u + 1), ticktext: at.map((u) => labels[u]) };
 }
 
@@ -70,7 +72,7 @@ function mapBoxes(count, width) {
   const columns = wide ? Math.min(count + 1, 5) : 1;
   const each = (width - left - right - gap * (columns - 1)) / columns;
   const map = wide ? Math.max(200, Math.min(320, each * 1.25)) : 230;
-  const strip = wide ? 72 : 60, row = 26 + map + 8 + strip + 50, top = 70;
+  const strip = wide ? 72 : 60, row = 26 + map + 8 + strip + 50, top = 58;
   const boxes = [];
   for (let i = 0; i <= count; i++) {
     const x = left + (i % columns) * (each + gap), y = top + 26 + Math.floor(i / columns) * row;
@@ -88,7 +90,7 @@ function mapTrace(page, map, i) {
   const size = page.sizes[i];
   const text = map.value[i].map((row, k) => row.map((v, u) =>
     `N = ${size}, ${columnText(page, u)}<br>${sigmaText(page, k)}<br>` +
-    `<b>${pm(v, map.value_stderr[i][k][u])}</b> ${map.units}`));
+    `<b>${pm(v, map.value_stderr[i][k][u])}</b> ${map.cell_units}`));
   return {
     type: "heatmap", x: page.columns.labels.map((_, u) => u + 1), y: log10(page.levels),
     z: map.value[i], text, hovertemplate: "%{text}<extra></extra>", coloraxis: "coloraxis",
@@ -151,13 +153,13 @@ function mapFigure(page, state, width) {
     coloraxis: {
       colorscale: page.scale, cmin: -map.limit, cmid: 0, cmax: map.limit,
       colorbar: {
-        orientation: "h", x: 54 / width, xanchor: "left", xref: "paper", y: 1 - 46 / height, yanchor: "bottom",
+        orientation: "h", x: 54 / width, xanchor: "left", xref: "paper", y: 1 - 58 / height, yanchor: "bottom",
         yref: "paper", len: Math.min(300, width - 90), lenmode: "pixels", thickness: 10, ypad: 0, xpad: 0,
         ticks: "outside", ticklen: 3, nticks: 5, outlinewidth: 0,
       },
     },
   };
-  layout.annotations.push({ ...heading(`${map.name}, ${map.units}, each direction`, { x: [54 / width], y: [0, 1 - 24 / height] }) });
+  layout.annotations.push({ ...heading(`${map.name} in each direction (${map.cell_units})`, { x: [54 / width], y: [0, 1 - 20 / height] }) });
   const strips = extent(map.by_direction, map.by_direction_stderr);
   const columns = page.columns.labels.length;
   page.sizes.forEach((size, i) => {
@@ -204,14 +206,14 @@ function sliceFigure(page, state, width) {
   const pick = (array) => page.sizes.map((_, i) => array[i][k]);
   const traces = page.sizes.flatMap((size, i) => {
     const value = map.value[i][k], error = map.value_stderr[i][k];
-    const text = value.map((v, u) => `N = ${size}, ${columnText(page, u)}<br>${sigmaText(page, k)}<br><b>${pm(v, error[u])}</b> ${map.units}`);
+    const text = value.map((v, u) => `N = ${size}, ${columnText(page, u)}<br>${sigmaText(page, k)}<br><b>${pm(v, error[u])}</b> ${map.cell_units}`);
     return curve(x, value, error, page.colours[i], { axes: {}, text, hovertemplate: "%{text}<extra></extra>", name: `N = ${size}`, line: { width: i === state.size ? 3.2 : 1.8 } });
   });
   const layout = {
     width, height, font: FONT, margin: { l: 54, r: 12, t: 30, b: 44 }, hovermode: "closest", dragmode: false,
     paper_bgcolor: "#fff", plot_bgcolor: "#fff", showlegend: false,
     xaxis: axis({ range: [0.5, x.length + 0.5], ...columnTicks(page, width - 66), tickangle: 0, title: { text: "principal direction, by falling variance", standoff: 6 } }),
-    yaxis: axis({ range: extent(pick(map.value), pick(map.value_stderr)), showgrid: true, gridcolor: GRID, zeroline: true, zerolinecolor: ZERO, title: { text: map.units, standoff: 4 } }),
+    yaxis: axis({ range: extent(pick(map.value), pick(map.value_stderr)), showgrid: true, gridcolor: GRID, zeroline: true, zerolinecolor: ZERO, title: { text: map.cell_units, standoff: 4 } }),
     annotations: [heading(`<b>${sigmaText(page, k)}</b>: ${map.name} by direction`, { x: [0], y: [0, 1] })],
   };
   return { traces, layout };

@@ -54,7 +54,8 @@ def explain(dataset: xr.Dataset, known: xr.Dataset, *, show_images: bool) -> dic
         "density": _density(known),
         "gap": (
             "Each cell: how much of a direction the network keeps at held-out images beyond what "
-            "it keeps at training images. A network that has collapsed everywhere shows no gap."
+            "it keeps at training images; red is lost at training images only. A network that has "
+            "collapsed everywhere shows no gap."
         ),
         "maps": _maps(known),
         "dimension": (
@@ -65,7 +66,8 @@ def explain(dataset: xr.Dataset, known: xr.Dataset, *, show_images: bool) -> dic
         ),
         "directions": (
             f"The principal directions along which most and least {said.total} was found, in nats "
-            "over the window; choose N above. "
+            "over the window, among those that have something to lose (a tenth of the largest or "
+            "more); choose N above. "
             + (
                 "A picture shows a direction of change, grey is no change."
                 if pictures
@@ -86,19 +88,20 @@ def _density(known: xr.Dataset) -> str:
     if known.attrs["control"] == "population":
         return (
             "Each cell: by how much the network's denoising error at training images lies below "
-            "that of the population denoiser, which is known here: the missing dimension."
+            "that of the population denoiser, which is known here: the missing dimension. Red is "
+            "missing, blue is the contrary."
         )
     return (
         "Each cell: by how much the network's denoising error at training images lies below that "
         "of a linear denoiser that never saw them, after allowing for how much better the best "
-        "network of the run is on new images."
+        "network of the run is on new images. Red is memorized, blue is the contrary."
     )
 
 
 def _maps(known: xr.Dataset) -> str:
     text = (
-        "Red is memorized, white is nothing, blue is the contrary. Below each map its integral "
-        "over noise, by direction; on the right its sum over directions, by level."
+        "White is nothing. Below each map its integral over noise, by direction; at the end its "
+        "sum over directions, by level."
     )
     if bool((known.direction_count > 1).any()):
         text += " Directions far down the spectrum come in bands, drawn as the mean of theirs."

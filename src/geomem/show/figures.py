@@ -17,11 +17,6 @@ from geomem.show.views import (
 )
 
 LEVEL = "noise level σ (rms)"
-STYLES = {
-    ("learned", "training"): "-",
-    ("learned", "held_out"): "--",
-    ("empirical", "training"): ":",
-}
 
 
 def plot_signature(
@@ -57,7 +52,7 @@ def plot_signature(
         title += f": {number(known, 'information', num_samples=num_samples)} nats"
     ax.set_title(title, fontsize="medium")
     if colorbar and ax.figure is not None:
-        ax.figure.colorbar(mesh, ax=ax, label=f"{said.name} ({said.units})")
+        ax.figure.colorbar(mesh, ax=ax, label=f"{said.name} ({said.cell_units})")
 
 
 def plot_signatures(known: xr.Dataset, axes: list[Axes], *, quantity: Quantity = "density") -> None:

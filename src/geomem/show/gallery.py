@@ -20,6 +20,7 @@ from geomem.stats import Estimate
 SHOWN_DIRECTIONS = 8
 SHOWN_SAMPLES = 12
 SHOWN_IMAGES = 12
+LEAST_OPENING = 0.1  # of the largest: directions with less have nothing to lose
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,7 @@ class Curator:
 
     def _directions(self, n: int) -> tuple[list[DirectionCard], list[DirectionCard]]:
         one = self.known.sel(num_samples=n)
-        singles = np.flatnonzero(one.direction_count.values == 1)
+        singles = np.flatnonzero(openings(self.known) >= LEAST_OPENING)
         ranked = singles[np.argsort(-one.by_direction.values[singles], kind="stable")]
         shown = min(SHOWN_DIRECTIONS, len(ranked) // 2)
         cards = [self._direction(one, int(u)) for u in ranked]
@@ -99,7 +100,7 @@ class Curator:
         variance = float(one.direction_variance[u]) / self.known.attrs["rms"] ** 2
         nats = Estimate(float(one.by_direction[u]), float(one.by_direction_stderr[u]))
         label = direction_labels(one.direction_count.values)[u]
-        return DirectionCard(label, f"{variance:.2g}", nats, self._vector(u))
+        return DirectionCard(label, f"{float(f'{variance:.2g}'):g}", nats, self._vector(u))
 
     def _vector(self, u: int) -> str | None:
         if "vector" not in self.dataset or u >= self.dataset.sizes["single"]:
@@ -152,6 +153,20 @@ class Curator:
         index = int(self.dataset.point_index.sel(at="training")[k])
         picture = self._paint(self.dataset, "training_image", k) if self.show_images else None
         return ImageCard(index, nats, picture)
+
+
+def openings(known: xr.Dataset) -> Floats:
+    r"""What each single direction has to lose, in units of the largest; 0 for bands.
+
+    The linear denoiser's expected error, times what the best network leaves of it, over the
+    window: a pixel that never changes has nothing to lose, and losing least there says nothing.
+    """
+    variance = known.direction_variance
+    keeps = known.ratio * variance / (variance + known.sigma**2)
+    values = keeps.transpose("direction", "sigma").values
+    nats = np.trapezoid(values, np.log(known.sigma.values), axis=-1)
+    nats = np.where(known.direction_count.values == 1, np.nan_to_num(nats), 0.0)
+    return np.asarray(nats / max(float(nats.max()), 1e-300))
 
 
 def galleries(

@@ -39,6 +39,11 @@ def _signature(known: xr.Dataset) -> str:
     if len(sizes) == 1:
         doubt = "" if p <= ALPHA else " (no significant difference to held-out images)"
         return f"{what} at N = {sizes[0]}: {first} nats{doubt}"
+    if bool((known.p_value > ALPHA).all()):
+        counts = ", ".join(
+            f"{number(known, 'information', num_samples=n)} nats at N = {n}" for n in sizes
+        )
+        return f"No significant {what.lower()}: {counts}"
     if not _differ(first, last):
         return f"{what}: {first} nats at N = {sizes[0]}, {last} at N = {sizes[-1]}"
     verb = "falls" if last.value < first.value else "rises"
@@ -50,6 +55,8 @@ def _levels(known: xr.Dataset) -> str:
     level = int(np.nanargmax(known.by_level.sel(num_samples=sizes[0]).values))
     where = {"sigma": known.sigma.values[level]}
     said = words(known, "density")
+    if not _positive(number(known, "by_level", num_samples=sizes[0], **where)):
+        return f"At no noise level is the {said.name} at N = {sizes[0]} above 0 beyond its error"
     first, *others = (
         f"{number(known, 'by_level', num_samples=n, **where)} {said.units} at N = {n}"
         for n in dict.fromkeys((sizes[0], sizes[-1]))
@@ -65,6 +72,10 @@ def unbroken(text: str) -> str:
     for sign in ("±", "="):
         text = text.replace(f" {sign} ", f"\u00a0{sign}\u00a0")
     return text
+
+
+def _positive(a: Estimate) -> bool:
+    return a.value > CLEAR * a.stderr
 
 
 def _differ(a: Estimate, b: Estimate) -> bool:

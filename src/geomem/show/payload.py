@@ -67,6 +67,7 @@ def _map(known: xr.Dataset, quantity: Quantity) -> dict[str, Any]:
         "name": said.name,
         "total_name": said.total,
         "units": said.units,
+        "cell_units": said.cell_units,
         "total_text": [
             str(Estimate(float(v), float(e)))
             for v, e in zip(view.total, view.total_stderr, strict=True)

@@ -29,16 +29,16 @@ class Words:
     name: str
     total: str
     units: str
-    total_units: str
+    cell_units: str
 
 
 def words(known: xr.Dataset, quantity: Quantity) -> Words:
     r"""The words for a map and its integral."""
     if quantity == "gap":
-        return Words("dimension gap", "dimension gap, integrated", "directions", "nats")
+        return Words("dimension gap", "dimension gap, integrated", "directions", "of a direction")
     kind = "missing" if known.attrs["control"] == "population" else "memorized"
     first = "missing dimension" if kind == "missing" else "memorized density"
-    return Words(first, f"{kind} information", "nats per e-fold", "nats")
+    return Words(first, f"{kind} information", "nats per e-fold", "nats per e-fold")
 
 
 def signature(known: xr.Dataset, quantity: Quantity = "density") -> xr.Dataset:

@@ -1,0 +1,61 @@
+"""Figures draw the numbers that they are given."""
+
+from __future__ import annotations
+
+import matplotlib
+import numpy as np
+import pytest
+import xarray as xr
+from synthetic_run import COUNTS, LEVELS, make_run
+
+matplotlib.use("Agg")
+
+from matplotlib.figure import Figure
+
+from geomem.runs.numbers import numbers
+from geomem.runs.records import load
+from geomem.show import figures
+
+
+@pytest.fixture(scope="module")
+def known(tmp_path_factory: pytest.TempPathFactory) -> xr.Dataset:
+    return numbers(load(make_run(tmp_path_factory.mktemp("runs") / "run")))
+
+
+def test_the_map_shows_the_density_of_each_direction(known: xr.Dataset) -> None:
+    ax = Figure().subplots()
+    figures.plot_signature(known, ax, num_samples=8)
+    shown = np.asarray(ax.collections[0].get_array()).reshape(len(LEVELS), len(COUNTS))
+    expected = (known.density.sel(num_samples=8) / np.array(COUNTS)).transpose("sigma", "direction")
+    np.testing.assert_allclose(shown, expected)
+    low, high = ax.collections[0].get_clim()
+    assert low == -high  # white is 0
+    assert "N = 8" in ax.get_title()
+    assert ax.get_yscale() == "log"
+
+
+def test_maps_that_are_compared_share_their_colours(known: xr.Dataset) -> None:
+    axes = Figure().subplots(1, 2)
+    figures.plot_signatures(known, list(axes), quantity="gap")
+    assert axes[0].collections[0].get_clim() == axes[1].collections[0].get_clim()
+
+
+def test_dimension_has_a_curve_for_each_size_and_the_control_dashed(known: xr.Dataset) -> None:
+    ax = Figure().subplots()
+    figures.plot_dimension(known, ax, denoiser="learned", at="training")
+    *curves, control = ax.lines
+    for n, line in zip((8, 16), curves, strict=True):
+        here = known.dimension.sel(denoiser="learned", at="training", num_samples=n)
+        np.testing.assert_allclose(line.get_ydata(), here)
+    assert control.get_linestyle() == "--"
+
+
+@pytest.mark.parametrize(
+    "draw", [figures.plot_levels, figures.plot_directions, figures.plot_lost_share]
+)
+def test_margins_have_labels_and_a_curve_for_each_size(known: xr.Dataset, draw: object) -> None:
+    ax = Figure().subplots()
+    draw(known, ax)  # type: ignore[operator]
+    assert ax.get_xlabel()
+    assert ax.get_ylabel()
+    assert [t.get_text() for t in ax.get_legend().get_texts()] == ["N = 8", "N = 16"]

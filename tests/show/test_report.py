@@ -1,0 +1,189 @@
+"""The page is a function of the records: it says what they say, and nothing that they do not."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from synthetic_run import COUNTS, make_run
+
+from geomem.errors import InputError
+from geomem.runs.numbers import numbers
+from geomem.runs.records import load
+from geomem.runs.verdict import estimate
+from geomem.show.pictures import Painter, is_picture
+from geomem.show.report import ReportCommand, report
+from geomem.show.views import gap_margins, signature
+
+
+def page_of(run: Path, **options: Any) -> str:
+    return report(run, **options).read_text(encoding="utf-8")
+
+
+def own(html: str) -> str:
+    """The page without Plotly and scripts: what the reader reads."""
+    return re.sub(r"<script.*?</script>", "", html, flags=re.S).replace("\u00a0", " ")
+
+
+def drawn(html: str) -> dict[str, Any]:
+    found = re.search(r'<script type="application/json" id="numbers">(.*?)</script>', html, re.S)
+    assert found
+    content: dict[str, Any] = json.loads(found.group(1))
+    return content
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_run(tmp_path_factory.mktemp("runs") / "run")
+
+
+@pytest.fixture(scope="module")
+def html(run: Path) -> str:
+    return page_of(run)
+
+
+def test_a_page_is_small_and_loads_nothing(html: str) -> None:
+    assert len(html.encode()) < 6e6
+    assert not re.search(r"""(src|href)=["']?(?!data:|\{)[^"'>]""", own(html))
+    assert "default-src 'none'" in html
+
+
+def test_numbers_on_the_page_are_those_of_the_records(run: Path, html: str) -> None:
+    known = numbers(load(run))
+    for n in (8, 16):
+        assert str(estimate(known, "information", num_samples=n)) in own(html)
+    maps = drawn(html)["maps"]["density"]
+    density = (known.density / known.direction_count).transpose("num_samples", "sigma", "direction")
+    np.testing.assert_allclose(maps["value"], density.values, rtol=1e-5, atol=1e-12)
+    np.testing.assert_allclose(maps["by_level"], known.by_level.values, rtol=1e-5)
+
+
+def test_the_same_records_give_the_same_page(run: Path, html: str) -> None:
+    assert page_of(run) == html
+
+
+def test_bands_are_drawn_as_the_mean_of_their_directions(run: Path) -> None:
+    known = numbers(load(run))
+    known = known.merge(gap_margins(load(run), known), combine_attrs="override")
+    for quantity in ("density", "gap"):
+        view = signature(known, quantity)
+        total = (view.value * np.array(COUNTS)).sum("direction")
+        np.testing.assert_allclose(total, view.by_level, rtol=1e-6, atol=1e-9)
+
+
+def test_margins_of_the_gap_integrate_the_gap(run: Path) -> None:
+    known = numbers(load(run))
+    margins = gap_margins(load(run), known)
+    by_hand = np.trapezoid(known.total_gap.values, np.log(known.sigma.values), axis=1)
+    np.testing.assert_allclose(margins.gap_information.values, by_hand, rtol=1e-5)
+    total = margins.gap_by_direction.sum("direction")
+    np.testing.assert_allclose(total, margins.gap_information, rtol=1e-5)
+    assert (margins.gap_by_direction_stderr > 0).all()
+
+
+def test_what_comes_from_the_run_is_escaped(tmp_path: Path) -> None:
+    evil = "</script><script>alert(1)</script>"
+    text = page_of(make_run(tmp_path / "run", name=evil))
+    assert evil not in text
+    assert "&lt;script&gt;alert(1)" in text
+    assert "geomem sweep &lt;b&gt;" in text
+
+
+def test_pixels_of_the_data_only_where_they_are_asked_for(run: Path) -> None:
+    assert 'alt="training image 0"' in page_of(run, show_images=True)
+    hidden = page_of(run, show_images=False)
+    assert 'alt="training image' not in hidden
+    assert 'alt="its nearest training image"' not in hidden
+    assert 'alt="generated sample 1"' in hidden
+    assert "Pixels of the data are left out" in hidden
+
+
+def test_pixels_that_no_record_holds_are_refused(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", images=False)
+    with pytest.raises(InputError, match="--show-images"):
+        report(run, show_images=True)
+    assert 'alt="training image' not in page_of(run)
+
+
+def test_an_unfinished_run_gives_a_page_that_says_so(tmp_path: Path) -> None:
+    text = own(page_of(make_run(tmp_path / "run", finished=False)))
+    assert "4 of 5 units of work are done" in text
+    assert "N = 8" in text
+    assert "the run has not ended yet" in text
+
+
+def test_a_run_with_nothing_measured_gives_a_page(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run")
+    for record in (run / "records").iterdir():
+        record.unlink()
+    text = page_of(run, csv=True)
+    assert "There is nothing to draw yet" in text
+    assert "Plotly" not in text
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"samples": 0}, "No samples were drawn"),
+        ({"jacobian": False}, "without a Jacobian"),
+        ({"calibrated": False}, "not calibrated"),
+        ({"item": (9,)}, "vectors of length 9"),
+        ({"item": (3, 2, 2)}, "images of 3 × 2 × 2"),
+        ({"sizes": (16,)}, "Memorized information at N = 16"),
+        ({"seeds": (0, 1)}, "over trainings with different seeds"),
+        ({"control": "population"}, "missing dimension"),
+    ],
+)
+def test_every_kind_of_run_has_a_page(
+    tmp_path: Path, options: dict[str, Any], expected: str
+) -> None:
+    assert expected in own(page_of(make_run(tmp_path / "run", **options), csv=True))
+
+
+def test_tables_are_written_as_csv(run: Path) -> None:
+    report(run, csv=True)
+    known = numbers(load(run))
+    with (run / "tables" / "sizes.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["num_samples"] for row in rows] == ["8", "16"]
+    assert float(rows[0]["information"]) == pytest.approx(float(known.information[0]), rel=1e-8)
+    for name in (
+        "levels",
+        "dimension",
+        "images",
+        "map_density",
+        "map_gap",
+        "directions",
+        "samples",
+    ):
+        with (run / "tables" / f"{name}.csv").open() as file:
+            table = list(csv.reader(file))
+        assert len(table) > 1
+        assert len({len(row) for row in table}) == 1
+
+
+def test_a_folder_without_a_run_is_bad_input(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="holds no run"):
+        report(tmp_path)
+
+
+def test_the_command_prints_the_path(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = ReportCommand(run, no_show_images=True).run()
+    assert capsys.readouterr().out.strip() == str(path) == str(run / "report.html")
+    with pytest.raises(InputError, match="not both"):
+        ReportCommand(run, show_images=True, no_show_images=True).run()
+
+
+def test_pictures_are_small_data_uris() -> None:
+    painter = Painter(side=32)
+    for shape in ((8, 8), (1, 8, 8), (3, 100, 60)):
+        assert is_picture(shape)
+        assert painter.image(np.zeros(shape)).startswith("data:image/png;base64,")
+    assert painter.direction(np.zeros((8, 8))) == painter.image(np.zeros((8, 8)))
+    assert not is_picture((30,))
+    assert not is_picture((2, 8, 8))
