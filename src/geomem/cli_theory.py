@@ -80,6 +80,8 @@ class Critical:
     """Variance along each direction of the manifold."""
     num_samples: tuple[float, ...] = (100.0, 1000.0, 10_000.0)
     """Sizes of the training set, from 2 to 1e12."""
+    levels: int = 21
+    """Number of noise levels between which crossings are interpolated."""
     json: bool = False
     """Print one JSON document."""
     figure: Path | None = None
@@ -88,7 +90,9 @@ class Critical:
     def run(self) -> int:
         r"""Prints a line for each size and group; returns the exit status."""
         sizes = _sizes(self.num_samples)
-        levels = _levels(self.variances, sizes, 25)
+        if self.levels < 3:
+            raise InputError("a crossing needs three levels; pass --levels 3 or more")
+        levels = _levels(self.variances, sizes, self.levels)
         with _Steps(len(levels), "retention") as progress:
             lines = phase_diagram(self.variances, levels, sizes, progress=progress)
         names = ["retention_sigma", "paper_sigma", "paper_sigma_gaussian"]

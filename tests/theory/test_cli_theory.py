@@ -62,7 +62,7 @@ def test_retention_of_cases_is_one_document(tmp_path, capsys):
         ["spectrum", *TWO, "--ambient-dim", "5"],
         ["retention", *TWO, "--sigmas", ".3", "--kind", "centre"],
         ["information", *TWO, "--levels", "3", "--window", ".1", "3"],
-        ["critical", *TWO, "--num-samples", "20"],
+        ["critical", *TWO, "--num-samples", "20", "--levels", "5"],
         ["phase-diagram", *TWO, "--sizes", "3", "--levels", "5", "--largest", "100"],
     ],
 )

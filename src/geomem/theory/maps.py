@@ -127,8 +127,8 @@ def information_budget(retention: xr.Dataset) -> xr.Dataset:
 
     Example:
         >>> from geomem.theory.priors import Gaussian
-        >>> wide = np.geomspace(0.01, 100, 24)
-        >>> m = retention_map(Gaussian([1.0]), wide, [10], effort=Effort(points=2))
+        >>> wide, prior = np.geomspace(0.02, 100, 24), Gaussian([1.0, 0.5, 0.2, 0.1])
+        >>> m = retention_map(prior, wide, [10], effort=Effort(points=2))
         >>> spent = information_budget(m)
         >>> z = (spent.kept.sum() - spent.log_size[0]) / spent.missing_stderr.sum()
         >>> bool(abs(z) < 4)
