@@ -159,7 +159,7 @@ function mapFigure(page, state, width) {
       },
     },
   };
-  layout.annotations.push({ ...heading(`${map.name} in each direction (${map.cell_units})`, { x: [54 / width], y: [0, 1 - 20 / height] }) });
+  layout.annotations.push({ ...heading(`${map.name}${width >= WIDE ? " in each direction" : ""} (${map.cell_units})`, { x: [54 / width], y: [0, 1 - 20 / height] }) });
   const strips = extent(map.by_direction, map.by_direction_stderr);
   const columns = page.columns.labels.length;
   page.sizes.forEach((size, i) => {
@@ -214,7 +214,7 @@ function sliceFigure(page, state, width) {
     paper_bgcolor: "#fff", plot_bgcolor: "#fff", showlegend: false,
     xaxis: axis({ range: [0.5, x.length + 0.5], ...columnTicks(page, width - 66), tickangle: 0, title: { text: "principal direction, by falling variance", standoff: 6 } }),
     yaxis: axis({ range: extent(pick(map.value), pick(map.value_stderr)), showgrid: true, gridcolor: GRID, zeroline: true, zerolinecolor: ZERO, title: { text: map.cell_units, standoff: 4 } }),
-    annotations: [heading(`<b>${sigmaText(page, k)}</b>: ${map.name} by direction`, { x: [0], y: [0, 1] })],
+    annotations: [heading(`<b>${sigmaText(page, k)}</b>: ${map.name}${width >= WIDE ? " by direction" : ""}`, { x: [0], y: [0, 1] })],
   };
   return { traces, layout };
 }

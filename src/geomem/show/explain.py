@@ -157,7 +157,7 @@ def about(dataset: xr.Dataset, design: dict[str, Any]) -> str:
     kind = "images of" if is_picture(tuple(data["item_shape"])) else "vectors of length"
     return (
         f"{data['pool']:,} {kind} {shape} to train on, {data['held_out']:,} held out, "
-        f"{data['reserved']:,} reserved for the {dataset.attrs['control']} control's directions "
-        f"and scale; {dataset.attrs['units_done']} of {dataset.attrs['units_planned']} units of "
+        f"{data['reserved']:,} reserved for the principal directions, the scale and the linear "
+        f"control; {dataset.attrs['units_done']} of {dataset.attrs['units_planned']} units of "
         "work done."
     )

@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from geomem.show.views import (
     Quantity,
@@ -46,6 +48,7 @@ def plot_signature(
         columns, _edges(one.sigma_relative.values), values, cmap="RdBu_r", vmin=-top, vmax=top
     )
     ax.set(yscale="log", xlabel="principal direction, by falling variance", ylabel=LEVEL)
+    _level_ticks(ax.yaxis)
     _direction_ticks(ax, one)
     title = f"N = {num_samples}"
     if quantity == "density":
@@ -91,6 +94,7 @@ def plot_dimension(
     label = f"{known.attrs['control']} control"
     ax.plot(control.sigma_relative, control.dimension, "--", color="0.35", lw=1.2, label=label)
     ax.set(xscale="log", xlabel=LEVEL, ylabel="dimension kept, tr dD/dx")
+    _level_ticks(ax.xaxis)
     ax.legend(frameon=False, fontsize="small")
 
 
@@ -99,6 +103,7 @@ def plot_levels(known: xr.Dataset, ax: Axes, *, quantity: Quantity = "density") 
     name = "by_level" if quantity == "density" else "total_gap"
     _margin(known, ax, name, known.sigma_relative)
     ax.set(xscale="log", xlabel=LEVEL, ylabel=f"{words(known, quantity).name}, all directions")
+    _level_ticks(ax.xaxis)
 
 
 def plot_directions(known: xr.Dataset, ax: Axes) -> None:
@@ -114,6 +119,7 @@ def plot_lost_share(known: xr.Dataset, ax: Axes) -> None:
     r"""The share of the control's dimension that is gone, against the noise level."""
     _margin(known, ax, "lost_share", known.sigma_relative)
     ax.set(xscale="log", xlabel=LEVEL, ylabel="lost share")
+    _level_ticks(ax.xaxis)
 
 
 def _margin(known: xr.Dataset, ax: Axes, name: str, x: xr.DataArray | np.ndarray) -> None:
@@ -150,3 +156,10 @@ def _direction_ticks(ax: Axes, known: xr.Dataset) -> None:
     labels = direction_labels(known.direction_count.values)
     at = sorted({0, *range(15, len(labels), 16), len(labels) - 1})
     ax.set_xticks([k + 1 for k in at], [labels[k] for k in at], fontsize="small")
+
+
+def _level_ticks(axis: Axis) -> None:
+    # 0.2, not 2 × 10^-1.
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_locator(NullLocator())

@@ -64,7 +64,8 @@ def _levels(known: xr.Dataset) -> str:
     sigma = float(known.sigma_relative[level])
     kind = said.total.removesuffix(" information")
     beside = f", {others[0].replace(f' {said.units}', '')}" if others else ""
-    return f"Most is {kind} at σ = {sigma:.2g} rms: {first}{beside}"
+    where_it_is = "at the lowest level, " if level == 0 else "at "
+    return f"Most is {kind} {where_it_is}σ = {sigma:.2g} rms: {first}{beside}"
 
 
 def unbroken(text: str) -> str:

@@ -81,9 +81,12 @@ def _numbers(dataset: xr.Dataset) -> tuple[xr.Dataset | None, str]:
         return None, f"{state} There is nothing to draw yet: {error}."
     known = known.merge(gap_margins(dataset, known), combine_attrs="override")
     sizes = ", ".join(str(n) for n in known.num_samples.values)
-    partly = (
-        f"{state} The page shows the networks that are: N = {sizes}. Run the same command again."
-    )
+    partly = f"{state} The page shows the networks that are: N = {sizes}."
+    if dataset.attrs["control"] == "linear":
+        partly += (
+            " Their numbers will change: the best network of the run sets the control's scale."
+        )
+    partly += " Run the same command again."
     return known, "" if done == planned else partly
 
 
