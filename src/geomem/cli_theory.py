@@ -18,6 +18,16 @@ import numpy as np
 import tyro
 import xarray as xr
 
+from geomem.cli_output import (
+    estimate,
+    estimates,
+    level_or_dash,
+    plain,
+    print_json,
+    print_table,
+    shortened,
+)
+from geomem.cli_theory_check import Check
 from geomem.errors import GeomemError, InputError
 from geomem.theory.maps import Kind, information_budget, retention_map
 from geomem.theory.moments import Array
@@ -59,14 +69,14 @@ class Spectrum:
         )
         _draw(self.figure, "plot_spectrum", table)
         if self.json:
-            return _print_json(table)
+            return print_json(table)
         rows_text = [
-            [f"{s:g}", f"{i:.3f}", f"{n:.3f}", _short(r)]
+            [f"{s:g}", f"{i:.3f}", f"{n:.3f}", shortened(r)]
             for s, i, n, r in zip(
                 self.sigmas, table.dimension.values, table.information.values, rows, strict=True
             )
         ]
-        return _print_table(["sigma", "dimension", "information (nats)", "eigenvalues"], rows_text)
+        return print_table(["sigma", "dimension", "information (nats)", "eigenvalues"], rows_text)
 
 
 @dataclass(frozen=True)
@@ -99,13 +109,13 @@ class Critical:
         lines = lines[[*names, "opening_sigma", "collapse_sigma", "two_points_sigma"]]
         _draw(self.figure, "plot_critical", lines)
         if self.json:
-            return _print_json(lines)
+            return print_json(lines)
         rows = [
             [
                 f"{n:g}",
                 f"{v:g}",
                 *(
-                    _level(lines.sel(num_samples=n, group=v)[name])
+                    level_or_dash(lines.sel(num_samples=n, group=v)[name])
                     for name in ("opening_sigma", *names, "two_points_sigma", "collapse_sigma")
                 ),
             ]
@@ -114,7 +124,7 @@ class Critical:
         ]
         head = ["N", "variance", "opens", "half kept", "t*, |y|=1", "t*, Gauss"]
         title = "critical levels, as sigma (t* is the paper's)"
-        return _print_table([*head, "2 points", "ln N = I"], rows, title)
+        return print_table([*head, "2 points", "ln N = I"], rows, title)
 
 
 @dataclass(frozen=True)
@@ -153,19 +163,19 @@ class Retention:
             result = retention_map(prior, levels, sizes, kind=self.kind, progress=progress)
         _draw(self.figure, "plot_retention", result)
         if self.json:
-            return _print_json(result)
+            return print_json(result)
         rows = [
             [
                 f"{s:g}",
                 f"{n:g}",
-                _estimates(one.retention, one.retention_stderr),
-                _estimate(float(one.participation), float(one.participation_stderr)),
+                estimates(one.retention, one.retention_stderr),
+                estimate(float(one.participation), float(one.participation_stderr)),
             ]
             for s in levels
             for n in sizes
             for one in [result.sel(sigma=s, num_samples=n)]
         ]
-        return _print_table(["sigma", "N", "retention by direction", "participation"], rows)
+        return print_table(["sigma", "N", "retention by direction", "participation"], rows)
 
     def _run_cases(self, path: Path) -> int:
         from geomem.theory.cases import predict_cases, read_cases
@@ -175,19 +185,19 @@ class Retention:
         predictions = predict_cases(read_cases(path, references=False))
         if self.json:
             names = ("retention", "retention_stderr", "participation", "participation_stderr")
-            document = [{name: _plain(getattr(p, name)) for name in names} for p in predictions]
+            document = [{name: plain(getattr(p, name)) for name in names} for p in predictions]
             print(json.dumps({"cases": document}))
             return 0
         rows = [
             [
                 str(k),
-                _estimates(p.retention, p.retention_stderr),
-                _estimate(float(p.participation), float(p.participation_stderr)),
+                estimates(p.retention, p.retention_stderr),
+                estimate(float(p.participation), float(p.participation_stderr)),
                 p.route,
             ]
             for k, p in enumerate(predictions, start=1)
         ]
-        return _print_table(["case", "retention by direction", "participation", "route"], rows)
+        return print_table(["case", "retention by direction", "participation", "route"], rows)
 
 
 @dataclass(frozen=True)
@@ -223,13 +233,13 @@ class Information:
         budget = information_budget(map_)
         _draw(self.figure, "plot_information", map_.isel(num_samples=0))
         if self.json:
-            return _print_json(budget)
+            return print_json(budget)
         rows = [
             [
                 f"{n:g}",
                 str(k + 1),
                 f"{v:g}",
-                _estimate(float(one.missing), float(one.missing_stderr)),
+                estimate(float(one.missing), float(one.missing_stderr)),
                 f"{float(one.kept):.3f}",
                 f"{float(one.population):.3f}",
             ]
@@ -238,7 +248,7 @@ class Information:
             for one in [budget.sel(num_samples=n).isel(direction=k)]
         ]
         title = f"nats between sigma = {low:g} and {high:g}; N points have ln N in all"
-        return _print_table(
+        return print_table(
             ["N", "direction", "variance", "missing", "kept", "population"], rows, title
         )
 
@@ -280,20 +290,20 @@ class PhaseDiagram:
         phases = self._of_variances() if self.data is None else self._of_data(self.data)
         _draw(self.figure, "plot_phase_diagram", phases)
         if self.json:
-            return _print_json(phases)
+            return print_json(phases)
         share = phases.lost_without_collapse.any("group").mean("sigma")
         rows = [
             [
                 f"{n:.4g}",
-                _level(phases.two_points_sigma.sel(num_samples=n)),
-                _short(phases.retention_sigma.sel(num_samples=n).values),
+                level_or_dash(phases.two_points_sigma.sel(num_samples=n)),
+                shortened(phases.retention_sigma.sel(num_samples=n).values),
                 f"{100 * float(share.sel(num_samples=n)):.0f} %",
             ]
             for n in phases.num_samples.values
         ]
         groups = ", ".join(f"{v:.3g}" for v in phases.group.values)
         head = ["N", "2 points at sigma", f"{self.kept:g} kept at sigma", "lost, not collapsed"]
-        _print_table(head, rows, f"groups of variance {groups}")
+        print_table(head, rows, f"groups of variance {groups}")
         if not bool(phases.lost_without_collapse.any()):
             print(f"no group is kept below {self.kept:g} with more than 2 effective points")
         return 0
@@ -313,59 +323,6 @@ class PhaseDiagram:
         sizes = np.unique(np.geomspace(2, min(self.largest, len(points)), self.sizes).round())
         levels = rms * np.geomspace(0.03, 10, self.levels)
         return phase_diagram_of_data(points, levels, sizes, kept=self.kept, seed=self.seed)
-
-
-@dataclass(frozen=True)
-class Check:
-    r"""Predict a file of measured cases and compare; exit status 1 if they disagree.
-
-    The file is {"cases": [{"variances": [..], "num_samples": N, "t": sigma**2, "kind": "planted"
-    | "fresh" | "centre" | "planted_average", "x": [..] or null, "planted": [..] or null,
-    "retention": [..], "retention_stderr": [..], "participation": .., "participation_stderr": ..}]}.
-
-    Example: geomem theory check --cases tests/data/theory_checks.json
-    """
-
-    cases: Path
-    """The JSON file of cases."""
-    json: bool = False
-    """Print one JSON document."""
-
-    def run(self) -> int:
-        r"""Prints value, reference and z-score of every entry; returns the exit status."""
-        from geomem.theory.cases import check_cases, count_beyond, read_cases
-
-        checks = check_cases(read_cases(self.cases, references=True))
-        beyond, allowed = count_beyond(checks)
-        verdict = 0 if beyond <= allowed else 1
-        if self.json:
-            document = [
-                {"value": _plain(c.value), "stderr": _plain(c.stderr), "z_score": _plain(c.z_score)}
-                for c in checks
-            ]
-            print(json.dumps({"cases": document, "beyond": beyond, "allowed": allowed}))
-            return verdict
-        rows = []
-        for k, c in enumerate(checks, start=1):
-            assert c.case.reference is not None
-            names = [f"retention {i + 1}" for i in range(len(c.value) - 1)] + ["participation"]
-            columns = zip(
-                names,
-                c.value,
-                c.stderr,
-                c.case.reference.value,
-                c.case.reference.stderr,
-                c.z_score,
-                strict=True,
-            )
-            rows += [
-                [str(k), c.case.kind, name, _estimate(v, e), _estimate(r, s), f"{z:+.2f}"]
-                for name, v, e, r, s, z in columns
-            ]
-        head = ["case", "kind", "entry", "value", "reference", "z"]
-        _print_table(head, rows)
-        print(f"{beyond} of {len(rows)} beyond 4 joint standard errors; chance allows {allowed}")
-        return verdict
 
 
 COMMANDS: dict[str, Callable[..., Any]] = {
@@ -427,52 +384,3 @@ def _draw(path: Path | None, name: str, data: xr.Dataset) -> None:
     figure, ax = theory_figures.new_figure()
     getattr(theory_figures, name)(data, ax)
     theory_figures.save_figure(figure, path)
-
-
-def _print_json(data: xr.Dataset) -> int:
-    names = [*data.coords, *data.data_vars]
-    document = {str(name): _plain(data[name].values) for name in names}
-    dims = {str(name): list(map(str, data[name].dims)) for name in names}
-    print(json.dumps({**document, "dims": dims}))
-    return 0
-
-
-def _plain(values: Any) -> Any:
-    # NaN is not JSON: what is undefined is null.
-    array = np.asarray(values)
-    if array.ndim:
-        return [_plain(v) for v in array]
-    value = array.item()
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _print_table(head: list[str], rows: list[list[str]], title: str | None = None) -> int:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(*head, title=title)
-    for row in rows:
-        table.add_row(*row)
-    Console().print(table)
-    return 0
-
-
-def _estimate(value: float, stderr: float) -> str:
-    from geomem.stats import Estimate
-
-    return repr(Estimate(float(value), float(stderr)))
-
-
-def _estimates(values: Any, stderrs: Any) -> str:
-    pairs = zip(np.ravel(values), np.ravel(stderrs), strict=True)
-    return ", ".join(_estimate(v, e) for v, e in pairs)
-
-
-def _short(values: Array) -> str:
-    shown = ", ".join("—" if np.isnan(v) else f"{v:.3g}" for v in values[:8])
-    return shown + (", …" if len(values) > 8 else "")
-
-
-def _level(value: xr.DataArray) -> str:
-    number = float(value)
-    return "—" if math.isnan(number) else f"{number:.4g}"
