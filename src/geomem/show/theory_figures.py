@@ -111,9 +111,7 @@ def _hatch_unknown(phases: xr.Dataset, ax: Axes) -> None:
     few = phases.sigma.values[phases.reference_points.values < 20]
     if len(few):
         label = "reference too small"
-        ax.axhspan(
-            few.min(), few.max(), fill=False, hatch="//", edgecolor="0.8", lw=0, label=label
-        )
+        ax.axhspan(few.min(), few.max(), fill=False, hatch="//", edgecolor="0.8", lw=0, label=label)
 
 
 def _edges(centres: np.ndarray) -> np.ndarray:
