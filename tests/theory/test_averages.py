@@ -142,6 +142,15 @@ def test_lower_variance_has_the_lower_retention_and_less_missing():
     assert p.missing_dimension[-1] == pytest.approx(0.27, abs=0.02)
 
 
+def test_a_direction_without_variance_keeps_one_minus_the_participation():
+    """The weights know nothing of it; directions of higher variance keep more."""
+    p = planted_average(Gaussian([1.0, 0.3, 1e-8]), 0.3, [3, 30, 300])
+    alone = 1 - p.participation
+    joint = 4 * np.hypot(p.retention_stderr[:, 2], p.participation_stderr)
+    assert (np.abs(p.retention[:, 2] - alone) < joint).all()
+    assert (p.retention[:, 0] > alone).all()
+
+
 def test_the_budget_is_ln_n():
     wide = np.geomspace(0.003, 200, 36)
     sizes = [2, 10]

@@ -18,7 +18,7 @@ is kept has no bias as an estimate for the population. The control has: all M po
 only .99, .97, .77, .60 of the population's posterior variance where the effective points,
 source left out, are 153, 44, 7.2, 3.4. Hence "retention relative to M points", and a flag
 below 20. Sizes fluctuate by :math:`\sqrt{N}`; the second difference over the size takes
-that out (at N = 25, large :math:`\sigma`: participation 4 % off before, .1 % after).
+that out (at N = 25, large :math:`\sigma`: participation 3.9 % off before, .3 % after).
 
 **Cost.** Everything depends on a point through its energy, smoothly on the scale 1: points
 are put into bins of width .05, and 60,000 points cost what 1,000 do.
