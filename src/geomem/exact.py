@@ -65,8 +65,9 @@ class Posterior:
     def merge(self, other: Posterior) -> Posterior:
         r"""The posterior over the union of both parts."""
         log_partition = torch.logaddexp(self.log_partition, other.log_partition)
-        p = (self.log_partition - log_partition).exp()
-        q = (other.log_partition - log_partition).exp()
+        # Logistic functions add up to 1 where the logarithms are too large for a sum of them.
+        p = (self.log_partition - other.log_partition).sigmoid()
+        q = (other.log_partition - self.log_partition).sigmoid()
         return Posterior(
             log_partition,
             _scale(p, self.mean) + _scale(q, other.mean),
@@ -116,8 +117,8 @@ class EmpiricalDenoiser:
         >>> denoiser(torch.tensor([[0.0], [0.5]]), torch.tensor(1e-3)).flatten()
         tensor([0., 1.])
         >>> denoiser.posterior(torch.tensor([[0.0]]), torch.tensor([0.1, 9.0])).entropy.exp()
-        tensor([[2.0000],
-                [2.0000]], dtype=torch.float64)
+        tensor([[2.],
+                [2.]], dtype=torch.float64)
     """
 
     def __init__(self, data: Tensor, chunk_size: int = 4096) -> None:
@@ -254,7 +255,7 @@ def _inaccurate(distances: Tensor, squares: Tensor, levels: Tensor) -> Tensor:
     largest = torch.minimum(blurred, levels.max(0).values ** 2)[:, None]
     nearest = distances.min(1, keepdim=True).values
     visible = distances <= nearest + 2 * _NEGLIGIBLE * largest + 2 * error
-    return visible & (levels.min(0).values ** 2 < blurred)[:, None]
+    return visible & (levels.min(0).values.square() < blurred)[:, None]
 
 
 def _explicit(x: Tensor, data: Tensor, b: Tensor, i: Tensor) -> Tensor:
@@ -265,11 +266,15 @@ def _explicit(x: Tensor, data: Tensor, b: Tensor, i: Tensor) -> Tensor:
 
 def _posterior(x: Tensor, levels: Tensor, data: Tensor) -> Posterior:
     logits = _logits(x, levels, data)
-    log_partition = logits.logsumexp(-1)
-    log_weights = logits - log_partition[..., None]
+    # Far from all points, logits of -1e14 hold no ln N any more: weights about the largest
+    # one still add up to 1 and keep the mean among the points.
+    largest = logits.detach().amax(-1, keepdim=True)
+    shifted = logits - largest
+    log_sum = shifted.logsumexp(-1, keepdim=True)
+    log_weights = shifted - log_sum
     weights = log_weights.exp()
     return Posterior(
-        log_partition,
+        (largest + log_sum)[..., 0],
         torch.tensordot(weights, data, dims=1),
         weights.square().sum(-1),
         -(weights * log_weights).sum(-1),

@@ -1,0 +1,53 @@
+r"""What the tests share: cases that come again, a device, data that may not be there."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import settings
+
+# The same cases on every machine and in every run; a case that fails stays failing.
+settings.register_profile("geomem", deadline=None, derandomize=True, max_examples=25)
+settings.load_profile("geomem")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--device", default="cpu", help="where device tests compute: cpu, cuda")
+
+
+@pytest.fixture(scope="session")
+def device(request: pytest.FixtureRequest) -> torch.device:
+    r"""The device of ``--device``; the tests that take it run there."""
+    name = str(request.config.getoption("--device"))
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        pytest.skip(f"--device {name}: torch sees no such device here")
+    return torch.device(name)
+
+
+@pytest.fixture(scope="module")
+def double() -> Iterator[None]:
+    r"""Float64 as the default, in a module of identities: rounding is then no excuse."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(before)
+
+
+@pytest.fixture
+def rng() -> torch.Generator:
+    r"""Randomness of one test, seeded: no test sees what another one drew."""
+    return torch.Generator().manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    r"""The folder of public data sets, which a fresh clone does not have."""
+    beside = Path(__file__).parents[2] / "shared" / "data"
+    path = Path(os.environ.get("GEOMEM_DATA", beside))
+    if not path.is_dir():
+        pytest.skip(f"no public data sets: set GEOMEM_DATA to their folder ({path} is none)")
+    return path
