@@ -14,12 +14,15 @@ from __future__ import annotations
 import math
 import zlib
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from numpy.typing import ArrayLike, NDArray
 
 from geomem.errors import InputError
+
+if TYPE_CHECKING:
+    import torch
 
 Array = NDArray[np.float64]
 
@@ -39,6 +42,8 @@ def numpy_rng(seed: int, purpose: str, unit: int = 0) -> np.random.Generator:
 
 def torch_rng(seed: int, purpose: str, unit: int = 0) -> torch.Generator:
     r"""Torch generator of :func:`seed_sequence`, on the CPU: devices draw differently."""
+    import torch  # theory needs these statistics and no torch
+
     state = seed_sequence(seed, purpose, unit).generate_state(1, np.uint64)[0]
     return torch.Generator().manual_seed(int(state >> np.uint64(1)))
 

@@ -31,7 +31,10 @@ def _how_much(known: xr.Dataset) -> str:
     window = f"{low / known.attrs['rms']:.2g} to {high / known.attrs['rms']:.2g} rms"
     parts = [_one_size(known, int(n)) for n in _ends(known)]
     control = known.attrs["control"]
-    return f"Memorized information beside the {control} control ({window}): {'; '.join(parts)}."
+    what = "Missing" if control == "population" else "Memorized"
+    unfinished = known.attrs["units_done"] < known.attrs["units_planned"]
+    note = " The run is unfinished, and these numbers will change." if unfinished else ""
+    return f"{what} information beside the {control} control ({window}): {'; '.join(parts)}.{note}"
 
 
 def _one_size(known: xr.Dataset, n: int) -> str:
@@ -39,10 +42,10 @@ def _one_size(known: xr.Dataset, n: int) -> str:
     control = float(known.control_information.sel(num_samples=n))
     p = float(known.p_value.sel(num_samples=n))
     if math.isnan(p):
-        return f"N = {n} {nats} nats (fewer than 8 image groups a side: no test)"
+        return f"N = {n}: {nats} nats (fewer than 8 image groups a side: no test)"
     if p > ALPHA:
-        return f"N = {n} {nats} nats (not significant, p = {p:.2g})"
-    return f"N = {n} {nats} nats of the control's {control:.0f} (p = {p:.1g})"
+        return f"N = {n}: {nats} nats (not significant, p = {p:.2g})"
+    return f"N = {n}: {nats} nats of the control's {control:.0f} (p = {p:.1g})"
 
 
 def _where(known: xr.Dataset) -> str:
@@ -50,6 +53,8 @@ def _where(known: xr.Dataset) -> str:
     share = known.lost_share.sel(num_samples=n)
     k = int(share.values.argmax())
     peak = Estimate(float(share[k]), float(known.lost_share_stderr.sel(num_samples=n)[k]))
+    if not peak.value > 2 * peak.stderr:
+        return f"At N = {n} no noise level shows a lost share beyond its error (largest {peak})."
     sigma = float(known.sigma_relative[k])
     ends = [_dimension_at(known, int(n), k) for n in _ends(known)]
     return (
