@@ -191,8 +191,8 @@ class Progress:
 
     def _left(self) -> str:
         elapsed = time.monotonic() - self.start
-        if self.done <= 0 or elapsed < 1:
-            return ""
+        if self.done < 0.02 * self.total or elapsed < 1:
+            return ""  # the first percent says little about the rest
         return f", {format_seconds(elapsed * (self.total - self.done) / self.done)} left"
 
     def _write(self, line: str) -> None:
