@@ -129,6 +129,10 @@ class LargestGap:
     points thrown at random (Fisher's exact test for the largest share). Not significant, or
     less than a factor ``ratio``, is "no gap": an answer, not an error.
 
+    Spacings of random matrices are no random spacings where a spectrum has a hard edge at 0:
+    the smallest eigenvalues of the covariance of about as many points as dimensions stand
+    apart by themselves, and in a third to a half of such cases are called a gap.
+
     Arguments:
         ratio: The least ratio of neighbouring eigenvalues that is called a gap.
         alpha: The level of the test.

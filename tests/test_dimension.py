@@ -1,0 +1,187 @@
+r"""Local dimension where it is known."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from geomem.dimension import (
+    ForwardSoftCount,
+    LargestGap,
+    NoGap,
+    SoftCount,
+    Threshold,
+    _largest_spacing_p_value,
+)
+from geomem.errors import InputError
+from geomem.exact import EmpiricalDenoiser, GaussianDenoiser
+from geomem.manifolds import PAPER_VARIANCES, LinearManifold
+from geomem.operators import jacobian_diagonal
+from geomem.spectra import LanczosQuadrature
+from geomem.stats import Estimate
+from tests import references as slow
+from tests.references import level, normal, rotation
+
+VARIANCES = torch.tensor(PAPER_VARIANCES, dtype=torch.float64)
+PAPER = LinearManifold(VARIANCES, 30, rotation(0, 30))
+POPULATION = PAPER.population_denoiser()
+POINT = normal(1, 30)
+
+
+# sigma² against variances 1 (2 directions), .09 (5) and 1e-4 (23).
+@pytest.mark.parametrize(("sigma", "kept"), [(2.0, 0), (0.6, 2), (0.1, 7), (0.003, 30)])
+def test_threshold_counts_variances_above_the_noise(sigma: float, kept: int) -> None:
+    found = Threshold()(POPULATION, POINT, level(sigma))
+    assert (found.value, found.stderr) == (kept, 0)
+    # At another threshold: v/(v + t) > a where v > a t/(1 - a).
+    expected = int((sigma**2 * 0.8 / 0.2 < VARIANCES).sum())
+    assert Threshold(above=0.8)(POPULATION, POINT, level(sigma)).value == expected
+
+
+@pytest.mark.parametrize("sigma", [2.0, 0.3, 0.01])
+def test_soft_count_is_the_population_dimension(sigma: float) -> None:
+    expected = float((VARIANCES / (VARIANCES + sigma**2)).sum())
+    assert SoftCount()(POPULATION, POINT, level(sigma)).value == pytest.approx(expected, abs=1e-10)
+    sampled = SoftCount(LanczosQuadrature(depth=4, probes=32))(POPULATION, POINT, level(sigma))
+    assert abs(sampled.z_score(expected)) < 4
+    assert sampled.stderr > 0
+
+
+def test_soft_count_of_memory_is_zero_at_its_points() -> None:
+    data = normal(0, 20, 6)
+    assert SoftCount()(EmpiricalDenoiser(data), data[3], level(1e-3)).value == pytest.approx(0)
+    assert Threshold()(EmpiricalDenoiser(data), data[3], level(1e-3)).value == 0
+
+
+# --------------------------------------------------------------------- forward only
+
+
+@pytest.mark.parametrize("x_0", [torch.zeros(30, dtype=torch.float64), 5 * POINT])
+def test_forward_soft_count_is_unbiased_for_a_gaussian(x_0: Tensor) -> None:
+    expected = float((VARIANCES / (VARIANCES + 0.09)).sum())
+    found = ForwardSoftCount(pairs=4000)(POPULATION, x_0, level(0.3))
+    assert abs(found.z_score(expected)) < 4
+    # z^T A z varies by sqrt(2 tr A²) a pair, wherever the point is: offsets cancel in pairs.
+    spread = math.sqrt(2 * float((VARIANCES / (VARIANCES + 0.09)).square().sum()))
+    assert found.stderr == pytest.approx(spread / math.sqrt(4000), rel=0.1)
+
+
+def test_forward_soft_count_is_unbiased_for_a_network() -> None:
+    network, x_0, sigma = slow.random_network(0, 2, width=32), normal(1, 2), 1.5
+    z, weights = slow.noise_grid(2, 0.1)
+    dimension = jacobian_diagonal(network, x_0 + sigma * z, level(sigma), torch.eye(2)).sum(1)
+    found = ForwardSoftCount(pairs=20_000)(network, x_0, level(sigma))
+    assert abs(found.z_score(float(weights @ dimension))) < 4
+    assert found.stderr < 0.02 * abs(float(weights @ dimension))  # so this says something
+
+
+def test_forward_soft_count_knows_its_error() -> None:
+    # 300 seeds of 32 pairs: the standard deviation of their z-scores is 1.03 (Student, 31
+    # degrees), known to 4 %; four times that, and a bias of four errors, are allowed.
+    expected = float((VARIANCES / (VARIANCES + 0.09)).sum())
+    found = [ForwardSoftCount(pairs=32, seed=s)(POPULATION, POINT, level(0.3)) for s in range(300)]
+    z = np.array([e.z_score(expected) for e in found])
+    assert z.std() == pytest.approx(1.03, abs=0.17)
+    bias = np.array([e.value - expected for e in found])
+    assert abs(bias.mean()) < 4 * bias.std() / math.sqrt(300)
+
+
+def test_forward_soft_count_needs_two_pairs_for_an_error() -> None:
+    assert math.isnan(ForwardSoftCount(pairs=1)(POPULATION, POINT, level(0.3)).stderr)
+
+
+# ---------------------------------------------------------------------- largest gap
+
+
+@pytest.mark.parametrize(("sigma", "dim"), [(1.0, 7), (0.1, 7), (0.03, 7)])
+def test_the_gap_of_the_papers_manifold(sigma: float, dim: int) -> None:
+    found = LargestGap()(POPULATION, POINT, level(sigma))
+    assert isinstance(found, Estimate)
+    assert (found.value, found.stderr) == (dim, 0)
+
+
+@pytest.mark.parametrize("m", [1, 5, 29])
+def test_the_gap_of_a_plane_at_every_level(m: int) -> None:
+    plane = LinearManifold(torch.linspace(0.5, 2, m), 30, rotation(2, 30)[:, :m])
+    for sigma in (1.0, 0.1, 0.01):
+        found = LargestGap()(plane.population_denoiser(), POINT, level(sigma))
+        assert isinstance(found, Estimate)
+        assert found.value == m
+
+
+def test_full_dimension_is_no_gap() -> None:
+    found = LargestGap()(POPULATION, POINT, level(1e-4))  # all directions open: factor 1.0
+    assert isinstance(found, NoGap)
+    assert "within a factor 1" in found.reason
+
+
+def test_isotropic_data_have_no_gap() -> None:
+    # Spectra of the linear denoiser of 90 isotropic points in 30 dimensions (Wishart), at the
+    # level of the data: variances within a factor 12, no gap. 100 spectra, fixed beforehand.
+    gaps = 0
+    for seed in range(100):
+        data = normal(seed, 90, 30)
+        denoiser = GaussianDenoiser(torch.zeros(30), data.T @ data / 90)
+        gaps += isinstance(LargestGap()(denoiser, torch.zeros(30).double(), level(1.0)), Estimate)
+    assert gaps <= 5
+
+
+def test_no_gap_also_where_eigenvalues_are_proportional_to_variances() -> None:
+    # Twice as many points as dimensions, noise far above them: a factor 30 from end to end.
+    gaps = 0
+    for seed in range(100):
+        data = normal(1000 + seed, 60, 30)
+        variances = torch.linalg.eigvalsh(data.T @ data / 60)
+        gaps += isinstance(LargestGap().of(variances / (variances + 100)), Estimate)
+    assert gaps <= 5
+
+
+def test_the_p_value_of_the_largest_spacing() -> None:
+    # 20,000 draws of n uniform spacings: a p-value below a happens a of the time (4 errors).
+    rng = np.random.default_rng(0)
+    for n in (2, 5, 20, 100):
+        spacings = rng.exponential(size=(20_000, n))
+        shares = (spacings / spacings.sum(1, keepdims=True)).max(1)
+        for alpha in (0.01, 0.1, 0.5):
+            threshold = float(np.quantile(shares, 1 - alpha))
+            stderr = math.sqrt(alpha * (1 - alpha) / 20_000)
+            assert abs(_largest_spacing_p_value(threshold, n) - alpha) < 5 * stderr
+    assert _largest_spacing_p_value(0.5, 1) == 1
+    assert _largest_spacing_p_value(0.999, 300) < 1e-12
+
+
+def test_gaps_below_the_floor_are_not_seen() -> None:
+    noise = torch.cat([torch.linspace(0.8, 1, 5), 10.0 ** -torch.linspace(7, 20, 20)])
+    found = LargestGap().of(noise)
+    assert isinstance(found, Estimate)
+    assert found.value == 5
+    assert LargestGap().of(-noise.abs()) == LargestGap().of(torch.zeros(25))  # negative: noise
+
+
+def test_the_order_of_eigenvalues_does_not_matter() -> None:
+    values = torch.cat([torch.linspace(0.5, 1, 4), torch.linspace(1e-3, 2e-3, 9)])
+    found = LargestGap().of(values)
+    assert found == LargestGap().of(values.flip(0))
+    assert isinstance(found, Estimate)
+    assert found.value == 4
+
+
+def test_a_gap_needs_every_eigenvalue() -> None:
+    sampled = LargestGap(spectrum=LanczosQuadrature(depth=4, probes=2))
+    with pytest.raises(InputError, match="Dense"):
+        sampled(POPULATION, POINT, level(1.0))
+
+
+@pytest.mark.parametrize("method", [Threshold(), SoftCount(), LargestGap(), ForwardSoftCount()])
+def test_bad_levels_and_points(
+    method: Threshold | SoftCount | LargestGap | ForwardSoftCount,
+) -> None:
+    with pytest.raises(InputError, match="above 0"):
+        method(POPULATION, POINT, level(0.0))
+    if not isinstance(method, ForwardSoftCount):
+        with pytest.raises(InputError, match="NaN"):
+            method(POPULATION, POINT * math.nan, level(1.0))

@@ -1,0 +1,156 @@
+r"""Spectra: exact ones against NumPy, sampled ones against exact ones."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from geomem.errors import InputError
+from geomem.operators import LinearOperator, Matrix
+from geomem.spectra import (
+    Dense,
+    LanczosQuadrature,
+    Spectrum,
+    asymmetry,
+    singular_values,
+    spectrum,
+)
+from tests.references import normal, rotation
+
+
+def symmetric(eigenvalues: Tensor, seed: int = 0) -> Matrix:
+    Q = rotation(seed, len(eigenvalues))
+    return Matrix(Q * eigenvalues @ Q.T)
+
+
+EIGENVALUES = torch.cat([torch.linspace(0.7, 1, 12), torch.linspace(0, 0.2, 28)]).double()
+
+
+class Counting(LinearOperator):
+    r"""Counts the products, which are what a method costs."""
+
+    def __init__(self, inner: LinearOperator) -> None:
+        self.inner, self.size, self.like, self.products = inner, inner.size, inner.like, 0
+
+    def matmat(self, V: Tensor) -> Tensor:
+        self.products += V.shape[1]
+        return self.inner.matmat(V)
+
+    def rmatmat(self, U: Tensor) -> Tensor:
+        return self.inner.rmatmat(U)
+
+
+def test_dense_spectrum_is_that_of_numpy() -> None:
+    A = normal(0, 9, 9)
+    found = spectrum(Matrix(A), Dense())
+    expected = np.linalg.eigvalsh((A + A.T).numpy() / 2)[::-1]
+    np.testing.assert_allclose(found.nodes[0].numpy(), expected, atol=1e-12)
+    assert found.trace().value == pytest.approx(float(A.trace()), abs=1e-12)
+    assert found.trace().stderr == 0
+    assert found.count(0.5).value == (expected > 0.5).sum()
+    assert torch.equal(spectrum(Matrix(A)).nodes, found.nodes)  # the default
+
+
+def test_singular_values_and_asymmetry() -> None:
+    A = normal(0, 6, 6)
+    expected = np.linalg.svd(A.numpy(), compute_uv=False)
+    np.testing.assert_allclose(singular_values(Matrix(A)).numpy(), expected, atol=1e-12)
+    S, K = A + A.T, A - A.T
+    assert asymmetry(Matrix(S)) == 0
+    assert asymmetry(Matrix(S + 0.1 * K)) == pytest.approx(0.1 * float(K.norm() / S.norm()))
+    assert asymmetry(Matrix(K)) == math.inf  # nothing symmetric in it
+    assert math.isnan(asymmetry(Matrix(torch.zeros(2, 2))))
+
+
+def test_full_depth_gives_each_probe_its_exact_integral() -> None:
+    # With depth n the Krylov space is everything: q^T f(A) q for each probe, to rounding.
+    eigenvalues = torch.linspace(0.1, 1, 12, dtype=torch.float64)
+    operator = symmetric(eigenvalues)
+    found = LanczosQuadrature(depth=12, probes=5, seed=3)(operator)
+    rng_free = found.integrate(torch.ones_like)
+    assert rng_free.value == pytest.approx(12, abs=1e-10)  # weights: one an eigenvalue
+    for fn in (torch.exp, torch.log, lambda v: v**7):
+        exact = Dense()(operator).integrate(fn)
+        assert abs(found.integrate(fn).z_score(exact)) < 4
+    ends = float(found.nodes.min()), float(found.nodes.max())
+    assert ends == pytest.approx((0.1, 1.0), abs=1e-8)
+
+
+@pytest.mark.parametrize("depth", [2, 5])
+def test_polynomials_are_integrated_exactly_up_to_degree_2k_minus_1(depth: int) -> None:
+    # Gauss quadrature: the value of one probe is q^T A^p q to rounding for p < 2 depth.
+    operator = symmetric(EIGENVALUES)
+    deep = LanczosQuadrature(depth=40, probes=2)(operator)
+    shallow = LanczosQuadrature(depth=depth, probes=2)(operator)
+    for power in range(2 * depth):
+        exact = deep.integrate(lambda v, p=power: v**p).value
+        assert shallow.integrate(lambda v, p=power: v**p).value == pytest.approx(exact, abs=1e-9)
+    power = 2 * depth
+    exact = deep.integrate(lambda v: v**power).value
+    assert abs(shallow.integrate(lambda v: v**power).value - exact) > 1e-9  # and no further
+
+
+def test_quadrature_is_unbiased_and_knows_its_error() -> None:
+    # 40 seeds of 8 probes, fixed beforehand: z-scores of a t distribution with 7 degrees.
+    operator = symmetric(EIGENVALUES)
+    exact = Dense()(operator).trace().value
+    found = [LanczosQuadrature(depth=6, probes=8, seed=s)(operator).trace() for s in range(40)]
+    values = np.array([e.value for e in found])
+    assert abs(values.mean() - exact) < 4 * values.std(ddof=1) / math.sqrt(40)
+    # Errors are those seen: the spread of a spread of 40 is 11 %, four times that is allowed.
+    assert np.mean([e.stderr**2 for e in found]) ** 0.5 == pytest.approx(values.std(), rel=0.45)
+
+
+def test_quadrature_costs_depth_times_probes() -> None:
+    operator = Counting(symmetric(EIGENVALUES))
+    LanczosQuadrature(depth=7, probes=3)(operator)
+    assert operator.products == 21
+
+
+def test_the_seed_makes_the_spectrum() -> None:
+    operator = symmetric(EIGENVALUES)
+    once, again, other = (LanczosQuadrature(depth=4, probes=2, seed=s)(operator) for s in (0, 0, 1))
+    assert torch.equal(once.nodes, again.nodes)
+    assert torch.equal(once.weights, again.weights)
+    assert not torch.equal(once.nodes, other.nodes)
+
+
+@pytest.mark.parametrize(
+    "eigenvalues", [[1.0] * 8, [0.0] * 8, [1.0] * 3 + [0.0] * 5, [2.0], [3.0, -1.0]]
+)
+def test_krylov_spaces_that_end_early(eigenvalues: list[float]) -> None:
+    values = torch.tensor(eigenvalues, dtype=torch.float64)
+    found = LanczosQuadrature(depth=6, probes=64)(symmetric(values))
+    assert bool(torch.isfinite(found.nodes).all())
+    assert found.integrate(torch.ones_like).value == pytest.approx(len(values), abs=1e-10)
+    exact, trace = float(values.sum()), found.trace()
+    assert abs(trace.value - exact) <= 4 * trace.stderr + 1e-10
+    # A gap in the middle: counting is exact up to the sampling of the probes.
+    count = found.count(0.5)
+    assert abs(count.value - int((values > 0.5).sum())) <= 4 * count.stderr + 1e-10
+
+
+def test_float32_quadrature_stays_orthogonal() -> None:
+    # Without reorthogonalisation ghosts of the largest eigenvalue appear at this depth.
+    eigenvalues = torch.cat([torch.tensor([100.0]), torch.linspace(0, 1, 59)])
+    Q = rotation(0, 60).float()
+    operator = Matrix(Q * eigenvalues @ Q.T)
+    found = LanczosQuadrature(depth=50, probes=4)(operator)
+    assert (found.nodes > 50).sum(1).tolist() == [1] * 4
+
+
+def test_one_probe_says_nothing_about_its_error() -> None:
+    found = LanczosQuadrature(depth=4, probes=1)(symmetric(EIGENVALUES))
+    assert math.isnan(found.trace().stderr)
+    exact = Spectrum(torch.tensor([[2.0, 1.0]]), torch.ones(1, 2), exact=True)
+    assert exact.trace().stderr == 0
+
+
+@pytest.mark.parametrize(("depth", "probes"), [(0, 1), (1, 0)])
+def test_bad_settings(depth: int, probes: int) -> None:
+    with pytest.raises(InputError, match="depth >= 1"):
+        LanczosQuadrature(depth=depth, probes=probes)
