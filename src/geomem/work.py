@@ -18,7 +18,7 @@ import uuid
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -47,10 +47,13 @@ def atomic_write(path: Path, write: Callable[[Path], None]) -> None:
         _sync(temporary)
         os.replace(temporary, path)
         _sync(path.parent)
-    except OSError as error:
-        raise InputError(_explain(error, path)) from error
+    except Exception as error:
+        if isinstance(error, OSError) or _is_full(error):
+            raise InputError(_explain(error, path)) from error
+        raise
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # not there: renamed, or never begun where nothing can be
+            temporary.unlink()
 
 
 def atomic_write_text(path: Path, text: str) -> None:
@@ -70,13 +73,21 @@ def _sync(path: Path) -> None:
         os.close(handle)
 
 
-def _explain(error: OSError, path: Path) -> str:
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+def _is_full(error: Exception) -> bool:
+    # safetensors and HDF5 pass on what the system says in errors of their own.
+    codes = (errno.ENOSPC, errno.EDQUOT)
+    said = any(os.strerror(code) in str(error) for code in codes)
+    return said or getattr(error, "errno", None) in codes
+
+
+def _explain(error: Exception, path: Path) -> str:
+    if _is_full(error):
         return (
             f"the disk is full: {path} was not written and what was there is intact; "
             "free some space and run the same command again"
         )
-    return f"{path} cannot be written ({error.strerror or error}); choose another --out"
+    reason = getattr(error, "strerror", None) or error
+    return f"{path} cannot be written ({reason}); choose another --out"
 
 
 # ------------------------------------------------------------------------- forecasts

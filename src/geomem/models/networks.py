@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -173,6 +174,6 @@ def load_network(path: Path) -> PreconditionedDenoiser:
         fields: Any = {k: tuple(v) if isinstance(v, list) else v for k, v in raw.items()}
         denoiser = NetworkConfig(**fields).build(seed=0)
         denoiser.backbone.load_state_dict(load_file(path.with_suffix(".safetensors")))
-    except (OSError, ValueError, TypeError, KeyError, RuntimeError) as error:
+    except (OSError, ValueError, TypeError, KeyError, RuntimeError, SafetensorError) as error:
         raise InputError(f"{path} is not a network of geomem ({error}); train it again") from error
     return denoiser.eval()

@@ -149,7 +149,7 @@ class TrainState:
                 module.load_state_dict(part)
             self._load_moments(tensors)
         except (OSError, KeyError, RuntimeError, SafetensorError) as error:
-            raise InputError(f"{path} is not a checkpoint of this training; delete it") from error
+            raise _no_checkpoint(path) from error
 
     def _tensors(self) -> dict[str, Tensor]:
         tensors = {"step": torch.tensor(self.step), "rng": self.rng.get_state()}
@@ -190,6 +190,17 @@ def train(state: TrainState, every: int, checkpoint: Path | None = None) -> Iter
 
 
 def checkpoint_step(path: Path) -> int:
-    r"""The step at which a checkpoint was written."""
-    with safe_open(path, framework="pt") as file:
-        return int(file.get_tensor("step"))
+    r"""The step at which a checkpoint was written.
+
+    Raises:
+        InputError: If the file is damaged.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            return int(file.get_tensor("step"))
+    except (OSError, SafetensorError) as error:
+        raise _no_checkpoint(path) from error
+
+
+def _no_checkpoint(path: Path) -> InputError:
+    return InputError(f"{path} is not a checkpoint of this training; delete it")

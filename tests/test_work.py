@@ -1,0 +1,240 @@
+r"""Writes that are whole, processes that end, and what is said meanwhile."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors import SafetensorError
+
+from geomem import work
+from geomem.errors import GeomemError, InputError
+from geomem.work import Forecast, Progress, atomic_write, atomic_write_text, run_units
+
+# --------------------------------------------------------------------------- writing
+
+
+def test_what_is_written_is_there(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "folder" / "file.txt"
+    atomic_write_text(path, "σ = 1\n")
+    assert path.read_text(encoding="utf-8") == "σ = 1\n"
+    atomic_write_text(path, "again")
+    assert path.read_text() == "again"
+    assert [p.name for p in path.parent.iterdir()] == ["file.txt"]
+
+
+def half_then(error: BaseException) -> Callable[[Path], None]:
+    r"""A writer that gets half-way."""
+
+    def write(path: Path) -> None:
+        path.write_text("half of it")
+        raise error
+
+    return write
+
+
+@pytest.mark.parametrize("error", [RuntimeError("broken"), KeyboardInterrupt(), ValueError("no")])
+def test_a_writer_that_fails_leaves_nothing(tmp_path: Path, error: BaseException) -> None:
+    path = tmp_path / "file.txt"
+    with pytest.raises(type(error)):
+        atomic_write(path, half_then(error))
+    assert list(tmp_path.iterdir()) == []
+    atomic_write_text(path, "old")
+    with pytest.raises(type(error)):
+        atomic_write(path, half_then(error))
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+FULL = [
+    OSError(errno.ENOSPC, "No space left on device"),
+    OSError(errno.EDQUOT, "Disk quota exceeded"),
+    # What safetensors and HDF5 raise on a disk that is full: seen on one of 200 kB.
+    SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)"),
+    RuntimeError("Can't decrement id ref count (error message = 'No space left on device')"),
+]
+
+
+@pytest.mark.parametrize("error", FULL, ids=["disk", "quota", "safetensors", "hdf5"])
+def test_a_full_disk_is_bad_luck_in_one_sentence(tmp_path: Path, error: Exception) -> None:
+    path = tmp_path / "file.txt"
+    atomic_write_text(path, "old")
+    with pytest.raises(InputError, match=r"disk is full.*run the same command again") as raised:
+        atomic_write(path, half_then(error))
+    assert raised.value.exit_status == 2
+    assert "\n" not in str(raised.value)
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_disk_that_is_full_when_the_file_is_synced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Delayed allocation: write succeeds and fsync says that there is no room.
+    def full(handle: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    path = tmp_path / "file.txt"
+    atomic_write_text(path, "old")
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(InputError, match="disk is full"):
+        atomic_write_text(path, "new")
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_it_is_synced_before_it_is_renamed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    order = []
+    fsync, replace = os.fsync, os.replace
+    monkeypatch.setattr(os, "fsync", lambda h: (order.append("sync"), fsync(h)))
+    monkeypatch.setattr(os, "replace", lambda a, b: (order.append("rename"), replace(a, b)))
+    atomic_write_text(tmp_path / "file.txt", "text")
+    assert order[:2] == ["sync", "rename"]  # else a crash could leave an empty file
+
+
+def test_a_place_that_cannot_be_written_to(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("no folder")
+    with pytest.raises(InputError, match="choose another --out"):
+        atomic_write_text(tmp_path / "file" / "inside.txt", "text")
+
+
+# ------------------------------------------------------------------------- forecasts
+
+
+def test_what_does_not_fit_is_refused_with_advice(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(work, "available_memory", lambda: 2.0**30)
+    Forecast(seconds=1, num_bytes=2**29).check_memory("pass a smaller --batch")
+    with pytest.raises(InputError, match=r"needs 3\.0 GiB.* 1\.0 GiB are free; pass a smaller"):
+        Forecast(seconds=1, num_bytes=3 * 2**30).check_memory("pass a smaller --batch")
+
+
+def test_free_memory_is_a_number() -> None:
+    assert work.available_memory() > 2**20
+
+
+# -------------------------------------------------------------------------- progress
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(work.time, "monotonic", clock)
+    return clock
+
+
+def test_progress_says_how_much_and_how_long(
+    clock: Clock, capsys: pytest.CaptureFixture[str]
+) -> None:
+    progress = Progress(200, "training", interval=10)
+    progress.update(0)
+    clock.now += 30
+    progress.update(50, "N = 32")
+    clock.now += 5
+    progress.update(60)  # too soon for another line in a log
+    clock.now += 85
+    progress.update(500)  # never more than everything
+    progress.finish("3 networks")
+    assert capsys.readouterr().err.splitlines() == [
+        "training:   0 %",
+        "training:  25 %, 1 min 30 s left N = 32",
+        "training: 100 %, < 1 s left",
+        "training: done in 2 min 0 s 3 networks",
+    ]
+
+
+def test_quiet_progress_says_nothing(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
+    progress = Progress(0, "nothing", quiet=True)  # no division by zero either
+    progress.update(0)
+    progress.finish()
+    assert capsys.readouterr() == ("", "")
+
+
+def test_results_and_progress_do_not_mix(capsys: pytest.CaptureFixture[str]) -> None:
+    work.say("hello")
+    assert capsys.readouterr() == ("", "hello\n")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(59.7, "60 s"), (60, "1 min 0 s"), (3599.9, "1 h 0 min"), (0, "< 1 s")]
+)
+def test_times_for_people(seconds: float, text: str) -> None:
+    assert work.format_seconds(seconds) == text
+
+
+# ------------------------------------------------------------------- local processes
+
+
+def double(unit: int, report: Callable[[Any], None]) -> tuple[int, int, int]:
+    report(f"unit {unit}")
+    return 2 * unit, torch.get_num_threads(), os.getpid()
+
+
+def fail(unit: int, report: Callable[[Any], None]) -> int:
+    if unit == 2:
+        raise InputError("unit 2 cannot be done; leave it out")
+    return unit
+
+
+def die(unit: int, report: Callable[[Any], None]) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_units_in_this_process_come_in_order() -> None:
+    torch_threads = torch.get_num_threads()
+    messages: list[tuple[int, str]] = []
+    done = run_units(
+        double, [3, 1, 2], processes=1, on_message=lambda u, m: messages.append((u, m))
+    )
+    assert [(unit, result[:2]) for unit, result in done] == [(3, (6, 1)), (1, (2, 1)), (2, (4, 1))]
+    assert messages == [(3, "unit 3"), (1, "unit 1"), (2, "unit 2")]
+    assert torch.get_num_threads() == torch_threads
+
+
+def test_units_in_this_process_are_done_when_asked_for() -> None:
+    # A generator: what is finished is handed over before the next unit starts.
+    done = run_units(fail, [1, 2, 3], processes=1)
+    assert next(done) == (1, 1)
+    with pytest.raises(InputError, match="unit 2 cannot be done"):
+        next(done)
+
+
+def test_no_units_need_no_process() -> None:
+    assert list(run_units(double, [], processes=4)) == []
+
+
+def test_units_in_two_processes() -> None:
+    messages: list[tuple[int, str]] = []
+    units = [5, 6, 7]
+    done = dict(
+        run_units(double, units, processes=2, on_message=lambda u, m: messages.append((u, m)))
+    )
+    assert {unit: result[0] for unit, result in done.items()} == {5: 10, 6: 12, 7: 14}
+    assert all(result[1] == 1 for result in done.values())  # one thread: the same floats
+    assert os.getpid() not in {result[2] for result in done.values()}
+    assert sorted(messages) == [(5, "unit 5"), (6, "unit 6"), (7, "unit 7")]
+
+
+def test_what_a_unit_raises_in_a_process_arrives() -> None:
+    with pytest.raises(InputError, match="unit 2 cannot be done; leave it out"):
+        list(run_units(fail, [2], processes=2))
+
+
+def test_a_worker_that_is_killed_is_explained() -> None:
+    with pytest.raises(GeomemError, match=r"ended unexpectedly.*fewer --processes") as raised:
+        list(run_units(die, [1], processes=2))
+    assert raised.value.exit_status == 1
+    assert "finished units are kept" in str(raised.value)
