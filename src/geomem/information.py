@@ -55,9 +55,18 @@ def noise_unit_errors(
         ``u·(D - x_0)/sigma``, signed for single directions and a norm for bands, and its
         product with the noise, ``z_u u·(D - x_0)/sigma``, whose mean over the noise is the
         diagonal of the Jacobian (Stein). Each with shape :math:`(B, n)`, in float64.
+
+    Raises:
+        InputError: If the denoiser returns another shape.
     """
     sigma = sigma.to(x_0)
-    error = ((denoiser(x_0 + sigma * z, sigma) - x_0) / sigma).detach()
+    denoised = denoiser(x_0 + sigma * z, sigma)
+    if denoised.shape != x_0.shape:  # broadcasting would make numbers of it
+        raise InputError(
+            f"the denoiser returned shape {tuple(denoised.shape)} for points of shape "
+            f"{tuple(x_0.shape)}; return one clean point for each noisy one"
+        )
+    error = ((denoised - x_0) / sigma).detach()
     return directions.signed(error), directions.inner(z, error)
 
 
@@ -160,7 +169,8 @@ def common_ratio(averages: list[Averages]) -> Array:
     One ratio for every training-set size: the best generalizer of the run says what an
     honest model can know about new images.
     """
-    return np.minimum.reduce([a.generalization_ratio for a in averages])
+    ratio: Array = np.minimum.reduce([a.generalization_ratio for a in averages])
+    return ratio
 
 
 def memorized_density(averages: Averages, ratio: Array) -> Array:
