@@ -56,6 +56,11 @@ def test_a_population_is_not_accused(tmp_path: Path) -> None:
     assert "no noise level shows a lost share beyond its error" in where
 
 
+def test_an_underfit_network_is_called_that(tmp_path: Path) -> None:
+    dataset = run_of(tmp_path / "run", GaussianDenoiser(torch.zeros(4), VARIANCES / 100))
+    assert "underfit" in findings(geomem.numbers(dataset, replicates=50))[0]
+
+
 def test_the_linear_control_speaks_of_memorized_information(tmp_path: Path) -> None:
     dataset = run_of(tmp_path / "run", gaussian(VARIANCES), control="linear")
     assert findings(geomem.numbers(dataset, replicates=50))[0].startswith("Memorized information")

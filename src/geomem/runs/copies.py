@@ -13,15 +13,17 @@ References:
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+import xarray as xr
 from numpy.typing import NDArray
 from torch import Tensor
 
 from geomem.errors import InputError
-from geomem.stats import conformal_p_values
+from geomem.stats import Proportion, conformal_p_values
 
 MIN_CALIBRATION = 199
 LEVEL = 0.01
@@ -119,3 +121,35 @@ def judge(ratios: NDArray[np.float64], held_out: NDArray[np.float64]) -> Copies:
     if len(held_out) < MIN_CALIBRATION or np.isnan(held_out).any():
         return Copies(np.full(len(ratios), np.nan), calibrated=False)
     return Copies(conformal_p_values(ratios, held_out), calibrated=True)
+
+
+def copy_numbers(dataset: xr.Dataset, sizes: Sequence[int]) -> xr.Dataset:
+    r"""How many samples of each network are copies, and how many reserved images look so.
+
+    Arguments:
+        dataset: What :func:`geomem.load` returns.
+        sizes: The training-set sizes to report.
+
+    Returns:
+        By ``num_samples``: ``copies`` of ``copies_of`` with their interval, the same for
+        ``unseen_copies``, ``samples`` and their ``median_ratio``; NaN where not calibrated.
+    """
+    coords = {"num_samples": list(sizes)}
+    if "sample_ratio" not in dataset:
+        return xr.Dataset(coords=coords)
+    rows = [_row(dataset.sel(num_samples=n)) for n in sizes]
+    columns = {name: ("num_samples", [row[name] for row in rows]) for name in rows[0]}
+    return xr.Dataset(columns, coords=coords)
+
+
+def _row(picked: xr.Dataset) -> dict[str, float]:
+    row = {"samples": float((~np.isnan(picked.sample_ratio)).sum())}
+    row["median_ratio"] = float(np.nanmedian(picked.sample_ratio))
+    for name, column in (("copies", "sample_p_value"), ("unseen_copies", "unseen_p_value")):
+        values = picked[column].values.ravel()
+        known = values[~np.isnan(values)]
+        count = Proportion(int((known <= LEVEL).sum()), len(known)) if len(known) else None
+        low, high = count.interval if count else (np.nan, np.nan)
+        row |= {name: count.successes if count else np.nan, f"{name}_of": float(len(known))}
+        row |= {f"{name}_low": low, f"{name}_high": high}
+    return row

@@ -7,8 +7,6 @@ seeds), with the same images and noise for every network.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
@@ -26,8 +24,8 @@ from geomem.information import (
     memorized_density,
     worst_subspace_share,
 )
-from geomem.runs.copies import LEVEL
-from geomem.stats import PermutationTest, Proportion, numpy_rng, permutation_test
+from geomem.runs.copies import copy_numbers
+from geomem.stats import PermutationTest, numpy_rng, permutation_test
 
 Array = NDArray[np.float64]
 REPLICATES = 1000
@@ -59,7 +57,7 @@ def numbers(dataset: xr.Dataset, *, replicates: int = REPLICATES, seed: int = 0)
         analysis.dimensions(),
         analysis.tests(),
         analysis.exact(),
-        analysis.copies(),
+        copy_numbers(dataset, analysis.sizes),
     ]
     merged = xr.merge(parts, combine_attrs="drop", join="outer", compat="no_conflicts")
     sizes = [n for n in dataset.num_samples.values if n in merged.num_samples.values]
@@ -356,7 +354,7 @@ class _Analysis:
         error = values.std(1, ddof=1) / np.sqrt(values.shape[1])
         return np.asarray(values.mean(1) / np.where(error > 0, error, np.inf))
 
-    # ----------------------------------------------------------------- exact and generated
+    # ------------------------------------------------------------------------------ exact
 
     def exact(self) -> xr.Dataset:
         r"""What the exact denoiser spends of its budget ln N in the window, in nats."""
@@ -376,25 +374,3 @@ class _Analysis:
             },
             coords={"num_samples": self.sizes},
         )
-
-    def copies(self) -> xr.Dataset:
-        if "sample_ratio" not in self.dataset:
-            return xr.Dataset(coords={"num_samples": self.sizes})
-        rows = [self._copies(n) for n in self.sizes]
-        return xr.Dataset(
-            {name: ("num_samples", [row[name] for row in rows]) for name in rows[0]},
-            coords={"num_samples": self.sizes},
-        )
-
-    def _copies(self, size: int) -> dict[str, Any]:
-        picked = self.dataset.sel(num_samples=size)
-        p, unseen = (picked[k].values.ravel() for k in ("sample_p_value", "unseen_p_value"))
-        row: dict[str, Any] = {"samples": float((~np.isnan(picked.sample_ratio)).sum())}
-        row["median_ratio"] = float(np.nanmedian(picked.sample_ratio))
-        for name, values in (("copies", p), ("unseen_copies", unseen)):
-            known = values[~np.isnan(values)]
-            count = Proportion(int((known <= LEVEL).sum()), len(known)) if len(known) else None
-            low, high = count.interval if count else (np.nan, np.nan)
-            row |= {name: count.successes if count else np.nan, f"{name}_of": float(len(known))}
-            row |= {f"{name}_low": low, f"{name}_high": high}
-        return row

@@ -41,6 +41,11 @@ def _one_size(known: xr.Dataset, n: int) -> str:
     nats = estimate(known, "information", num_samples=n)
     control = float(known.control_information.sel(num_samples=n))
     p = float(known.p_value.sel(num_samples=n))
+    if nats.value < -2 * nats.stderr:
+        return (
+            f"N = {n}: {nats} nats (underfit: worse than the control at its own training images, "
+            "so nothing can be said; train longer)"
+        )
     if math.isnan(p):
         return f"N = {n}: {nats} nats (fewer than 8 image groups a side: no test)"
     if p > ALPHA:
