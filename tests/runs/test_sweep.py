@@ -250,6 +250,23 @@ def test_a_split_file_is_obeyed(tmp_path: Path) -> None:
     assert set(design["order"]) <= set(split.pool.tolist())
 
 
+def test_declared_groups_are_one_unit(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    np.save(tmp_path / "faces.npy", rng.normal(size=(120, 3)))
+    rows = "\n".join(f"{i},{i // 3}" for i in range(120))
+    (tmp_path / "people.csv").write_text(f"file,value\n{rows}\n")
+    sweep = Sweep(
+        data=str(tmp_path / "faces.npy"),
+        sizes=(24,),
+        points=24,
+        groups=tmp_path / "people.csv",
+    )
+    groups = sweep.design()["point_groups"]
+    assert len(set(groups["training"])) < 24  # some subjects are there more than once
+    assert not set(groups["training"]) & set(groups["held_out"])
+    assert Sweep.from_config(sweep.config()) == sweep
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

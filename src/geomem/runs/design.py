@@ -88,6 +88,7 @@ def load_source(
     spec: str,
     *,
     split: Path | None = None,
+    groups: Path | None = None,
     seed: int = 0,
     largest: int = 0,
     variances: Sequence[float] = (),
@@ -98,6 +99,7 @@ def load_source(
     Arguments:
         spec: A name, a path, or ``linear`` or ``linear-sphere``.
         split: A split file; the default split of the data if not given.
+        groups: A CSV file of the group of each image, see :func:`geomem.data.load_data`.
         seed: The seed of the default split, and of the points of a manifold.
         largest: How many training points a manifold must provide.
         variances: The variances of a linear manifold.
@@ -105,7 +107,7 @@ def load_source(
     """
     if spec in LINEAR_NAMES:
         return _linear_source(spec, seed, largest, variances, ambient_dim)
-    data = load_data(spec)
+    data = load_data(spec, groups=groups)
     return Source(data, read_split(split, data) if split else default_split(data, seed))
 
 

@@ -86,6 +86,8 @@ class Sweep:
     """Channels of the U-Net at each resolution."""
     split: Path | None = None
     """A file written by `geomem split`; the default split of the data if not given."""
+    groups: Path | None = None
+    """CSV with header file,value, as for `geomem split`: images of one value are one unit."""
     variances: tuple[float, ...] = PAPER_VARIANCES
     """Variances of `linear` and `linear-sphere`; the paper's if not given."""
     ambient_dim: int = 30
@@ -163,7 +165,8 @@ class Sweep:
         r"""The sweep that a run folder's config describes."""
         names = {k: v for k, v in config.items() if k in cls.__dataclass_fields__}
         fields: Any = {k: tuple(v) if isinstance(v, list) else v for k, v in names.items()}
-        return cls(**{**fields, "split": Path(fields["split"]) if fields["split"] else None})
+        paths = {k: Path(fields[k]) for k in ("split", "groups") if fields[k]}
+        return cls(**{**fields, **paths})
 
     def design(self) -> dict[str, Any]:
         r"""Units, points and levels: see :mod:`geomem.runs.design`."""
@@ -202,6 +205,7 @@ class Sweep:
         return load_source(
             self.data,
             split=self.split,
+            groups=self.groups,
             seed=self.seed,
             largest=largest,
             variances=self.variances,
