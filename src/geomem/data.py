@@ -40,7 +40,7 @@ class ImageData:
 
     Attributes:
         name: What to call the set.
-        pixels: The raw values: uint8 with shape (N, C, H, W), or float32 with shape (N, *).
+        pixels: The raw values: uint8 with shape (N, C, H, W), or float32 with shape :math:`(N, *)`.
         scale: The divisor of the raw values.
         offset: What is added then.
         labels: The class of each image, with shape (N), if known.
