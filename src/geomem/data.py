@@ -8,7 +8,6 @@ would count as generalization.
 from __future__ import annotations
 
 import hashlib
-import re
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -22,13 +21,6 @@ from torch import Tensor
 from geomem.errors import InputError
 from geomem.loaders import Decoded, IntArray, PixelArray, as_pixels, read_table
 from geomem.sets import decode
-
-SPLIT_VERSION = 1
-DIGEST = re.compile("[0-9a-f]{64}")
-DIGITS_COUNTS = (250, 250)  # of 1,797; leaves 1,297 in the pool
-
-
-# ----------------------------------------------------------------------- checked data
 
 
 @dataclass(frozen=True, eq=False)
