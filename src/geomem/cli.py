@@ -13,9 +13,10 @@ from geomem import __version__
 from geomem.errors import GeomemError
 
 COMMANDS = {
-    "demo": ("commands:DemoCommand", "the main job on real data, in about 3 minutes"),
-    "sweep": ("commands:SweepCommand", "train on nested subsets, measure what each size lost"),
+    "demo": ("cli_sweep:DemoCommand", "the main job on real data, in about 3 minutes"),
+    "sweep": ("cli_sweep:SweepCommand", "train on nested subsets, measure what each size lost"),
     "theory": ("cli_theory:COMMANDS", "what should happen: spectra, critical levels, retention"),
+    "plan": ("cli_plan:PlanCommand", "how many images? predicted before any training"),
     "report": ("show.report:ReportCommand", "redraw the page of a run from its records"),
     "split": ("splits:SplitCommand", "split a data set before training"),
     "cite": ("cite:CiteCommand", "how to cite the paper and the software"),
