@@ -365,7 +365,7 @@ def _settled(values: np.ndarray) -> str:
     # In a small set directions split, and the drop may be at no rank for long.
     known = values[np.isfinite(values)]
     if len(known) < len(values):
-        return f"settles in {len(known)} of {len(values)} sets"
+        return f"seen in {len(known)} of {len(values)} sets"
     value, error = _mean(known)
     grid = float(np.log(FINE[1] / FINE[0]) * value / math.sqrt(12 * len(known)))
     return _pm(value, math.hypot(error, grid))
