@@ -38,6 +38,7 @@ def plan_page(document: Mapping[str, Any], pictures: Mapping[int, str]) -> str:
         document: The plan, as ``plan.json`` holds it.
         pictures: Data URIs of images by their number; none unless pixels are to be shown.
     """
+    M = document["data"]["pool"]
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(HERE),
         autoescape=True,
@@ -55,7 +56,7 @@ def plan_page(document: Mapping[str, Any], pictures: Mapping[int, str]) -> str:
         points=[f"{n:,.0f}" for n in document["reference_points"]],
         needed=[(f"{100 * kept:.0f} %", _needed_table(document, kept)) for kept in KEPT],
         figure=_data_uri(_needed_figure(document)),
-        maps=[_map(document, s) for s in range(len(document["sizes"]))],
+        maps=[_map(document, i) for i, N in enumerate(document["sizes"]) if N < M],
         collapse=[_collapse_row(document, row) for row in document["collapse"]],
         twins=_twins(document, pictures),
         exact=_exact(document, pictures),

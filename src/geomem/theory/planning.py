@@ -203,8 +203,8 @@ def size_at(num_samples: Array, retention: Array, kept: float) -> float | None:
     r"""The size at which a retention passes a level, in ln N; None if the largest keeps less.
 
     Example:
-        >>> sizes = np.geomspace(1, 100, 9)
-        >>> round(size_at(sizes, 1 - 1 / sizes, 0.75), 2)
+        >>> sizes = np.geomspace(1, 100, 33)
+        >>> round(size_at(sizes, 1 - 1 / sizes, 0.75), 1)
         4.0
     """
     value = np.maximum.accumulate(retention)
