@@ -174,6 +174,28 @@ def test_jacobians_of_ugly_sets_are_finite_and_not_negative(name: str) -> None:
             assert float((diagonal[b] - expected).abs().max()) <= 1e-9 + tolerance
 
 
+def test_neighbours_in_a_cluster_far_from_another_one() -> None:
+    # Points 2 sigma apart at a distance of 30 from the mean, sigma = 1e-6: one product of
+    # matrices, even in float64, leaves eps 30² / sigma² = .2 in the exponents, and E p² - (E p)²
+    # as much in the variances. Explicit differences leave eps 30 / sigma = 7e-9 of them.
+    sigma, d = 1e-6, 8
+    u = torch.nn.functional.normalize(normal(1, d), dim=0)
+    here = 30 * torch.nn.functional.normalize(normal(0, d), dim=0)
+    pair = torch.stack([here - sigma * u, here + sigma * u])
+    data = torch.cat([pair, -pair])
+    x = here + sigma * torch.linspace(-0.5, 0.5, 5).double()[:, None] * u
+    denoiser = EmpiricalDenoiser(data)
+    weights = denoiser.log_weights(x, level(sigma)).exp()
+    answer = denoiser.posterior(x, level(sigma)[None])
+    diagonal = denoiser.jacobian_diagonal(x, level(sigma), u[:, None])
+    for b, q in enumerate(x):
+        known = slow.posterior(data, q, sigma)
+        assert total_variation(weights[b], known["weights"]) < 1e-6
+        assert float(answer.entropy[0, b]) == pytest.approx(float(known["entropy"]), abs=1e-6)
+        expected = u @ slow.weighted_covariance(data, q, sigma) @ u / sigma**2
+        assert float(diagonal[b, 0]) == pytest.approx(float(expected), abs=1e-6)
+
+
 def test_duplicates_share_the_weight_of_their_point() -> None:
     data = normal(0, 5, 6).repeat(4, 1)
     weights = EmpiricalDenoiser(data).log_weights(data[:1], level(1e-4)).exp()[0]

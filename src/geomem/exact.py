@@ -255,8 +255,8 @@ def _inaccurate(distances: Tensor, squares: Tensor, levels: Tensor) -> Tensor:
     largest = torch.minimum(blurred, levels.max(0).values ** 2)[:, None]
     nearest = distances.min(1, keepdim=True).values
     visible = distances <= nearest + 2 * _NEGLIGIBLE * largest + 2 * error
-    reached: Tensor = levels.min(0).values.square() < blurred
-    return visible & reached[:, None]
+    again: Tensor = visible & (levels.min(0).values.square() < blurred)[:, None]
+    return again
 
 
 def _explicit(x: Tensor, data: Tensor, b: Tensor, i: Tensor) -> Tensor:
