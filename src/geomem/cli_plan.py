@@ -188,9 +188,9 @@ def _variances(source: Source) -> Array:
 def _sigmas(source: Source, command: PlanCommand, variances: Array) -> Array:
     if command.sigmas:
         return np.unique(command.sigmas) * source.rms
-    # From where even M² images collapse, were they Gaussian, to where the control keeps a fifth
-    # of the first direction.
-    top = 2 * math.sqrt(variances[0])
+    # From where even M² images collapse, were they Gaussian, to where the control keeps less
+    # than a third of the first direction.
+    top = 1.5 * math.sqrt(variances[0])
     low = min(collapse_sigma(variances, float(len(source.split.pool)) ** 2), top / 4)
     return np.geomspace(max(low, default_window(source)[0]), top, command.levels)
 

