@@ -199,9 +199,9 @@ class Sweep:
     @cached_property
     def source(self) -> Source:
         r"""The data, split as every process splits them."""
-        largest = max((int(n) for n in self.sizes if n != "all"), default=2)
+        largest = max((int(n) for n in self.sizes if n != "all"), default=0)
         if self.data in LINEAR_NAMES and largest < 2:
-            raise InputError("--sizes of a manifold are numbers of at least 2")
+            raise InputError("a manifold has no last point: pass --sizes of at least 2, not `all`")
         return load_source(
             self.data,
             split=self.split,
