@@ -14,6 +14,9 @@ from hypothesis import settings
 settings.register_profile("geomem", deadline=None, derandomize=True, max_examples=25)
 settings.load_profile("geomem")
 
+# Small matrices: two threads take longer than one, and much longer on a machine that is busy.
+torch.set_num_threads(1)
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--device", default="cpu", help="where device tests compute: cpu, cuda")

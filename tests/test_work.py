@@ -194,14 +194,18 @@ def die(unit: int, report: Callable[[Any], None]) -> None:
 
 
 def test_units_in_this_process_come_in_order() -> None:
-    torch_threads = torch.get_num_threads()
     messages: list[tuple[int, str]] = []
-    done = run_units(
-        double, [3, 1, 2], processes=1, on_message=lambda u, m: messages.append((u, m))
-    )
-    assert [(unit, result[:2]) for unit, result in done] == [(3, (6, 1)), (1, (2, 1)), (2, (4, 1))]
+    torch.set_num_threads(2)
+    try:
+        units = run_units(
+            double, [3, 1, 2], processes=1, on_message=lambda u, m: messages.append((u, m))
+        )
+        done = [(unit, result[:2]) for unit, result in units]
+        assert torch.get_num_threads() == 2  # as it was before
+    finally:
+        torch.set_num_threads(1)
+    assert done == [(3, (6, 1)), (1, (2, 1)), (2, (4, 1))]  # each on one thread
     assert messages == [(3, "unit 3"), (1, "unit 1"), (2, "unit 2")]
-    assert torch.get_num_threads() == torch_threads
 
 
 def test_units_in_this_process_are_done_when_asked_for() -> None:

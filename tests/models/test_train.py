@@ -20,11 +20,6 @@ CONFIG = NetworkConfig("mlp", (4,), sigma_data=float(DATA.std()), width=32, bloc
 RECIPE = Training(steps=40, batch_size=16)
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> None:
-    torch.set_num_threads(1)  # a sum over two threads is not the same float
-
-
 def state(*, seed: int = 0, unit: int = 0, recipe: Training = RECIPE) -> TrainState:
     return TrainState(CONFIG, recipe, DATA, seed=seed, unit=unit)
 
