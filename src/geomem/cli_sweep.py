@@ -20,8 +20,6 @@ from geomem.runs.sweep import Sweep
 from geomem.show.report import report
 from geomem.work import format_seconds, say
 
-Flat = tyro.conf.OmitArgPrefixes
-
 
 @dataclass(frozen=True)
 class SweepCommand:
@@ -38,7 +36,7 @@ class SweepCommand:
     Interrupted, the same command goes on where it stopped.
     """
 
-    sweep: Annotated[Sweep, Flat]
+    sweep: Annotated[Sweep, tyro.conf.OmitArgPrefixes]
     out: Path = Path("runs/sweep")
     """The run folder; an unfinished run of the same config is gone on with."""
     processes: int | None = None
