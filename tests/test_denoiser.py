@@ -155,3 +155,11 @@ def test_only_one_block_remembers(rotated: bool) -> None:
 def test_blocks_must_be_a_partition(blocks: list[list[int]]) -> None:
     with pytest.raises(InputError, match="exactly once"):
         ProductDenoiser([(i, lambda x, sigma: x) for i in blocks])
+
+
+def test_a_product_refuses_what_it_cannot_multiply() -> None:
+    keep = lambda x, sigma: x  # noqa: E731
+    with pytest.raises(InputError, match="orthonormal"):
+        ProductDenoiser([([0, 1], keep)], basis=2 * torch.eye(2))
+    with pytest.raises(InputError, match="3 coordinates and the blocks hold 2"):
+        ProductDenoiser([([0, 1], keep)])(torch.zeros(1, 3), torch.tensor(1.0))

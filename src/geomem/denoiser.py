@@ -126,7 +126,8 @@ class ProductDenoiser:
             :math:`(d, d)`; the standard basis if not given.
 
     Raises:
-        InputError: If the blocks overlap or leave coordinates out.
+        InputError: If the blocks overlap or leave coordinates out, or the basis is not
+            orthonormal; when called, if points have another number of coordinates.
 
     Example:
         >>> keep, kill = lambda x, sigma: x, lambda x, sigma: 0 * x
@@ -146,9 +147,14 @@ class ProductDenoiser:
                 "the blocks must hold each coordinate 0, ..., d-1 exactly once; "
                 f"got {together.tolist()}"
             )
+        if basis is not None and not _is_orthonormal(basis, len(together)):
+            raise InputError(f"the basis must be {len(together)} orthonormal columns")
 
     def __call__(self, x: Tensor, sigma: Tensor) -> Tensor:
         flat = x.flatten(1)
+        size = sum(len(index) for index, _ in self.blocks)
+        if flat.shape[1] != size:
+            raise InputError(f"points have {flat.shape[1]} coordinates and the blocks hold {size}")
         coordinates = flat if self.basis is None else flat @ self.basis.to(flat)
         order = torch.cat([index for index, _ in self.blocks]).argsort().to(x.device)
         parts = [denoiser(coordinates[:, index], sigma) for index, denoiser in self.blocks]
@@ -156,3 +162,11 @@ class ProductDenoiser:
         if self.basis is not None:
             denoised = denoised @ self.basis.to(flat).T
         return denoised.reshape(x.shape)
+
+
+def _is_orthonormal(basis: Tensor, size: int) -> bool:
+    if basis.shape != (size, size):
+        return False
+    product = basis.double().T @ basis.double()
+    # A basis made in float32 is orthonormal to a few of its eps.
+    return torch.allclose(product, torch.eye(size, dtype=torch.float64), atol=1e-5)
