@@ -8,14 +8,12 @@ from __future__ import annotations
 
 import json
 import math
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tyro
 import xarray as xr
 
 from geomem.cli_output import (
@@ -28,7 +26,7 @@ from geomem.cli_output import (
     shortened,
 )
 from geomem.cli_theory_check import Check
-from geomem.errors import GeomemError, InputError
+from geomem.errors import InputError
 from geomem.theory.maps import Kind, information_budget, retention_map
 from geomem.theory.moments import Array
 from geomem.theory.phase import phase_diagram, phase_diagram_of_data
@@ -333,19 +331,6 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "phase-diagram": PhaseDiagram,
     "check": Check,
 }
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    r"""Runs ``geomem theory ARGUMENTS``; returns the exit status."""
-    command = tyro.extras.subcommand_cli_from_dict(
-        COMMANDS, prog="geomem theory", args=list(arguments) if arguments is not None else None
-    )
-    try:
-        status: int = command.run()
-    except GeomemError as error:
-        print(f"geomem: {error}", file=sys.stderr)
-        return error.exit_status
-    return status
 
 
 class _Steps:

@@ -24,7 +24,6 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -236,17 +235,3 @@ def _share_along(network: Array, control: Array, vectors: Array) -> float:
     kept = np.einsum("uk,uv,vk->k", vectors, control, vectors)
     gone = kept - np.einsum("uk,uv,vk->k", vectors, network, vectors)
     return float(gone.sum() / kept.sum())
-
-
-def population_budget(
-    dimension: Callable[[Array], Array], sigma_min: float, sigma_max: float, points: int = 2001
-) -> float:
-    r"""Nats that a dimension curve spends in a window, by a fine trapezoid.
-
-    Arguments:
-        dimension: Kept dimension at given levels, both with shape :math:`(T)`.
-        sigma_min: The lower end of the window.
-        sigma_max: The upper end.
-    """
-    sigmas = np.geomspace(sigma_min, sigma_max, points)
-    return float(integrate_log(dimension(sigmas), sigmas))

@@ -5,10 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from geomem.cli_theory import main
+from geomem.cli import run
 
 FILE = Path(__file__).parents[1] / "data" / "theory_checks.json"
 TWO = ["--variances", "1", "0.09"]
+
+
+def main(arguments):
+    return run(["theory", *arguments])
 
 
 def document(capsys):

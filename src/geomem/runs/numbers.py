@@ -258,8 +258,9 @@ class _Analysis:
         kinds = [str(d) for d in self.dataset.denoiser.values]
         parts = [self._dimension(kind, at) for kind in kinds for at in ("training", "held_out")]
         dimension = xr.merge(parts, combine_attrs="drop", join="outer", compat="no_conflicts")
-        gap = self._dataset("gap", ("sigma", "direction"), self._gaps(), "1")
-        trace = {k: v.sum(-1) for k, v in self._gaps().items()}
+        gaps = self._gaps()
+        gap = self._dataset("gap", ("sigma", "direction"), gaps, "1")
+        trace = {k: v.sum(-1) for k, v in gaps.items()}
         total = self._dataset("total_gap", ("sigma",), trace, "1")
         return xr.merge([dimension, gap, total], combine_attrs="drop")
 
