@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from geomem.errors import InputError
-from geomem.operators import LinearOperator, Matrix
+from geomem.operators import Factored, LinearOperator, Matrix
 from geomem.spectra import (
     Dense,
+    Gram,
     LanczosQuadrature,
     Spectrum,
     asymmetry,
@@ -53,6 +54,34 @@ def test_dense_spectrum_is_that_of_numpy() -> None:
     assert found.trace().stderr == 0
     assert found.count(0.5).value == (expected > 0.5).sum()
     assert torch.equal(spectrum(Matrix(A)).nodes, found.nodes)  # the default
+
+
+@pytest.mark.parametrize(("n", "k"), [(40, 7), (40, 40), (7, 40), (5, 0)])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_gram_is_the_dense_spectrum_of_a_factor(n: int, k: int, dtype: torch.dtype) -> None:
+    F = normal(3, n, k).to(dtype)
+    operator = Factored(F)
+    found = spectrum(operator, Gram())
+    expected = np.linalg.eigvalsh((F.double() @ F.double().T).numpy())[::-1]
+    assert found.exact
+    assert found.nodes.dtype == torch.float64
+    # Sums are float64 whatever the factor, so float32 gets the same tolerance.
+    top = max(expected[0], 1.0)
+    np.testing.assert_allclose(found.nodes[0].numpy(), expected, atol=1e-12 * top, rtol=0)
+    assert int((found.nodes[0] == 0).sum()) >= n - min(n, k)
+    V = normal(4, n, 3).to(dtype)
+    torch.testing.assert_close(operator.matmat(V), operator.dense() @ V)
+    torch.testing.assert_close(operator.rmatmat(V), operator.dense() @ V)
+    assert operator.symmetric_part is operator
+
+
+def test_gram_says_what_it_needs() -> None:
+    with pytest.raises(InputError, match=r"pass Factored\(F\)"):
+        spectrum(Matrix(normal(0, 4, 4)), Gram())
+    with pytest.raises(InputError, match="finite matrix"):
+        Factored(torch.full((3, 2), math.nan))
+    with pytest.raises(InputError, match="one row a coordinate"):
+        Factored(torch.zeros(3))
 
 
 def test_singular_values_and_asymmetry() -> None:

@@ -90,6 +90,46 @@ class Matrix(LinearOperator):
         return self.matrix
 
 
+class Factored(LinearOperator):
+    r"""The symmetric operator :math:`A = F F^\top` of a factor with few columns.
+
+    The Jacobian of an exact denoiser is one: its columns are the training points that carry
+    weight, about their mean, times the roots of their weights, in units of the noise.
+
+    Arguments:
+        factor: The matrix :math:`F`, with shape :math:`(n, k)`.
+
+    Raises:
+        InputError: If the factor is no matrix, or not finite.
+
+    Example:
+        >>> Factored(torch.tensor([[1.0], [2.0]])).dense()
+        tensor([[1., 2.],
+                [2., 4.]])
+    """
+
+    def __init__(self, factor: Tensor) -> None:
+        if factor.ndim != 2 or not bool(torch.isfinite(factor).all()):
+            raise InputError(
+                "a factor is a finite matrix, one row a coordinate; "
+                f"got shape {tuple(factor.shape)}, or NaN in it: check where it comes from"
+            )
+        self.factor, self.size, self.like = factor, len(factor), factor.new_empty(0)
+
+    def matmat(self, V: Tensor) -> Tensor:
+        return self.factor @ (self.factor.T @ V)  # A V = F (Fᵀ V)
+
+    def rmatmat(self, U: Tensor) -> Tensor:
+        return self.matmat(U)
+
+    def dense(self) -> Tensor:
+        return self.factor @ self.factor.T
+
+    @property
+    def symmetric_part(self) -> LinearOperator:
+        return self
+
+
 class DenoiserJacobian(LinearOperator):
     r"""Jacobian of a denoiser at a point, never formed unless asked.
 

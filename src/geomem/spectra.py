@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from geomem.errors import InputError
-from geomem.operators import LinearOperator
+from geomem.operators import Factored, LinearOperator
 from geomem.stats import Estimate, torch_rng
 
 
@@ -85,6 +85,36 @@ class Dense:
     def __call__(self, operator: LinearOperator) -> Spectrum:
         nodes = torch.linalg.eigvalsh(operator.dense()).flip(0)[None]
         return Spectrum(nodes, torch.ones_like(nodes), exact=True)
+
+
+@dataclass(frozen=True)
+class Gram:
+    r"""Exact spectrum of :math:`F F^\top` from the small matrix :math:`F^\top F`.
+
+    Both have the same eigenvalues above 0, and the other :math:`n - k` are zeros. Takes no
+    products and :math:`O(n k \min(n, k))` time; sums are in float64 whatever the factor.
+
+    Raises:
+        InputError: When called with an operator that has no factor.
+
+    Example:
+        >>> from geomem.operators import Factored
+        >>> Gram()(Factored(torch.tensor([[3.0], [4.0], [0.0]]))).nodes
+        tensor([[25.,  0.,  0.]], dtype=torch.float64)
+    """
+
+    def __call__(self, operator: LinearOperator) -> Spectrum:
+        if not isinstance(operator, Factored):
+            raise InputError(
+                "Gram needs an operator that is known by a factor, and this one is not; "
+                "pass Factored(F), or use Dense() or LanczosQuadrature(...)"
+            )
+        F = operator.factor.double()
+        n, k = F.shape
+        gram = F.T @ F if k < n else F @ F.T
+        nodes = F.new_zeros(n)
+        nodes[: min(n, k)] = torch.linalg.eigvalsh(gram).flip(0).clamp(min=0)
+        return Spectrum(nodes[None], torch.ones_like(nodes)[None], exact=True)
 
 
 @dataclass(frozen=True, kw_only=True)
