@@ -9,7 +9,7 @@ import pytest
 
 SOURCE = Path(__file__).parent.parent / "src" / "geomem"
 FIRST = (
-    "errors stats work noise denoiser operators spectra gaussian exact manifolds dimension "
+    "errors stats work noise denoiser checks operators spectra gaussian exact manifolds dimension "
     "subspaces information loaders sets data splits cite"
 ).split()
 FLOORS = ["theory", "models", "runs", "show"]
