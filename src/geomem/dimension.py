@@ -20,6 +20,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from geomem.checks import admit
 from geomem.denoiser import Denoiser
 from geomem.errors import InputError
 from geomem.noise import check_levels
@@ -49,9 +50,7 @@ def jacobian_spectrum(
     denoiser: Denoiser, x: Tensor, sigma: Tensor, method: SpectrumMethod
 ) -> Spectrum:
     r"""Spectrum of the symmetric part of a denoiser's Jacobian at one point ``(*)``."""
-    check_levels(sigma)
-    if not bool(torch.isfinite(x).all()):
-        raise InputError("the point holds NaN or infinite values; check where it comes from")
+    admit(denoiser, x, sigma)
     return spectrum(DenoiserJacobian(denoiser, x, sigma), method)
 
 

@@ -35,7 +35,8 @@ class Spy:
         self.denoiser, self.asked = denoiser, []
 
     def __call__(self, x: Tensor, sigma: Tensor) -> Tensor:
-        self.asked.append((x.clone(), float(sigma)))
+        if len(x) > 2:  # one or two points are what the door asks
+            self.asked.append((x.clone(), float(sigma)))
         return self.denoiser(x, sigma)
 
 

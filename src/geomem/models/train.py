@@ -23,7 +23,7 @@ from torch import Tensor
 
 from geomem.denoiser import expand
 from geomem.errors import GeomemError, InputError
-from geomem.models.networks import NetworkConfig
+from geomem.models.networks import LEVEL_MEAN, LEVEL_SPREAD, NetworkConfig
 from geomem.stats import seed_sequence
 from geomem.work import atomic_write
 
@@ -113,7 +113,7 @@ class TrainState:
         size = self.training.batch_size
         rows = torch.randint(len(self.data), (size,), generator=self.rng)
         x_0 = self.data[rows].to(self.device)
-        s = (1.4 * torch.randn(size, generator=self.rng) - 1).exp()
+        s = (LEVEL_SPREAD * torch.randn(size, generator=self.rng) + LEVEL_MEAN).exp()
         z = torch.randn(x_0.shape, generator=self.rng).to(self.device)
         sigma_data = self.denoiser.sigma_data
         sigma = (s * sigma_data).to(self.device)

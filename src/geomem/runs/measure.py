@@ -16,6 +16,7 @@ import xarray as xr
 from numpy.typing import NDArray
 from torch import Tensor
 
+from geomem.checks import admit
 from geomem.denoiser import Denoiser
 from geomem.errors import InputError
 from geomem.information import noise_unit_errors
@@ -80,7 +81,8 @@ def measure(
         ``diagonal`` (at, sigma, point, direction), all in float32.
 
     Raises:
-        InputError: If the denoiser returns NaN or another shape.
+        InputError: If the denoiser returns NaN or another shape, or see
+            :func:`geomem.checks.admit`.
     """
     check_levels(how.sigmas)
     width = max(len(p) for p in points.values())
@@ -95,6 +97,7 @@ def measure(
         clean = x_0.to(how.device, dtype)
         for k, sigma in enumerate(how.sigmas):
             here = (a, k, slice(len(x_0)))
+            admit(denoiser, clean[0] + sigma.to(clean) * z[0, 0], sigma.to(clean))
             error[here], forward[here] = _errors(denoiser, clean, z, sigma, how)
             jacobians = _diagonals(denoiser, clean, z, sigma, how, at)
             diagonal[a, k, : len(jacobians)] = jacobians
