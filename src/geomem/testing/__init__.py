@@ -1,0 +1,17 @@
+r"""For those who write their own: what a denoiser or a method must satisfy, in one call.
+
+.. code-block:: python
+
+    def test_mine():
+        geomem.testing.check_spectrum_method(Mine(depth=16))
+
+Each check raises an ``AssertionError`` that says in a sentence what does not hold. They ask for
+what every measurement relies on: known answers on known cases, errors that are neither too
+small nor too large, the same answer for the same seed, and nothing else on the machine changed.
+"""
+
+from geomem.testing.denoisers import check_denoiser
+from geomem.testing.dimensions import check_dimension_method
+from geomem.testing.spectra import Products, check_spectrum_method
+
+__all__ = ["Products", "check_denoiser", "check_dimension_method", "check_spectrum_method"]
