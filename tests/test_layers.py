@@ -9,8 +9,9 @@ import pytest
 
 SOURCE = Path(__file__).parent.parent / "src" / "geomem"
 FIRST = (
-    "errors stats work noise denoiser checks operators spectra gaussian exact manifolds dimension "
-    "subspaces information loaders sets data splits cite"
+    "errors stats work pools executors noise denoiser checks operators spectra gaussian posterior blocks one_pass neighbours paths posterior_covariance exact mixture manifolds gaps ritz "
+    "differences dimension dimension_scores local_dimension plateau data_dimension subspaces "
+    "information loaders sets data splits cite"
 ).split()
 FLOORS = ["theory", "models", "runs", "show"]
 TOP = "testing cli_output cli_theory_check cli_theory cli_plan cli_sweep cli".split()

@@ -2,20 +2,21 @@ r"""Local dimension: how many directions a denoiser still varies in, at a point 
 
 A method is a frozen value, called with ``(denoiser, x, sigma)`` for one noisy point ``x``,
 and returns an :class:`~geomem.stats.Estimate`, or :class:`NoGap` with the reason. Those that
-read a spectrum hold a spectrum method.
+read a spectrum hold a spectrum method. Further methods: :mod:`geomem.dimension_scores` reads
+scores, :mod:`geomem.local_dimension` is the default, :mod:`geomem.plateau` chooses a scale and
+:mod:`geomem.data_dimension` needs no denoiser.
 
 References:
     | Losing dimensions (Achilli et al., 2024), arXiv 2410.08727
     | Manifolds, random matrices and spectral gaps (Ventura et al., 2024), arXiv 2410.05898
     | Stein, Estimation of the mean of a multivariate normal distribution (1981)
-    | Fisher, Tests of significance in harmonic analysis (1929): the largest of n spacings
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import ClassVar, Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -23,7 +24,7 @@ from torch import Tensor
 from geomem.checks import admit
 from geomem.denoiser import Denoiser
 from geomem.errors import InputError
-from geomem.noise import check_levels
+from geomem.gaps import gap_p_value, spacing_p_value
 from geomem.operators import DenoiserJacobian
 from geomem.spectra import Dense, Spectrum, SpectrumMethod, spectrum
 from geomem.stats import Estimate, torch_rng
@@ -40,10 +41,33 @@ class NoGap:
     reason: str
 
 
+# Where a method is called: at a clean point x_0, whose noise it draws itself if it needs
+# any, or at a noisy point x = x_0 + sigma z.
+Place = Literal["clean", "noisy"]
+
+
 class DimensionMethod(Protocol):
-    r"""A way to tell the local dimension that a denoiser keeps at a noisy point."""
+    r"""A way to tell the local dimension that a denoiser keeps.
+
+    It is called with one point of shape :math:`(*)`, the clean point :math:`x_0` or a noisy
+    one :math:`x = x_0 + \sigma z`; its attribute ``at`` says which, see :func:`place_of`.
+    """
 
     def __call__(self, denoiser: Denoiser, x: Tensor, sigma: Tensor) -> Estimate | NoGap: ...
+
+
+def place_of(method: object) -> Place:
+    r"""Where a method is to be called: its ``at``, and at a noisy point if it does not say.
+
+    The two are not exchangeable. At a noisy point FLIPD answers d; at a clean point there is
+    less noise than sigma says, and an exact denoiser knows it.
+
+    Example:
+        >>> place_of(ForwardSoftCount()), place_of(Threshold())
+        ('clean', 'noisy')
+    """
+    place: Place = getattr(method, "at", "noisy")
+    return place
 
 
 def jacobian_spectrum(
@@ -68,6 +92,7 @@ class Threshold:
         2 ± 0
     """
 
+    at: ClassVar[Place] = "noisy"
     above: float = 0.5
     spectrum: SpectrumMethod = field(default_factory=Dense)
 
@@ -87,6 +112,7 @@ class SoftCount:
         1.5 ± 0
     """
 
+    at: ClassVar[Place] = "noisy"
     spectrum: SpectrumMethod = field(default_factory=Dense)
 
     def __call__(self, denoiser: Denoiser, x: Tensor, sigma: Tensor) -> Estimate:
@@ -107,11 +133,12 @@ class ForwardSoftCount:
         seed: The seed of the draws.
     """
 
+    at: ClassVar[Place] = "clean"
     pairs: int = 64
     seed: int = 0
 
     def __call__(self, denoiser: Denoiser, x_0: Tensor, sigma: Tensor) -> Estimate:
-        check_levels(sigma)
+        admit(denoiser, x_0, sigma)
         rng = torch_rng(self.seed, "stein")
         z = torch.randn(self.pairs, *x_0.shape, generator=rng).to(x_0)
         with torch.no_grad():
@@ -124,13 +151,11 @@ class ForwardSoftCount:
 class LargestGap:
     r"""Position of the largest gap in the logarithms of the spectrum, if there is one.
 
-    The spacings of the logarithms between a floor and the top are compared with spacings of
-    points thrown at random (Fisher's exact test for the largest share). Not significant, or
-    less than a factor ``ratio``, is "no gap": an answer, not an error.
-
-    Spacings of random matrices are no random spacings where a spectrum has a hard edge at 0:
-    the smallest eigenvalues of the covariance of about as many points as dimensions stand
-    apart by themselves, and in a third to a half of such cases are called a gap.
+    The gap must be wider than noise makes it, at level ``alpha`` each: than the largest of
+    random spacings between floor and top (Fisher), than the hard edge of a sample covariance
+    leaves at its lower end, and than the weights of a few training points leave at the upper
+    one; see :mod:`geomem.gaps`. Not significant, or less than a factor ``ratio``, is "no gap":
+    an answer, not an error.
 
     Arguments:
         ratio: The least ratio of neighbouring eigenvalues that is called a gap.
@@ -146,6 +171,7 @@ class LargestGap:
         'all eigenvalues lie within a factor 1 of each other'
     """
 
+    at: ClassVar[Place] = "noisy"
     ratio: float = 3.0
     alpha: float = 0.01
     floor: float = 1e-6
@@ -165,25 +191,12 @@ class LargestGap:
         if spread < math.log(self.ratio):
             factor = math.exp(spread)
             return NoGap(f"all eigenvalues lie within a factor {factor:.3g} of each other")
-        widest = int(spacings.argmax())
-        share = float(spacings[widest]) / spread
-        p_value = _largest_spacing_p_value(share, len(spacings))
-        factor = math.exp(float(spacings[widest]))
-        if factor < self.ratio or p_value > self.alpha:
-            return NoGap(f"the widest gap is a factor {factor:.3g}, with p = {p_value:.2g}")
-        return Estimate(float(widest + 1))
-
-
-def _largest_spacing_p_value(share: float, n: int) -> float:
-    # P(max of n uniform spacings > g) = Σ_k (-1)^(k+1) C(n, k) (1 - k g)^(n-1), k g < 1.
-    # The alternating sum is bounded by its first term, which is the Bonferroni bound.
-    if n < 2:
-        return 1.0
-    bound = n * (1 - share) ** (n - 1)
-    if bound < 0.05 or n > 200:
-        return min(1.0, bound)
-    terms = range(1, math.floor(1 / share) + 1)
-    total = math.fsum(
-        (-1) ** (k + 1) * math.comb(n, k) * max(1 - k * share, 0) ** (n - 1) for k in terms
-    )
-    return min(1.0, max(0.0, total))
+        kept = int(spacings.argmax()) + 1
+        widest = float(spacings[kept - 1])
+        p_value = max(
+            spacing_p_value(widest / spread, len(spacings)),
+            gap_p_value(widest, kept, len(logs) - kept),
+        )
+        if widest < math.log(self.ratio) or p_value > self.alpha:
+            return NoGap(f"the widest gap is a factor {math.exp(widest):.3g}, with p = {p_value:.2g}")
+        return Estimate(float(kept))

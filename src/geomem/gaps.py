@@ -1,0 +1,100 @@
+r"""When is a gap in a spectrum more than chance? Three ways in which noise makes gaps.
+
+Eigenvalues :math:`\lambda_1 \geq \dots \geq \lambda_d` with a gap after the k-th, of ratio
+:math:`r = \lambda_k / \lambda_{k+1}`. White noise has no dimension, and yet its spectra gape:
+
+* **at the hard edge.** The covariance of about as many points as dimensions (square Wishart)
+  has eigenvalues as close to 0 as it likes. The j smallest leave the rest behind with the
+  volume of :math:`\prod_i \lambda_i^{-1/2} \prod_{i<l} |\lambda_i - \lambda_l|`, that is
+
+  .. math:: P(\ln r_j > \ell) \leq \exp \left( -\tfrac{1}{2} j^2
+      (\ell - 1.4 \, j^{-1/3}) \right)
+
+  whatever d is; the exponent is exact, the constant was fitted to 4,000 spectra at each of
+  d = 8, 16, 40 and covers their 50, 90 and 99 % points for j up to 7. Neither is it known
+  beforehand how many directions are lost: j shares the level in parts
+  :math:`6 / \pi^2 j^2`. Rectangular Wishart spectra have a softer edge and smaller gaps.
+* **at condensation.** Where a few training points share a noisy one, the k kept directions
+  are the differences between them. In a random energy model the k-th and the next weight are
+  :math:`(\Gamma_{k+1} / \Gamma_k)^{1/x}` apart, :math:`\Gamma_k` the arrival times of a Poisson
+  process and x <= 1 the ratio of temperatures, so that
+
+  .. math:: P(\ln r_k > \ell) = e^{-k x \ell} \, .
+
+  x = 1, where condensation begins, is used: further below, ratios are larger still, but
+  then the weights miss the values at which a direction counts as kept.
+* **anywhere**, if the logarithms are thrown at random: the largest of n spacings (Fisher).
+
+References:
+    | Edelman, Eigenvalues and condition numbers of random matrices (1988): the hard edge
+    | Derrida, Random-energy model (1981); Bouchaud & Mézard, cond-mat/9707047
+    | Fisher, Tests of significance in harmonic analysis (1929): the largest of n spacings
+"""
+
+from __future__ import annotations
+
+import math
+
+# Fitted constant of the hard edge, see above.
+_EDGE = 1.4
+
+
+def hard_edge_p_value(log_ratio: float, lost: int) -> float:
+    r"""Chance of such a gap above the smallest eigenvalues of a square Wishart matrix.
+
+    Arguments:
+        log_ratio: The logarithm :math:`\ell` of the ratio.
+        lost: How many eigenvalues j lie below the gap.
+
+    Example:
+        One small eigenvalue means little; four of them, as far away, mean much.
+
+        >>> [round(hard_edge_p_value(5.0, lost), 5) for lost in (1, 2, 4)]
+        [0.27191, 0.00276, 0.0]
+    """
+    exponent = lost**2 / 2 * (log_ratio - _EDGE * lost ** (-1 / 3))
+    scanned = math.pi**2 * lost**2 / 6
+    return min(1.0, scanned * math.exp(-exponent)) if exponent > 0 else 1.0
+
+
+def condensation_p_value(log_ratio: float, kept: int) -> float:
+    r"""Chance of such a gap between the k-th and the next weight at condensation.
+
+    Example:
+        >>> round(condensation_p_value(math.log(10), kept=1), 3)
+        0.1
+    """
+    return min(1.0, math.exp(-kept * log_ratio))
+
+
+def gap_p_value(log_ratio: float, kept: int, lost: int) -> float:
+    r"""The larger of both: a gap must be too wide for either.
+
+    Arguments:
+        log_ratio: The logarithm of the ratio across the gap.
+        kept: How many eigenvalues lie above.
+        lost: How many lie below.
+    """
+    return max(condensation_p_value(log_ratio, kept), hard_edge_p_value(log_ratio, lost))
+
+
+def spacing_p_value(share: float, n: int) -> float:
+    r"""Chance that the largest of n random spacings takes such a share of the whole.
+
+    .. math:: P(\max > g) = \sum_k (-1)^{k+1} \binom{n}{k} (1 - k g)^{n-1} \, , \quad k g < 1
+
+    Example:
+        >>> round(spacing_p_value(0.75, 2), 2)
+        0.5
+    """
+    # The alternating sum is bounded by its first term, which is the Bonferroni bound.
+    if n < 2:
+        return 1.0
+    bound = n * (1 - share) ** (n - 1)
+    if bound < 0.05 or n > 200:
+        return min(1.0, bound)
+    terms = range(1, math.floor(1 / share) + 1)
+    total = math.fsum(
+        (-1) ** (k + 1) * math.comb(n, k) * max(1 - k * share, 0) ** (n - 1) for k in terms
+    )
+    return min(1.0, max(0.0, total))
