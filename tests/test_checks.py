@@ -72,6 +72,7 @@ BAD_ANSWERS: dict[str, tuple[Callable[..., object], str]] = {
     "integers": (lambda x, s: x.long(), "int64"),
     "nothing": (lambda x, s: None, "returned a NoneType; return a tensor"),
     "an output object": (lambda x, s: SimpleNamespace(sample=x), "return its `.sample`"),
+    "its input changed": (lambda x, s: x.mul_(0.5), "in place"),
     "a random draw": (lambda x, s: x + 1e-3 * torch.randn_like(x), "draws random numbers"),
 }
 

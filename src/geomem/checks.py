@@ -44,8 +44,9 @@ def admit(denoiser: Denoiser, x: Tensor, sigma: Tensor) -> None:
 
     Raises:
         InputError: If the level is not above 0, the point or the answer holds NaN or infinity,
-            the answer has another shape, two equal calls differ (a dropout in train mode is
-            named), or a batch norm in train mode lets points see each other.
+            the answer has another shape, the input is changed in place, two equal calls differ
+            (a dropout in train mode is named), or a batch norm in train mode lets points see
+            each other.
 
     Warns:
         UserWarning: If the level is outside the levels that the denoiser was trained on, see
@@ -74,9 +75,12 @@ def admit(denoiser: Denoiser, x: Tensor, sigma: Tensor) -> None:
 
 
 def _check_answers(denoiser: Denoiser, x: Tensor, sigma: Tensor, *, whole: bool) -> None:
-    batch = torch.stack([x, _far_from(x, float(sigma))]) if whole else x[None]
+    batch = torch.stack([x, _far_from(x, float(sigma))]) if whole else x[None].clone()
+    given = batch.clone()
     with torch.no_grad():
         first = check_answer(denoiser(batch, sigma), batch, sigma)
+        if not torch.equal(batch, given):
+            raise InputError("the denoiser changes its input in place; let it work on a copy")
         if not whole:
             return
         _check_repeats(denoiser, first, denoiser(batch, sigma))

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from geomem.denoiser import Denoiser
-from geomem.dimension import DimensionMethod, NoGap
+from geomem.dimension import DimensionMethod, NoGap, Place, place_of
 from geomem.errors import InputError
 from geomem.gaussian import GaussianDenoiser
 from geomem.stats import Estimate, torch_rng
@@ -63,7 +63,7 @@ def check_dimension_method(
 
 @dataclass(frozen=True)
 class _Case:
-    r"""The population of a plane of some dimension, somewhere, and a point on it."""
+    r"""The population of a plane of some dimension, somewhere, and a point on it or near it."""
 
     name: str
     dim: int = _M
@@ -75,11 +75,17 @@ class _Case:
     dtype: torch.dtype = torch.float64
     variances: tuple[float, ...] = ()
 
-    @property
-    def x(self) -> Tensor:
-        z = torch.randn(max(1, self.dim), generator=torch_rng(1, "testing")).double()
-        point = self.offset + self.scale * self._factor @ z
+    def x(self, place: Place) -> Tensor:
+        rng = torch_rng(1, "testing")
+        inside, z = (torch.randn(k, generator=rng).double() for k in (max(1, self.dim), self.size))
+        point = self.offset + self.scale * self._factor @ inside
+        if place == "noisy":
+            point = point + self.scale * self.sigma * z
         return point.reshape(self.shape).to(self.dtype)
+
+    @property
+    def size(self) -> int:
+        return math.prod(self.shape)
 
     @property
     def level(self) -> Tensor:
@@ -87,7 +93,7 @@ class _Case:
 
     @property
     def _factor(self) -> Tensor:
-        d, rng = math.prod(self.shape), torch_rng(self.rotation, "testing")
+        d, rng = self.size, torch_rng(self.rotation, "testing")
         if self.dim == 0:
             return torch.zeros(d, 1).double()
         Q = torch.linalg.qr(torch.randn(d, d, generator=rng).double()).Q[:, : self.dim]
@@ -97,15 +103,15 @@ class _Case:
 
     @property
     def denoiser(self) -> Denoiser:
-        d = math.prod(self.shape)
-        mean = torch.full((d,), self.offset, dtype=torch.float64)
-        return _asked(GaussianDenoiser.from_factor(mean, self.scale * self._factor), self.shape)
+        mean = torch.full((self.size,), self.offset, dtype=torch.float64)
+        population = GaussianDenoiser.from_factor(mean, self.scale * self._factor)
+        return _asked(population, self.shape, self.dtype)
 
 
 _FULL = "data in all of 12 dimensions"
 _CASES = [
     _Case("a plane of 4 dimensions in 12"),
-    _Case("the plane turned", rotation=5),
+    _Case("the plane turned", rotation=7),
     _Case("the plane moved", offset=3.0),
     _Case("the plane in units of a hundredth", scale=100.0),
     _Case("the plane of images", shape=(1, 3, 4)),
@@ -116,12 +122,15 @@ _CASES = [
 ]
 
 
-def _asked(denoiser: Denoiser, shape: tuple[int, ...]) -> Denoiser:
+def _asked(denoiser: Denoiser, shape: tuple[int, ...], dtype: torch.dtype) -> Denoiser:
     def inner(x: Tensor, sigma: Tensor) -> Tensor:
         fits = isinstance(x, Tensor) and x.shape[1:] == shape
         got = tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__
         require(
             fits, f"denoisers take points of shape (B, {', '.join(map(str, shape))}); got {got}"
+        )
+        require(
+            x.dtype == dtype, f"denoisers take points in the dtype of x, {dtype}, not {x.dtype}"
         )
         require(isinstance(sigma, Tensor), "denoisers take sigma as a tensor")
         require(sigma.ndim <= 1, f"denoisers take sigma of shape () or (B), not {sigma.shape}")
@@ -132,10 +141,11 @@ def _asked(denoiser: Denoiser, shape: tuple[int, ...]) -> Denoiser:
 
 
 def _ask(method: DimensionMethod, case: _Case) -> Estimate | NoGap:
-    x, sigma = case.x, case.level
+    x, sigma = case.x(place_of(method)), case.level
+    given = x.clone()
     with nothing_changes("the method"):
         found = method(case.denoiser, x, sigma)
-    same = torch.equal(x, case.x) and torch.equal(sigma, case.level)
+    same = torch.equal(x, given) and torch.equal(sigma, case.level)
     require(same, "the method changes x or sigma in place; work on a copy")
     return found
 
@@ -146,7 +156,7 @@ def _check_answer(found: Any, case: _Case, tolerance: float) -> None:
     require(known, f"a method returns a geomem.Estimate or a NoGap, not a {kind}")
     if isinstance(found, NoGap):
         require(bool(found.reason), "NoGap carries its reason in words")
-        free = case.dim in (0, math.prod(case.shape))
+        free = case.dim in (0, case.size)
         require(free, f"of {case.name} the method says no gap: {found.reason}")
         return
     error = 0.0 if math.isnan(found.stderr) else found.stderr
@@ -159,15 +169,15 @@ def _check_answer(found: Any, case: _Case, tolerance: float) -> None:
 
 def _check_refusals(method: DimensionMethod) -> None:
     case = _CASES[0]
-    bad = case.x * math.nan
+    x = case.x(place_of(method))
     questions: list[tuple[str, Denoiser, Tensor, Tensor]] = [
-        *((f"sigma = {s:g}", case.denoiser, case.x, case.level * s) for s in (0.0, -1.0, math.nan)),
-        ("NaN in the point", case.denoiser, bad, case.level),
-        ("NaN in the answer", lambda x, sigma: x * math.nan, case.x, case.level),
+        *((f"sigma = {s:g}", case.denoiser, x, case.level * s) for s in (0.0, -1.0, math.nan)),
+        ("NaN in the point", case.denoiser, x * math.nan, case.level),
+        ("NaN in the answer", lambda y, sigma: y * math.nan, x, case.level),
     ]
-    for what, denoiser, x, sigma in questions:
+    for what, denoiser, point, sigma in questions:
         try:
-            found: Any = method(denoiser, x, sigma)
+            found: Any = method(denoiser, point, sigma)
         except InputError:
             continue
         except Exception as error:
@@ -181,7 +191,8 @@ def _check_dimension_seeds(method: DimensionMethod, seeds: int) -> None:
         return
     # Four variances about the noise's: enough is left to chance for errors to be compared.
     case = _Case("a plane", variances=(2.0, 1.0, 0.5, 0.25), sigma=0.7)
-    answers = [reseeded(method, seed)(case.denoiser, case.x, case.level) for seed in range(seeds)]
+    x = case.x(place_of(method))
+    answers = [reseeded(method, seed)(case.denoiser, x, case.level) for seed in range(seeds)]
     check_spread([a for a in answers if isinstance(a, Estimate)], "the dimension", rounding=1e-6)
 
 
@@ -190,7 +201,8 @@ def _check_says_no(method: DimensionMethod) -> None:
     spoken = []
     for k in range(40):
         data = torch.randn(3 * _D, _D, generator=torch_rng(k, "testing/no gap")).double()
-        denoiser = _asked(GaussianDenoiser(torch.zeros(_D).double(), data.T @ data / 36), (_D,))
+        linear = GaussianDenoiser(torch.zeros(_D).double(), data.T @ data / 36)
+        denoiser = _asked(linear, (_D,), torch.float64)
         found = method(denoiser, torch.zeros(_D).double(), torch.ones(()).double())
         spoken += [] if isinstance(found, NoGap) else [found]
     few = f"e.g. {spoken[0]}" if spoken else ""
