@@ -24,7 +24,7 @@ from torch import Tensor
 from geomem.checks import admit
 from geomem.denoiser import Denoiser
 from geomem.errors import InputError
-from geomem.gaps import gap_p_value, spacing_p_value
+from geomem.gaps import LARGEST_KEPT, gap_p_value, spacing_p_value
 from geomem.operators import DenoiserJacobian
 from geomem.spectra import Dense, Spectrum, SpectrumMethod, spectrum
 from geomem.stats import Estimate, torch_rng
@@ -155,12 +155,15 @@ class LargestGap:
     random spacings between floor and top (Fisher), than the hard edge of a sample covariance
     leaves at its lower end, and than the weights of a few training points leave at the upper
     one; see :mod:`geomem.gaps`. Not significant, or less than a factor ``ratio``, is "no gap":
-    an answer, not an error.
+    an answer, not an error. So is an eigenvalue above 3/2: the posterior is then spread over
+    separate points. Of 100 exact denoisers of white noise (31 to 1000 points in 30 dimensions,
+    levels from 4 to .1 of theirs) at most 2 have a gap at any level.
 
     Arguments:
         ratio: The least ratio of neighbouring eigenvalues that is called a gap.
         alpha: The level of the test.
         floor: Eigenvalues below are taken to be at the floor: they are noise.
+        least: The least eigenvalue that can be the last one before the gap.
         spectrum: How the spectrum is obtained; it must be exact.
 
     Example:
@@ -175,6 +178,7 @@ class LargestGap:
     ratio: float = 3.0
     alpha: float = 0.01
     floor: float = 1e-6
+    least: float = 0.05
     spectrum: SpectrumMethod = field(default_factory=Dense)
 
     def __call__(self, denoiser: Denoiser, x: Tensor, sigma: Tensor) -> Estimate | NoGap:
@@ -191,12 +195,18 @@ class LargestGap:
         if spread < math.log(self.ratio):
             factor = math.exp(spread)
             return NoGap(f"all eigenvalues lie within a factor {factor:.3g} of each other")
+        if float(logs[0]) > math.log(LARGEST_KEPT):
+            top = math.exp(float(logs[0]))
+            return NoGap(f"the largest eigenvalue is {top:.3g}: separate points, no tangent space")
         kept = int(spacings.argmax()) + 1
-        widest = float(spacings[kept - 1])
+        widest, last = float(spacings[kept - 1]), math.exp(float(logs[kept - 1]))
+        if last < self.least:
+            return NoGap(f"the widest gap is below an eigenvalue of {last:.2g}: nothing is kept")
         p_value = max(
             spacing_p_value(widest / spread, len(spacings)),
-            gap_p_value(widest, kept, len(logs) - kept),
+            gap_p_value(widest, kept, len(logs) - kept, temperature=0.5),
         )
-        if widest < math.log(self.ratio) or p_value > self.alpha:
-            return NoGap(f"the widest gap is a factor {math.exp(widest):.3g}, with p = {p_value:.2g}")
+        factor = math.exp(widest)
+        if factor < self.ratio or p_value > self.alpha:
+            return NoGap(f"the widest gap is a factor {factor:.3g}, with p = {p_value:.2g}")
         return Estimate(float(kept))

@@ -21,8 +21,9 @@ Eigenvalues :math:`\lambda_1 \geq \dots \geq \lambda_d` with a gap after the k-t
 
   .. math:: P(\ln r_k > \ell) = e^{-k x \ell} \, .
 
-  x = 1, where condensation begins, is used: further below, ratios are larger still, but
-  then the weights miss the values at which a direction counts as kept.
+  x = 1, where condensation begins, is the default: further below, ratios are larger still,
+  but then the weights miss the narrow band in which a direction counts as kept. Where that
+  band is wide, x = 1/2 keeps the level.
 * **anywhere**, if the logarithms are thrown at random: the largest of n spacings (Fisher).
 
 References:
@@ -37,6 +38,9 @@ import math
 
 # Fitted constant of the hard edge, see above.
 _EDGE = 1.4
+# A manifold keeps at most 1, networks overshoot by a little; a posterior over a few separate
+# points keeps any number.
+LARGEST_KEPT = 1.5
 
 
 def hard_edge_p_value(log_ratio: float, lost: int) -> float:
@@ -57,25 +61,32 @@ def hard_edge_p_value(log_ratio: float, lost: int) -> float:
     return min(1.0, scanned * math.exp(-exponent)) if exponent > 0 else 1.0
 
 
-def condensation_p_value(log_ratio: float, kept: int) -> float:
+def condensation_p_value(log_ratio: float, kept: int, temperature: float = 1.0) -> float:
     r"""Chance of such a gap between the k-th and the next weight at condensation.
+
+    Arguments:
+        log_ratio: The logarithm of the ratio.
+        kept: How many eigenvalues k lie above the gap.
+        temperature: The ratio x of temperatures.
 
     Example:
         >>> round(condensation_p_value(math.log(10), kept=1), 3)
         0.1
     """
-    return min(1.0, math.exp(-kept * log_ratio))
+    return min(1.0, math.exp(-kept * temperature * log_ratio))
 
 
-def gap_p_value(log_ratio: float, kept: int, lost: int) -> float:
+def gap_p_value(log_ratio: float, kept: int, lost: int, temperature: float = 1.0) -> float:
     r"""The larger of both: a gap must be too wide for either.
 
     Arguments:
         log_ratio: The logarithm of the ratio across the gap.
         kept: How many eigenvalues lie above.
         lost: How many lie below.
+        temperature: The ratio x of temperatures at condensation.
     """
-    return max(condensation_p_value(log_ratio, kept), hard_edge_p_value(log_ratio, lost))
+    above = condensation_p_value(log_ratio, kept, temperature)
+    return max(above, hard_edge_p_value(log_ratio, lost))
 
 
 def spacing_p_value(share: float, n: int) -> float:

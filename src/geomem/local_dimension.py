@@ -19,14 +19,10 @@ from geomem.checks import admit
 from geomem.denoiser import Denoiser
 from geomem.dimension import NoGap, Place
 from geomem.errors import InputError
-from geomem.gaps import gap_p_value
+from geomem.gaps import LARGEST_KEPT, gap_p_value
 from geomem.operators import DenoiserJacobian
 from geomem.ritz import RitzPairs, leading_pairs
 from geomem.stats import Estimate, torch_rng
-
-# A linear or curved manifold keeps at most 1 by a little (networks overshoot); a posterior over
-# a few separate points keeps any number.
-_TOP = 1.5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,7 +100,7 @@ class LocalDimension:
             return NoGap(f"no direction is kept: the largest eigenvalue is {float(values[0]):.3g}")
         if kept == len(values):
             return NoGap(f"all {kept} directions looked at are kept")
-        if float(values[0]) > _TOP:
+        if float(values[0]) > LARGEST_KEPT:
             return NoGap(
                 f"the largest eigenvalue is {float(values[0]):.3g}: "
                 "the posterior is spread over separate points"
