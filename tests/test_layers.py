@@ -10,7 +10,7 @@ import pytest
 SOURCE = Path(__file__).parent.parent / "src" / "geomem"
 FIRST = (
     "errors stats work pools executors noise denoiser checks operators spectra gaussian posterior blocks one_pass neighbours paths posterior_covariance exact mixture manifolds quadrature curved charts squiggles shapes gaps ritz "
-    "differences dimension dimension_scores local_dimension plateau data_dimension subspaces "
+    "differences dimension dimension_scores local_dimension plateau data_dimension methods subspaces "
     "information loaders sets data splits cite"
 ).split()
 FLOORS = ["theory", "models", "runs", "show"]
