@@ -73,7 +73,7 @@ class OrthogonalDifferences:
         factor: The number of directions K in units of d. The paper: 1 for vectors, 4 for
             images; that is what is taken if it is not given.
         directions: ``"vectors"`` (orthogonal unit rows), ``"images"`` (one block per channel),
-            or as the shape of the point says.
+            or, if it is not given, the second for square images (C, h, h).
         symmetrised: Whether :math:`[s(x_0 + \sigma z) - s(x_0 - \sigma z)]/2` takes the place of
             s: no offset is left, at twice the cost.
         seed: The seed of the directions.
@@ -109,7 +109,8 @@ class OrthogonalDifferences:
         return self.factor or (4 if self._is_image(shape) else 1)
 
     def _is_image(self, shape: tuple[int, ...]) -> bool:
-        return self.directions == "images" or (self.directions is None and len(shape) == 3)
+        square = len(shape) == 3 and shape[1] == shape[2]
+        return self.directions == "images" or (self.directions is None and square)
 
     def __call__(self, denoiser: Denoiser, x_0: Tensor, sigma: Tensor) -> Tensor:
         r"""The singular values, largest first, with shape :math:`(\min(K, d))`, in float64."""

@@ -45,11 +45,13 @@ PAPER_SPIKES = {
 
 @dataclass(frozen=True, kw_only=True)
 class SpikeRule:
-    r"""The paper's rule: the first spike in the second difference of the singular values.
+    r"""The paper's rule: the spike in the second difference of the singular values.
 
     Sorted from the largest, without the first ``drop`` and not before the index ``skipped``,
+    the largest
 
-    .. math:: |s_{k+1} - 2 s_k + s_{k-1}| > c \cdot \mathrm{median}_l |s_{l+1} - 2 s_l + s_{l-1}|
+    .. math:: 2 s_k - s_{k+1} - s_{k-1} >
+        c \cdot \mathrm{median}_l |s_{l+1} - 2 s_l + s_{l-1}|
 
     says that k normal directions lie before the drop, and d - k tangent ones behind it. Its
     constants were chosen for each data set (:data:`PAPER_SPIKES`); there is no test, so that
@@ -58,8 +60,9 @@ class SpikeRule:
     Arguments:
         skipped: How many singular values are passed over (the paper's d-bar).
         spike: The factor c.
-        drop: How many leading values hold the offset; one, or none if symmetrised, if not
-            given. At a point of vanishing score there is no offset to drop.
+        drop: How many leading values hold the offset (the paper: one). If not given, one if it
+            is more than twice the next and differences are not symmetrised: where the score
+            is small there is no offset to drop.
         differences: How the singular values are measured.
 
     Example:
@@ -87,24 +90,30 @@ class SpikeRule:
             raise InputError(f"the paper has constants for {', '.join(PAPER_SPIKES)}; not {name!r}")
         skipped, spike = PAPER_SPIKES[name]
         method = differences or OrthogonalDifferences()
-        return SpikeRule(skipped=skipped, spike=spike, differences=method)
+        drop = int(not method.symmetrised)
+        return SpikeRule(skipped=skipped, spike=spike, drop=drop, differences=method)
 
     def __call__(self, denoiser: Denoiser, x_0: Tensor, sigma: Tensor) -> Estimate | NoGap:
         return self.of(self.differences(denoiser, x_0, sigma), x_0.numel())
 
     def of(self, singular_values: Tensor, d: int) -> Estimate | NoGap:
         r"""The rule on singular values, largest first, in d dimensions."""
-        dropped = self.drop if self.drop is not None else int(not self.differences.symmetrised)
-        s = singular_values.double()[dropped:]
+        s = singular_values.double()
+        s = s[self._offsets(s) if self.drop is None else self.drop :]
         if len(s) < self.skipped + 3:
             return NoGap(f"{len(s)} singular values are too few to skip {self.skipped}")
-        bends = (s[2:] - 2 * s[1:-1] + s[:-2]).abs()  # entry i belongs to k = i + 2 large values
+        bends = 2 * s[1:-1] - s[2:] - s[:-2]  # entry i belongs to k = i + 2 large values
         # Exact planes bend nowhere else: rounding is no spike.
-        median = max(float(bends.median()), 1e-9 * float(s[0]))
-        spikes = (bends[max(0, self.skipped - 1) :] > self.spike * median).nonzero()
-        if len(spikes) == 0:
+        median = max(float(bends.abs().median()), 1e-9 * float(s[0]))
+        first = max(0, self.skipped - 2)
+        k = int(bends[first:].argmax()) + first + 2
+        if float(bends[k - 2]) <= self.spike * median:
             return NoGap(f"no second difference exceeds {self.spike:g} times the median")
-        return Estimate(float(d - (int(spikes[0]) + max(0, self.skipped - 1) + 2)))
+        return Estimate(float(d - k))
+
+    def _offsets(self, s: Tensor) -> int:
+        apart = len(s) > 1 and float(s[0]) > 2 * float(s[1])
+        return int(apart and not self.differences.symmetrised)
 
 
 # ---------------------------------------------------------------------------- normal bundle
@@ -119,11 +128,15 @@ class NormalBundle:
     offset adds a leading value, and with short steps the answer is d - 1. A drop is always
     found, in white noise, too.
 
+    Gaussian draws are centred at their mean. Of d orthogonal draws the mean would take one
+    normal direction away in part, and the answer would be off by one as often as not: they
+    are centred at the score of the point itself.
+
     Arguments:
         draws: The number K; fewer than d - m cannot span the normal space. If not given, d
             orthogonal or 2d Gaussian ones (d Gaussian ones are right in two of three cases).
         noise: ``"orthogonal"`` (Haar, of the length of Gaussian noise) or ``"gaussian"``.
-        centred: Whether the mean of the scores is subtracted.
+        centred: Whether the offset of the scores is subtracted.
         unit_steps: Whether the z are unit vectors, instead of as long as Gaussian noise.
         seed: The seed of the noise.
         chunk_size: How many points the denoiser sees at a time.
@@ -155,13 +168,20 @@ class NormalBundle:
             return NoGap(f"{d} singular values have no largest drop")
         z = self._noise(d).to(x_0).reshape(-1, *x_0.shape)
         S = scores_at(denoiser, x_0 + sigma.to(x_0) * z, sigma, self.chunk_size)
-        s = torch.linalg.svdvals(S - S.mean(0) if self.centred else S)
-        # Centring leaves K - 1 rows' worth: the last value of K <= d draws is 0 by itself.
-        usable = len(s) - int(self.centred and len(S) <= d)
+        s = torch.linalg.svdvals(S - self._offset(denoiser, x_0, sigma, S))
+        # K <= d draws about their mean have rank K - 1: the last value is 0 by itself.
+        usable = len(s) - int(self.centred and self.noise == "gaussian" and len(S) <= d)
         drops = -s[:usable].diff()
         if float(s[0]) == 0 or float(drops.max()) <= 1e-6 * float(s[0]):
             return NoGap("all singular values are equal: there is no drop")
         return Estimate(float(d - int(drops.argmax()) - 1))
+
+    def _offset(self, denoiser: Denoiser, x_0: Tensor, sigma: Tensor, S: Tensor) -> Tensor:
+        if not self.centred:
+            return torch.zeros_like(S[0])
+        if self.noise == "orthogonal":
+            return scores_at(denoiser, x_0[None], sigma)[0]
+        return S.mean(0)
 
     def _noise(self, d: int) -> Tensor:
         rng = torch_rng(self.seed, "normal bundle")
