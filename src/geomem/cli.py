@@ -17,6 +17,10 @@ COMMANDS = {
     "sweep": ("cli_sweep:SweepCommand", "train on nested subsets, measure what each size lost"),
     "theory": ("cli_theory:COMMANDS", "what should happen: spectra, critical levels, retention"),
     "plan": ("cli_plan:PlanCommand", "how many images? predicted before any training"),
+    "dimension": (
+        "cli_dimension:DimensionCommand",
+        "local dimension of a denoiser, with its error",
+    ),
     "report": ("show.report:ReportCommand", "redraw the page of a run from its records"),
     "split": ("splits:SplitCommand", "split a data set before training"),
     "cite": ("cite:CiteCommand", "how to cite the paper and the software"),
@@ -60,7 +64,7 @@ def run(arguments: list[str]) -> int:
 
 def usage() -> str:
     r"""What ``geomem --help`` prints."""
-    lines = [f"  {name:8} {help_line}" for name, (_, help_line) in COMMANDS.items()]
+    lines = [f"  {name:9} {help_line}" for name, (_, help_line) in COMMANDS.items()]
     return "\n".join(
         [
             "usage: geomem COMMAND [OPTIONS]",
@@ -78,6 +82,8 @@ def usage() -> str:
 def _dispatch(name: str, rest: list[str]) -> int:
     command = load_command(COMMANDS[name][0])
     import tyro
+
+    command = getattr(command, "form_of", lambda rest: command)(rest)
 
     if isinstance(command, dict):
         chosen = tyro.extras.subcommand_cli_from_dict(command, prog=f"geomem {name}", args=rest)

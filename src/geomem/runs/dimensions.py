@@ -1,0 +1,205 @@
+r"""Local dimensions of denoisers, at the points and the noised points of a run.
+
+The same noise as in a sweep's records: the first draw of each image. A method that wants the
+clean point gets it, see :func:`geomem.dimension.place_of`.
+"""
+
+from __future__ import annotations
+
+import math
+import resource
+import sys
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from geomem.denoiser import Denoiser
+from geomem.dimension import DimensionMethod, NoGap, place_of
+from geomem.methods import ask
+from geomem.noise import check_levels
+from geomem.spectra import Dense
+from geomem.stats import Estimate, torch_rng
+from geomem.work import Forecast, Progress, format_bytes, say
+
+DRAWS = 4  # of a sweep, by default: the first of so many draws is another number than one of one
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    r"""A denoiser, and the points that it is asked about.
+
+    Attributes:
+        denoiser: The denoiser.
+        points: Clean points by kind (training, held_out), each with shape :math:`(P, *)`, in
+            the dtype and on the device of the denoiser.
+        coordinates: Which denoiser it is: ``denoiser``, and where they exist ``num_samples``,
+            ``seed`` and ``step``.
+    """
+
+    denoiser: Denoiser
+    points: Mapping[str, Tensor]
+    coordinates: Mapping[str, Any]
+
+    def __str__(self) -> str:
+        names = {"num_samples": "N", "seed": "seed", "step": "step"}
+        known = [f"{names[k]} = {v}" for k, v in self.coordinates.items() if k in names]
+        return ", ".join([str(self.coordinates["denoiser"]), *known])
+
+
+@dataclass
+class Row:
+    r"""One denoiser, asked by one method at one level: the answers at each of its points.
+
+    Attributes:
+        subject: The denoiser.
+        method: What the method was called.
+        at: The kind of the points.
+        sigma: The noise level, in the data's units.
+        answers: One for each point.
+    """
+
+    subject: Subject
+    method: str
+    at: str
+    sigma: float
+    answers: list[Estimate | NoGap] = field(default_factory=list)
+
+    @property
+    def estimates(self) -> list[Estimate]:
+        return [a for a in self.answers if isinstance(a, Estimate)]
+
+    @property
+    def mean(self) -> Estimate | None:
+        r"""Mean over the points that have a dimension, ± over points; None if none has.
+
+        The spread over points holds the error at each of them, too. One point says nothing of
+        the others: its ± is its own.
+        """
+        found = self.estimates
+        if len(found) < 2:
+            return found[0] if found else None
+        return Estimate.of_mean([e.value for e in found])
+
+    @property
+    def how(self) -> str:
+        r"""How the number was obtained, in words."""
+        found, total = self.estimates, len(self.answers)
+        points = f"{total} point" + "s" * (total != 1)
+        if not found:
+            return f"no gap at all {points}" if total > 1 else "no gap at 1 point"
+        gaps = f", no gap at {total - len(found)}" if len(found) < total else ""
+        return f"{points}{gaps}, {_errors([e.stderr for e in found])}"
+
+
+def _errors(errors: Sequence[float]) -> str:
+    if all(e == 0 for e in errors):
+        return "each exact"
+    known = [e for e in errors if not math.isnan(e)]
+    if not known:
+        return "each of one draw"
+    return f"± {math.sqrt(sum(e * e for e in known) / len(known)):.2g} each"
+
+
+def measure_dimensions(
+    subjects: Sequence[Subject],
+    methods: Mapping[str, DimensionMethod],
+    sigmas: Iterable[float],
+    *,
+    seed: int,
+    draws: int = DRAWS,
+    quiet: bool = False,
+) -> list[Row]:
+    r"""Asks each method about each denoiser, at each point and level.
+
+    The first question of each pair is timed, and what the rest will take is said before it
+    is begun.
+
+    Arguments:
+        subjects: The denoisers and their points.
+        methods: The methods by name.
+        sigmas: The noise levels, in the data's units.
+        seed: The seed of the noise.
+        draws: How many draws the sweep makes whose noise this is the first of.
+        quiet: Whether to show no progress.
+
+    Raises:
+        InputError: If a level is not above 0, a denoiser cannot be measured, a method does not
+            answer, or memory would not do.
+    """
+    levels = check_levels(torch.tensor(list(sigmas), dtype=torch.float64)).tolist()
+    _check_memory(subjects, methods)
+    rows = [
+        Row(subject, name, at, sigma)
+        for subject in subjects
+        for name in methods
+        for at in subject.points
+        for sigma in levels
+    ]
+    total = sum(len(row.subject.points[row.at]) for row in rows)
+    progress = Progress(total, "dimension", quiet=quiet)
+    tell: Callable[[str], None] = (lambda text: None) if quiet else say
+    _ask_first(rows, methods, seed, draws, tell)
+    done = sum(len(row.answers) for row in rows)
+    for row in rows:
+        for k in range(len(row.answers), len(row.subject.points[row.at])):
+            row.answers.append(_answer(row, k, methods, seed, draws))
+            done += 1
+            progress.update(done, f"{row.subject}, {row.method}")
+    progress.finish()
+    return rows
+
+
+def _ask_first(
+    rows: Sequence[Row],
+    methods: Mapping[str, DimensionMethod],
+    seed: int,
+    draws: int,
+    tell: Callable[[str], None],
+) -> None:
+    seconds: dict[tuple[int, str], float] = {}
+    for row in rows:
+        pair = id(row.subject), row.method
+        if pair not in seconds:
+            _answer(row, 0, methods, seed, draws)  # checks and caches of a first call
+            start = time.perf_counter()
+            row.answers.append(_answer(row, 0, methods, seed, draws))
+            seconds[pair] = time.perf_counter() - start
+    left = sum(
+        seconds[id(row.subject), row.method] * (len(row.subject.points[row.at]) - len(row.answers))
+        for row in rows
+    )
+    tell(f"{len(rows)} numbers to measure, {Forecast(left, _peak_memory())}")
+
+
+def _answer(
+    row: Row, k: int, methods: Mapping[str, DimensionMethod], seed: int, draws: int
+) -> Estimate | NoGap:
+    x_0, method = row.subject.points[row.at], methods[row.method]
+    sigma = torch.tensor(row.sigma, dtype=torch.float64).to(x_0)
+    x = x_0[k]
+    if place_of(method) == "noisy":
+        rng = torch_rng(seed, f"noise/{row.at}", k)
+        x = x + sigma * torch.randn(draws, *x.shape, generator=rng)[0].to(x)
+    return ask(method, row.subject.denoiser, x, sigma)
+
+
+def _check_memory(subjects: Sequence[Subject], methods: Mapping[str, DimensionMethod]) -> None:
+    # A full Jacobian, its symmetric part, and what eigvalsh works in.
+    full = [n for n, m in methods.items() if isinstance(getattr(m, "spectrum", None), Dense)]
+    sizes = [p[0].numel() for subject in subjects for p in subject.points.values()]
+    if full:
+        num_bytes = 4 * 8.0 * max(sizes) ** 2
+        Forecast(0, num_bytes).check_memory(
+            f"{full[0]} forms {format_bytes(num_bytes / 4)} of Jacobian: use local-dimension, or "
+            "spectrum=lanczos(depth=32, probes=8)"
+        )
+
+
+def _peak_memory() -> float:
+    # The first question of each pair has taken what the others will take.
+    unit = 1 if sys.platform == "darwin" else 1024
+    return float(unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
