@@ -90,7 +90,7 @@ class DimensionCommand:
             subjects = place.subjects(self)
             sigmas = [s * place.source.rms for s in self.sigmas]
             rows = measure_dimensions(subjects, methods, sigmas, seed=place.seed, draws=place.draws)
-        print_table(HEAD, [_cells(row, place.source.rms) for row in rows])
+        print_table(*_table(rows, place.source.rms))
         for line in _reasons(rows):
             print(line)
         if self.json is not None:
@@ -188,13 +188,6 @@ class _Place:
         if not kinds:
             raise InputError("there is no point to measure at; pass --at held_out")
         return {str(at): self.source.data.tensor(index[at]).to(device, dtype) for at in kinds}
-        shape = self.source.data.item_shape
-        for at, points in tensors.items():
-            if points.shape[1:] != shape:
-                raise InputError(
-                    f"points at {at} have shape {tuple(points.shape[1:])}, not {shape}"
-                )
-        return tensors
 
 
 def find_networks(path: Path) -> list[Path]:
@@ -231,13 +224,27 @@ def warnings_said() -> Iterator[None]:
 
 # -------------------------------------------------------------------------------- what is shown
 
-HEAD = ["denoiser", "at", "sigma / rms", "method", "dimension", "how"]
+
+def _table(rows: Sequence[Row], rms: float) -> tuple[list[str], list[list[str]]]:
+    levels = list(dict.fromkeys(row.sigma for row in rows))
+    lines: dict[tuple[str, ...], list[Row]] = {}
+    for row in rows:
+        key = str(row.subject), row.at.replace("_", "-"), row.method
+        lines.setdefault(key, []).append(row)
+    head = ["denoiser", "at", "method", *(f"{s / rms:.3g} rms" for s in levels), "how"]
+    return head, [[*key, *map(_cell, found), _how(found)] for key, found in lines.items()]
 
 
-def _cells(row: Row, rms: float) -> list[str]:
-    value = "no gap" if row.mean is None else _shown(row.mean)
-    place = row.at.replace("_", "-")
-    return [str(row.subject), place, f"{row.sigma / rms:.3g}", row.method, value, row.how]
+def _cell(row: Row) -> str:
+    if row.mean is None:
+        return "no gap"
+    some = len(row.estimates) < len(row.answers)
+    return _shown(row.mean) + (f" ({len(row.estimates)} of {len(row.answers)})" if some else "")
+
+
+def _how(rows: Sequence[Row]) -> str:
+    # Of the level with the most answers: how many are missing elsewhere stands in the cells.
+    return max(rows, key=lambda row: len(row.estimates)).how
 
 
 def _shown(found: Estimate) -> str:

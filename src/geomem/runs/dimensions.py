@@ -46,7 +46,8 @@ class Subject:
 
     def __str__(self) -> str:
         names = {"num_samples": "N", "seed": "seed", "step": "step"}
-        known = [f"{names[k]} = {v}" for k, v in self.coordinates.items() if k in names]
+        pairs = [(k, v) for k, v in self.coordinates.items() if k in names]
+        known = [f"{names[k]} = {v}" for k, v in pairs if k != "seed" or v]
         return ", ".join([str(self.coordinates["denoiser"]), *known])
 
 
