@@ -19,7 +19,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from geomem.errors import InputError
-from geomem.exact import EmpiricalDenoiser, GaussianDenoiser, MixtureDenoiser
+from geomem.exact import EmpiricalDenoiser, GaussianDenoiser
+from geomem.mixture import MixtureDenoiser
 from geomem.operators import DenoiserJacobian
 from geomem.spectra import singular_values
 from tests import references as slow

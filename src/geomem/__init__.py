@@ -13,6 +13,7 @@ __version__ = "0.1.0"
 _HOME = {
     "errors": "GeomemError Inconclusive InputError",
     "stats": "Estimate Proportion benjamini_hochberg permutation_test",
+    "executors": "Executor LocalExecutor RayExecutor",
     "noise": "EDM DiscreteBetas FlowMatching VarianceExploding VariancePreserving log_levels",
     "denoiser": "Denoiser ProductDenoiser ScheduledDenoiser score",
     "operators": "DenoiserJacobian Factored LinearOperator Matrix jacobian_diagonal",

@@ -1,14 +1,8 @@
-r"""Exact denoisers: of a finite training set, of a Gaussian, and of mixtures of them.
+r"""The exact denoiser of a finite training set: the global minimizer of the denoising loss.
 
-The empirical denoiser is the global minimizer of the denoising loss on N points: the one
-that memorizes perfectly. The Gaussian one is the best linear denoiser, the control of every
-audit. For all of them :math:`\nabla_x D = \mathrm{Cov}[x_0 \mid x] / \sigma^2`.
-
-Numbers first. Everything is computed in float64 about the mean of the data, whatever the
-data. Distances come from one matrix product, and where its rounding would reach the weights
-(about :math:`\epsilon (\|x\|^2 + \|y\|^2) / 2 \sigma^2`), those of the points that carry
-weight are taken again by explicit differences: subtract before squaring. Weights are
-logarithms until the last step.
+It memorizes perfectly, so it is the null model of every network, and must be right where
+memorization lives: at small levels, next to duplicates, in thousands of dimensions. The work
+is done by :mod:`geomem.one_pass`, block by block; what is left out is bounded and reported.
 
 References:
     | Dynamical Regimes of Diffusion Models (Biroli et al., 2024), arXiv 2402.18491
@@ -17,80 +11,33 @@ References:
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+import time
+from collections.abc import Iterator, Sequence
 from functools import reduce
+from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from geomem.blocks import Blocks, InMemory, as_blocks
 from geomem.errors import InputError
 from geomem.gaussian import GaussianDenoiser
+from geomem.neighbours import nearest
 from geomem.noise import check_levels
+from geomem.one_pass import Block, block_posterior, concatenate
+from geomem.operators import LinearOperator
+from geomem.posterior import Posterior, all_pairs, logits, scale
+from geomem.posterior_covariance import covariance_operator
+from geomem.work import Forecast, Progress, say
 
-__all__ = ["EmpiricalDenoiser", "GaussianDenoiser", "MixtureDenoiser", "Posterior"]
+__all__ = ["EmpiricalDenoiser", "GaussianDenoiser", "Posterior"]
 
-# Logarithms of weights are wanted to better than this, so that weights are, too.
-_LOG_WEIGHT_ERROR = 1e-9
-# Points that are lighter than exp(-60) of the heaviest one cannot be seen in float64.
-_NEGLIGIBLE = 60.0
-
-
-@dataclass(frozen=True)
-class Posterior:
-    r"""What a noisy point tells about which training point is behind it.
-
-    The posterior over a whole set is the merge of the posteriors over its parts, in any
-    order and grouping. Chunks of memory, files on a disk and machines of a cluster are
-    therefore the same case.
-
-    Attributes:
-        log_partition: :math:`\log \sum_i \exp(-\|x - x_i\|^2 / 2 \sigma^2)`, with shape
-            :math:`(T, B)`, in float64.
-        mean: The posterior mean :math:`\sum_i w_i x_i`, with shape :math:`(T, B, *)`.
-        participation: The sum of squared weights, with shape :math:`(T, B)`.
-        entropy: The entropy of the weights in nats, with shape :math:`(T, B)`.
-    """
-
-    log_partition: Tensor
-    mean: Tensor
-    participation: Tensor
-    entropy: Tensor
-
-    @property
-    def effective_points(self) -> Tensor:
-        r"""How many training points share ``x``, with shape :math:`(T, B)`."""
-        return 1 / self.participation
-
-    def merge(self, other: Posterior) -> Posterior:
-        r"""The posterior over the union of both parts."""
-        log_partition = torch.logaddexp(self.log_partition, other.log_partition)
-        # Logistic functions add up to 1 where the logarithms are too large for a sum of them.
-        p = (self.log_partition - other.log_partition).sigmoid()
-        q = (other.log_partition - self.log_partition).sigmoid()
-        return Posterior(
-            log_partition,
-            _scale(p, self.mean) + _scale(q, other.mean),
-            p**2 * self.participation + q**2 * other.participation,
-            p * self.entropy + q * other.entropy - torch.xlogy(p, p) - torch.xlogy(q, q),
-        )
-
-
-def _scale(weight: Tensor, x: Tensor) -> Tensor:
-    return weight.reshape(weight.shape + (1,) * (x.ndim - weight.ndim)) * x
-
-
-def _rows(sigmas: Tensor, x: Tensor) -> Tensor:
-    # (T,) or (T, B) -> (T, B), in float64.
-    sigmas = check_levels(sigmas).to(x.device).double()
-    if sigmas.ndim == 1:
-        return sigmas[:, None].expand(-1, len(x))
-    if sigmas.ndim != 2 or sigmas.shape[1] != len(x):
-        raise InputError(
-            f"sigmas must have shape (T,) or (T, {len(x)}), got {tuple(sigmas.shape)}; "
-            "pass one column for each query"
-        )
-    return sigmas
+# Distances of a block of queries to a block of points that are kept at a time.
+_PAIRS, _QUERIES = 2**24, 256
+# Longer work, in seconds, says before what it will cost, and shows its progress.
+_LONG = 20.0
 
 
 class EmpiricalDenoiser:
@@ -103,9 +50,14 @@ class EmpiricalDenoiser:
         w_i(x, \sigma) \propto \exp \left( - \frac{\|x - x_i\|^2}{2 \sigma^2} \right) \, .
 
     Arguments:
-        data: The training set, with shape :math:`(N, *)`.
-        chunk_size: How many training points meet the queries at a time. It bounds memory
-            and changes the result by rounding only.
+        data: The training set, with shape :math:`(N, *)`: a tensor, a memory-mapped array,
+            paths of ``.npy`` files, or any :class:`~geomem.blocks.Blocks`.
+        chunk_size: How many training points meet the queries at a time; as many as keep
+            memory small if not given. It changes the result by rounding only.
+        tolerance: Bound on the posterior weight that may be left out, in all.
+        dtype: The dtype of products over many points. float32 for float32 data, where each
+            weight is then right to about 1e-7 of the whole; distances, and levels at which
+            few points weigh, are in float64 all the same.
 
     Raises:
         InputError: If the data are empty or not finite.
@@ -121,52 +73,87 @@ class EmpiricalDenoiser:
                 [2.]], dtype=torch.float64)
     """
 
-    def __init__(self, data: Tensor, chunk_size: int = 4096) -> None:
+    def __init__(
+        self,
+        data: Tensor | np.ndarray[Any, Any] | Blocks | Sequence[Path | str],
+        chunk_size: int | None = None,
+        *,
+        tolerance: float = 1e-7,
+        dtype: torch.dtype | None = None,
+    ) -> None:
         # No module and no buffer: a training set does not belong into a state dict.
-        if len(data) == 0 or data[0].numel() == 0:
-            raise InputError("the training set is empty; pass at least one point")
-        if not torch.isfinite(data).all():
-            raise InputError("the training set holds NaN or infinite values; clean it first")
-        self.data = data
-        self.chunk_size = chunk_size
-        flat = data.flatten(1).double()
-        self._centre = flat.mean(0)
-        self._chunks = [c - self._centre for c in torch.split(flat, chunk_size)]
+        if not 0 < tolerance < 1:
+            raise InputError(f"tolerance = {tolerance:g} is no share; pass 0 < tolerance < 1")
+        self.source = as_blocks(data)
+        self.chunk_size, self.tolerance, self.dtype = chunk_size, tolerance, dtype
+        self._item_shape = self.source.item_shape
+        self._centre = _centre(self.source)
 
     @property
     def num_samples(self) -> int:
-        return len(self.data)
+        return self.source.num_samples
 
-    def _queries(self, x: Tensor) -> Tensor:
-        if x.shape[1:] != self.data.shape[1:]:
-            raise InputError(
-                f"a query has shape {tuple(x.shape[1:])} and a training point "
-                f"{tuple(self.data.shape[1:])}; pass queries of shape (B, *)"
-            )
-        if not torch.isfinite(x).all():
-            raise InputError("a query holds NaN or infinite values; check where it comes from")
-        return x.flatten(1).double() - self._centre.to(x.device)
+    @property
+    def data(self) -> Tensor:
+        r"""The training set ``(N, *)``, where it is in memory.
 
-    def posterior(self, x: Tensor, sigmas: Tensor) -> Posterior:
+        Raises:
+            InputError: If it is on a disk or a stream.
+        """
+        if not isinstance(self.source, InMemory):
+            raise InputError("the training set is not in memory; go through denoiser.source")
+        return self.source.data
+
+    # ------------------------------------------------------------------ posteriors
+
+    def posterior(self, x: Tensor, sigmas: Tensor, *, scalars_only: bool = False) -> Posterior:
         r"""Posterior at several noise levels, for one computation of the distances.
+
+        Work that takes long says so before, shows its progress, and is refused where its
+        memory would not fit.
 
         Arguments:
             x: The noisy points, with shape :math:`(B, *)`.
             sigmas: The noise levels, with shape :math:`(T)` or :math:`(T, B)`.
+            scalars_only: Leave the means out: they are then empty, :math:`(T, B, 0)`.
 
         Returns:
-            The posterior over the training points; ``mean`` in the dtype of ``x``.
+            The posterior over the training points; ``mean`` in the dtype of ``x``, and
+            ``dropped`` bounds what was left out.
 
         Raises:
             InputError: If shapes do not match, ``x`` is not finite, or a level is not above 0.
         """
         queries, levels = self._queries(x), _rows(sigmas, x)
-        parts = (_posterior(queries, levels, c.to(x.device)) for c in self._chunks)
-        merged = reduce(Posterior.merge, parts)
-        mean = (merged.mean + self._centre.to(x.device)).reshape(-1, *x.shape)
-        return Posterior(
-            merged.log_partition, mean.to(x.dtype), merged.participation, merged.entropy
-        )
+        if _needs_gradient(x, levels):
+            parts = (all_pairs(queries, levels, b.centred(slice(None))) for b in self._blocks(x))
+            merged = reduce(Posterior.merge, parts)
+        else:
+            merged = self._one_pass(queries, levels, self._work_dtype(x), not scalars_only)
+        return self._finish(merged, x, scalars_only)
+
+    def path(
+        self, y_0: Tensor, z: Tensor, sigmas: Tensor, *, scalars_only: bool = False
+    ) -> Posterior:
+        r"""Posterior along noised paths :math:`y_0 + \sigma z`, from two products for all levels.
+
+        Arguments:
+            y_0: Where the paths start, with shape :math:`(B, *)`.
+            z: Their noise, with shape :math:`(B, *)`.
+            sigmas: The noise levels, with shape :math:`(T)` or :math:`(T, B)`.
+            scalars_only: Leave the means out.
+
+        Returns:
+            The posterior at the points of the paths, as :meth:`posterior` gives it.
+        """
+        from geomem.paths import path_posterior
+
+        start, levels = self._queries(y_0), _rows(sigmas, y_0)
+        noise = self._queries(z) + self._centre.to(z.device)  # checks its shape and values
+        blocks = self._blocks(y_0, pairs=_PAIRS // 4)
+        dtype = self._work_dtype(y_0)
+        parts = (path_posterior(start, noise, levels, b, dtype, not scalars_only) for b in blocks)
+        return self._finish(reduce(Posterior.merge, parts), y_0, scalars_only)
 
     def __call__(self, x: Tensor, sigma: Tensor) -> Tensor:
         return self.posterior(x, sigma.expand(1, len(x))).mean[0]
@@ -178,16 +165,17 @@ class EmpiricalDenoiser:
             The log-density at each point, with shape :math:`(B)`, in float64.
         """
         d, level = x[0].numel(), sigma.double()
-        log_partition = self.posterior(x, sigma.expand(1, len(x))).log_partition[0]
-        return (
-            log_partition - math.log(self.num_samples) - d * (level.log() + math.log(math.tau) / 2)
-        )
+        known = self.posterior(x, sigma.expand(1, len(x)), scalars_only=True)
+        normaliser = math.log(self.num_samples) + d * (level.log() + math.log(math.tau) / 2)
+        return known.log_partition[0] - normaliser
+
+    # ------------------------------------------------------------------ single points
 
     def log_weights(self, x: Tensor, sigma: Tensor) -> Tensor:
         r"""Logarithms of all posterior weights, with shape :math:`(B, N)`, in float64."""
         queries, levels = self._queries(x), _rows(sigma.expand(1, len(x)), x)
-        logits = [_logits(queries, levels, c.to(x.device))[0] for c in self._chunks]
-        return torch.cat(logits, dim=1).log_softmax(1)
+        parts = [logits(queries, levels, b.centred(slice(None)))[0] for b in self._blocks(x)]
+        return torch.cat(parts, dim=1).log_softmax(1)
 
     def weights(self, x: Tensor, sigma: Tensor, k: int) -> tuple[Tensor, Tensor]:
         r"""The ``k`` training points that weigh most, and their posterior weights.
@@ -200,10 +188,60 @@ class EmpiricalDenoiser:
         Returns:
             Their indices and weights, each with shape :math:`(B, k)`, heaviest first.
         """
+        index, distance = self.neighbours(x, k)
+        queries, levels = self._queries(x), _rows(sigma.expand(1, len(x)), x)
+        known = self._one_pass(queries, levels, torch.float64, with_mean=False)
+        energies = distance.square() / (2 * levels[0, :, None].square())
+        # Relative to the nearest point first: far away, logarithms of 1e14 hold no ln N.
+        log_sum = known.log_partition[0] + energies[:, 0]
+        return index, (energies[:, :1] - energies - log_sum[:, None]).exp()
+
+    def neighbours(self, x: Tensor, k: int) -> tuple[Tensor, Tensor]:
+        r"""The ``k`` nearest training points, exactly, and their distances.
+
+        Found by products of matrices and confirmed by explicit differences in float64; a
+        point that rounding could have hidden is looked at, too.
+
+        Arguments:
+            x: The queries, with shape :math:`(B, *)`.
+            k: How many, at most :math:`N`.
+
+        Returns:
+            Indices and distances (float64), each with shape :math:`(B, k)`, nearest first.
+        """
         if not 1 <= k <= self.num_samples:
             raise InputError(f"k = {k} of {self.num_samples} points; pass 1 <= k <= N")
-        top = self.log_weights(x, sigma).topk(k, dim=1)
-        return top.indices, top.values.exp()
+        return nearest(self._queries(x), self._blocks(x), k, self._work_dtype(x))
+
+    def covariance(self, x: Tensor, sigma: Tensor) -> LinearOperator:
+        r"""Posterior covariance :math:`\mathrm{Cov}[x_0 \mid x]` at one point, as an operator.
+
+        On the points that carry weight: a factor where they are fewer than coordinates, for
+        :class:`~geomem.spectra.Gram`, and the matrix itself where they are more.
+        Divided by :math:`\sigma^2` it is the Jacobian: see :meth:`jacobian`.
+
+        Arguments:
+            x: The noisy point, with shape :math:`(*)`.
+            sigma: The noise level, with shape :math:`()`.
+
+        Returns:
+            The operator, with shape :math:`(d, d)`, in float64 and squared units of the data.
+        """
+        return self._covariance(x, sigma, unit=1.0)
+
+    def jacobian(self, x: Tensor, sigma: Tensor) -> LinearOperator:
+        r"""Jacobian :math:`\nabla_x D = \mathrm{Cov}[x_0 \mid x] / \sigma^2`, without derivatives.
+
+        Arguments and errors are those of :meth:`covariance`.
+        """
+        return self._covariance(x, sigma, unit=float(sigma))
+
+    def _covariance(self, x: Tensor, sigma: Tensor, unit: float) -> LinearOperator:
+        queries, levels = self._queries(x[None]), _rows(sigma.reshape(1, 1), x[None])
+        known = self._one_pass(queries, levels, torch.float64, with_mean=True)
+        return covariance_operator(
+            queries[0], float(levels), self._blocks(x), known, self._log_tolerance, unit
+        )
 
     def jacobian_diagonal(self, x: Tensor, sigma: Tensor, directions: Tensor) -> Tensor:
         r"""Diagonal :math:`u^\top \mathrm{Cov}_w u / \sigma^2` along directions, exactly.
@@ -216,13 +254,13 @@ class EmpiricalDenoiser:
         Returns:
             The diagonal, with shape :math:`(B, n)`, in float64.
         """
-        weights = torch.split(self.log_weights(x, sigma).exp(), self.chunk_size, dim=1)
-        projected = [c.to(x.device) @ directions.double() for c in self._chunks]
+        projected = [b.centred(slice(None)) @ directions.double() for b in self._blocks(x)]
+        weights = torch.split(self.log_weights(x, sigma).exp(), [len(p) for p in projected], dim=1)
         parts = list(zip(weights, projected, strict=True))
         mean = torch.stack([w @ p for w, p in parts]).sum(0)
-        level: Tensor = _scale(sigma.double().square(), mean.new_ones(len(x), 1))
-        scale = max(float(p.square().max()) for p in projected)
-        if scale * torch.finfo(torch.float64).eps > 1e-10 * float(level.min()):
+        level: Tensor = scale(sigma.double().square(), mean.new_ones(len(x), 1))
+        largest = max(float(p.square().max()) for p in projected)
+        if largest * torch.finfo(torch.float64).eps > 1e-10 * float(level.min()):
             # E p² - (E p)² would cancel to noise; about the mean of each query it does not.
             rows = [sum(w[b] @ (p - m).square() for w, p in parts) for b, m in enumerate(mean)]
             return torch.stack([torch.as_tensor(row) for row in rows]) / level
@@ -230,104 +268,148 @@ class EmpiricalDenoiser:
         variance: Tensor = (second - mean.square()).clamp(min=0)
         return variance / level
 
+    # ------------------------------------------------------------------ cost
 
-def _logits(x: Tensor, levels: Tensor, data: Tensor) -> Tensor:
-    # -|x - x_i|²/2 sigma², with shape (T, B, N).
-    return -_squared_distances(x, data, levels) / (2 * levels[..., None] ** 2)
+    def forecast(self, x: Tensor, sigmas: Tensor, *, scalars_only: bool = False) -> Forecast:
+        r"""What :meth:`posterior` would cost: one small block is timed, memory is counted.
 
+        Arguments are those of :meth:`posterior`.
+        """
+        queries, levels = self._queries(x), _rows(sigmas, x)
+        seconds = self._time_a_block(queries, levels, self._work_dtype(x), not scalars_only)
+        return Forecast(seconds, self._num_bytes(x, levels, scalars_only))
 
-def _squared_distances(x: Tensor, data: Tensor, levels: Tensor) -> Tensor:
-    x_squares, data_squares = x.square().sum(1, keepdim=True), data.square().sum(1)
-    distances = x_squares + data_squares - 2 * x @ data.T
-    again = _inaccurate(distances.detach(), (x_squares + data_squares.max()).detach(), levels)
-    b, i = again.nonzero(as_tuple=True)
-    if len(b) == 0:
-        return distances
-    return distances.index_put((b, i), _explicit(x, data, b, i))
-
-
-def _inaccurate(distances: Tensor, squares: Tensor, levels: Tensor) -> Tensor:
-    # Rounding leaves a few eps of the terms that cancelled. It reaches the weights at levels
-    # below `blurred`, and there only those of points within exp(-60) of the nearest.
-    d_factor = 8 + distances.shape[1] ** 0.5
-    error = d_factor * torch.finfo(distances.dtype).eps * squares
-    blurred = error[:, 0] / (2 * _LOG_WEIGHT_ERROR)
-    largest = torch.minimum(blurred, levels.max(0).values ** 2)[:, None]
-    nearest = distances.min(1, keepdim=True).values
-    visible = distances <= nearest + 2 * _NEGLIGIBLE * largest + 2 * error
-    again: Tensor = visible & (levels.min(0).values.square() < blurred)[:, None]
-    return again
-
-
-def _explicit(x: Tensor, data: Tensor, b: Tensor, i: Tensor) -> Tensor:
-    size = max(1, 2**24 // x.shape[1])
-    pairs = zip(torch.split(b, size), torch.split(i, size), strict=True)
-    return torch.cat([(x[p] - data[q]).square().sum(1) for p, q in pairs])
-
-
-def _posterior(x: Tensor, levels: Tensor, data: Tensor) -> Posterior:
-    logits = _logits(x, levels, data)
-    # Far from all points, logits of -1e14 hold no ln N any more: weights about the largest
-    # one still add up to 1 and keep the mean among the points.
-    largest = logits.detach().amax(-1, keepdim=True)
-    shifted = logits - largest
-    log_sum = shifted.logsumexp(-1, keepdim=True)
-    log_weights = shifted - log_sum
-    weights = log_weights.exp()
-    return Posterior(
-        (largest + log_sum)[..., 0],
-        torch.tensordot(weights, data, dims=1),
-        weights.square().sum(-1),
-        -(weights * log_weights).sum(-1),
-    )
-
-
-class MixtureDenoiser:
-    r"""Exact denoiser of a mixture, from the exact denoisers of its components.
-
-    With the components' noisy densities :math:`p_k` and weights :math:`\pi_k`,
-
-    .. math:: D(x, \sigma) = \sum_k r_k D_k(x, \sigma) \, , \qquad r_k \propto \pi_k p_k(x) \, .
-
-    Arguments:
-        weights: The weights, with shape :math:`(K)`, above 0; they are normalised.
-        components: Exact denoisers that answer ``log_density(x, sigma)``.
-
-    Example:
-        >>> left, right = (GaussianDenoiser(torch.tensor([m]), torch.zeros(1)) for m in (-1.0, 1.0))
-        >>> mixture = MixtureDenoiser(torch.ones(2), [left, right])
-        >>> mixture(torch.tensor([[0.5]]), torch.tensor(1.0))  # tanh(x / sigma²)
-        tensor([[0.4621]])
-    """
-
-    def __init__(
-        self, weights: Tensor, components: Sequence[GaussianDenoiser | EmpiricalDenoiser]
-    ) -> None:
-        if len(weights) != len(components) or not bool((weights > 0).all()) or not len(weights):
-            raise InputError("a mixture needs one weight above 0 for each component")
-        self.log_prior = (weights.double() / weights.double().sum()).log()
-        self.components = list(components)
-
-    def responsibilities(self, x: Tensor, sigma: Tensor) -> Tensor:
-        r"""Posterior weights of the components, with shape :math:`(K, B)`, in float64."""
-        logs = torch.stack([c.log_density(x, sigma) for c in self.components])
-        return (logs + self.log_prior.to(x.device)[:, None]).softmax(0)
-
-    def __call__(self, x: Tensor, sigma: Tensor) -> Tensor:
-        means = torch.stack([c(x, sigma) for c in self.components]).double()
-        return _scale(self.responsibilities(x, sigma), means).sum(0).to(x.dtype)
-
-    def log_density(self, x: Tensor, sigma: Tensor) -> Tensor:
-        r"""Logarithm of the noisy density in nats, with shape :math:`(B)`, in float64."""
-        logs = torch.stack([c.log_density(x, sigma) for c in self.components])
-        return (logs + self.log_prior.to(x.device)[:, None]).logsumexp(0)
-
-    def jacobian_diagonal(self, x: Tensor, sigma: Tensor, directions: Tensor) -> Tensor:
-        r"""Diagonal along directions ``(d, n)``: within components, and between them."""
-        U, r = directions.double(), self.responsibilities(x, sigma)[..., None]
-        within = torch.stack([c.jacobian_diagonal(x, sigma, U) for c in self.components])
-        means = torch.stack([c(x, sigma).flatten(1).double() @ U for c in self.components])
-        between = (r * (means - (r * means).sum(0)).square()).sum(0)
-        return (r * within).sum(0) + between / _scale(
-            sigma.double() ** 2, between.new_ones(len(x), 1)
+    def _time_a_block(
+        self, x: Tensor, levels: Tensor, dtype: torch.dtype, with_mean: bool
+    ) -> float:
+        rows = self.source.some(4096)[:4096]
+        B = min(len(x), _QUERIES)
+        started = time.perf_counter()
+        self._block_posterior(
+            x[:B], levels[:, :B], Block(rows, self._centre.to(x.device)), dtype, with_mean
         )
+        taken = time.perf_counter() - started
+        return taken * self.num_samples / len(rows) * len(x) / B
+
+    def _num_bytes(self, x: Tensor, levels: Tensor, scalars_only: bool) -> float:
+        B, d = min(len(x), _QUERIES), 0 if scalars_only else x[0].numel()
+        itemsize = self._work_dtype(x).itemsize
+        pairs = min(B * self.num_samples, _PAIRS)
+        answers = levels.numel() * (8 * 5 + 3 * 8 * d)  # what is merged, merged, and returned
+        return float(itemsize * pairs + 2**26 + answers)
+
+    # ------------------------------------------------------------------ the pass
+
+    def _one_pass(
+        self, x: Tensor, levels: Tensor, dtype: torch.dtype, with_mean: bool
+    ) -> Posterior:
+        progress = self._announce(x, levels, dtype, with_mean)
+        groups = zip(torch.split(x, _QUERIES), torch.split(levels, _QUERIES, dim=1), strict=True)
+        parts, done = [], 0
+        for q, s in groups:
+            merged: Posterior | None = None
+            for block in self._blocks(q):
+                part = self._block_posterior(q, s, block, dtype, with_mean)
+                merged = part if merged is None else merged.merge(part)
+                done += len(q) * len(block)
+                if progress is not None:
+                    progress.update(done)
+            assert merged is not None  # a set has at least one point
+            parts.append(merged)
+        if progress is not None:
+            progress.finish()
+        return concatenate(parts)
+
+    def _announce(
+        self, x: Tensor, levels: Tensor, dtype: torch.dtype, with_mean: bool
+    ) -> Progress | None:
+        Forecast(0, self._num_bytes(x, levels, not with_mean)).check_memory(
+            "pass fewer queries or levels at a time, or scalars_only=True"
+        )
+        B, d = x.shape
+        # At a rate that any machine reaches; only what may be long is timed.
+        pairs = B * self.num_samples * (d + len(levels) * (d * with_mean + 20))
+        if pairs < 1e10 * _LONG / 2:
+            return None
+        seconds = self._time_a_block(x, levels, dtype, with_mean)
+        if seconds < _LONG:
+            return None
+        say(f"exact posterior: {Forecast(seconds, self._num_bytes(x, levels, not with_mean))}")
+        return Progress(B * self.num_samples, "exact posterior")
+
+    def _block_posterior(
+        self, x: Tensor, levels: Tensor, block: Block, dtype: torch.dtype, with_mean: bool
+    ) -> Posterior:
+        return block_posterior(
+            x,
+            levels,
+            block,
+            dtype=dtype,
+            log_tolerance=self._log_tolerance,
+            with_mean=with_mean,
+        )
+
+    @property
+    def _log_tolerance(self) -> float:
+        # If none of the N points that are left out weighs more, all of them do not.
+        return math.log(self.tolerance / self.num_samples)
+
+    def _blocks(self, x: Tensor, pairs: int = _PAIRS) -> Iterator[Block]:
+        size = self.chunk_size or max(1, pairs // min(max(len(x), 1), _QUERIES))
+        centre = self._centre.to(x.device)
+        for rows in self.source.blocks(size):
+            yield Block(rows, centre)
+
+    def _queries(self, x: Tensor) -> Tensor:
+        if tuple(x.shape[1:]) != self._item_shape:
+            raise InputError(
+                f"a query has shape {tuple(x.shape[1:])} and a training point "
+                f"{self._item_shape}; pass queries of shape (B, *)"
+            )
+        if not torch.isfinite(x).all():
+            raise InputError("a query holds NaN or infinite values; check where it comes from")
+        return x.flatten(1).double() - self._centre.to(x.device)
+
+    def _work_dtype(self, x: Tensor) -> torch.dtype:
+        if self.dtype is not None:
+            return self.dtype
+        wide = torch.float64 in (x.dtype, self.source.dtype)
+        return torch.float64 if wide else torch.float32
+
+    def _finish(self, merged: Posterior, x: Tensor, scalars_only: bool) -> Posterior:
+        T, B = merged.log_partition.shape
+        if scalars_only:
+            mean = x.new_empty(T, B, 0)
+        else:
+            mean = (merged.mean + self._centre.to(x.device)).reshape(T, *x.shape).to(x.dtype)
+        return Posterior(
+            merged.log_partition,
+            mean,
+            merged.participation,
+            merged.entropy.clamp(min=0),  # its rounding has both signs
+            merged.log_dropped,
+        )
+
+
+def _centre(source: Blocks) -> Tensor:
+    # Any point near the middle will do; exact in the dtype of the data, so that subtracting
+    # it rounds once.
+    mean = source.some(65536).double().mean(0)
+    return mean.to(source.dtype if source.dtype.is_floating_point else torch.float32).double()
+
+
+def _needs_gradient(x: Tensor, levels: Tensor) -> bool:
+    return torch.is_grad_enabled() and (x.requires_grad or levels.requires_grad)
+
+
+def _rows(sigmas: Tensor, x: Tensor) -> Tensor:
+    # (T,) or (T, B) -> (T, B), in float64.
+    sigmas = check_levels(sigmas).to(x.device).double()
+    if sigmas.ndim == 1:
+        return sigmas[:, None].expand(-1, len(x))
+    if sigmas.ndim != 2 or sigmas.shape[1] != len(x):
+        raise InputError(
+            f"sigmas must have shape (T,) or (T, {len(x)}), got {tuple(sigmas.shape)}; "
+            "pass one column for each query"
+        )
+    return sigmas

@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from geomem.denoiser import ProductDenoiser
-from geomem.exact import EmpiricalDenoiser, MixtureDenoiser
+from geomem.exact import EmpiricalDenoiser
+from geomem.mixture import MixtureDenoiser
 from geomem.gaussian import GaussianDenoiser
 from geomem.manifolds import LinearManifold
 from geomem.runs.numbers import numbers

@@ -1,0 +1,229 @@
+r"""Training sets larger than memory: tensors, memory-mapped files and streams, in blocks.
+
+Whatever a set is, the exact denoiser sees blocks of rows, one after the other, and merges
+what it learned from each. A memory-mapped block is read when it is used and never copied as
+a whole, so that the memory does not depend on the size of the file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from geomem.errors import InputError
+
+__all__ = ["Blocks", "InMemory", "MemoryMapped", "Streamed", "as_blocks", "open_npy"]
+
+
+class Blocks(Protocol):
+    r"""A training set that can be gone through again and again, in the same order."""
+
+    @property
+    def num_samples(self) -> int:
+        r"""The number N of points."""
+
+    @property
+    def item_shape(self) -> tuple[int, ...]:
+        r"""The shape of a point."""
+
+    @property
+    def dtype(self) -> torch.dtype:
+        r"""The dtype in which the points are kept."""
+
+    def blocks(self, size: int) -> Iterator[Tensor]:
+        r"""The points in order, at most ``size`` at a time, each with shape :math:`(n, d)`."""
+
+    def some(self, count: int) -> Tensor:
+        r"""Up to ``count`` points, always the same ones, with shape :math:`(n, d)`."""
+
+
+@dataclass(frozen=True, eq=False)
+class InMemory:
+    r"""A tensor ``(N, *)``."""
+
+    data: Tensor
+
+    def __post_init__(self) -> None:
+        _check_shape(tuple(self.data.shape))
+        if not bool(torch.isfinite(self.data).all()):
+            raise InputError("the training set holds NaN or infinite values; clean it first")
+
+    @property
+    def num_samples(self) -> int:
+        return len(self.data)
+
+    @property
+    def item_shape(self) -> tuple[int, ...]:
+        return tuple(self.data.shape[1:])
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.data.dtype
+
+    def blocks(self, size: int) -> Iterator[Tensor]:
+        yield from torch.split(self.data.flatten(1), size)
+
+    def some(self, count: int) -> Tensor:
+        return self.data.flatten(1)  # all of them: they are at hand
+
+
+@dataclass(frozen=True, eq=False)
+class MemoryMapped:
+    r"""Arrays ``(n, *)`` on a disk, one after the other; read when used: see :func:`open_npy`."""
+
+    arrays: tuple[np.memmap[Any, Any], ...]
+
+    @property
+    def num_samples(self) -> int:
+        return sum(len(a) for a in self.arrays)
+
+    @property
+    def item_shape(self) -> tuple[int, ...]:
+        return tuple(self.arrays[0].shape[1:])
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return torch.from_numpy(self.arrays[0][:1]).dtype
+
+    def blocks(self, size: int) -> Iterator[Tensor]:
+        for array in self.arrays:
+            rows = array.reshape(len(array), -1)
+            for start in range(0, len(rows), size):
+                yield torch.from_numpy(rows[start : start + size])
+
+    def some(self, count: int) -> Tensor:
+        # Slices that are spread over each file: single rows would cost a disk access each.
+        each = max(1, count // (16 * len(self.arrays)))
+        parts = [
+            a.reshape(len(a), -1)[start : start + each]
+            for a in self.arrays
+            for start in np.linspace(0, max(0, len(a) - each), min(16, len(a)), dtype=int)
+        ]
+        return torch.from_numpy(np.concatenate(parts))
+
+
+@dataclass(frozen=True, eq=False)
+class Streamed:
+    r"""Blocks that are made when they are needed, by a function that starts anew each time.
+
+    Arguments:
+        factory: Called without arguments; yields tensors or arrays of shape :math:`(n, *)`,
+            the same ones each time.
+        num_samples: How many points they hold together.
+
+    Example:
+        >>> stream = Streamed(lambda: (torch.full((2, 3), float(k)) for k in range(4)), 8)
+        >>> stream.item_shape, [len(block) for block in stream.blocks(5)]
+        ((3,), [2, 2, 2, 2])
+    """
+
+    factory: Callable[[], Iterable[Tensor | np.ndarray[Any, Any]]]
+    num_samples: int
+
+    def _tensors(self) -> Iterator[Tensor]:
+        for part in self.factory():
+            yield part if isinstance(part, Tensor) else torch.from_numpy(np.asarray(part))
+
+    def _first(self) -> Tensor:
+        first = next(self._tensors(), None)
+        if first is None:
+            raise InputError("the stream of training points is empty; pass at least one block")
+        _check_shape(tuple(first.shape))
+        return first
+
+    @property
+    def item_shape(self) -> tuple[int, ...]:
+        return tuple(self._first().shape[1:])
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self._first().dtype
+
+    def blocks(self, size: int) -> Iterator[Tensor]:
+        shape, seen = self.item_shape, 0
+        for part in self._tensors():
+            if tuple(part.shape[1:]) != shape:
+                raise InputError(
+                    f"a block of the stream holds points of shape {tuple(part.shape[1:])} and "
+                    f"the first one of {shape}; all must be alike"
+                )
+            seen += len(part)
+            yield from torch.split(part.flatten(1), size)
+        if seen != self.num_samples:
+            raise InputError(
+                f"the stream gave {seen} points and {self.num_samples} were announced; "
+                "pass a factory that starts anew each time, and the right number"
+            )
+
+    def some(self, count: int) -> Tensor:
+        return self._first()[:count].flatten(1)
+
+
+def open_npy(*paths: Path | str) -> MemoryMapped:
+    r"""Memory-maps ``.npy`` files whose points together are one training set.
+
+    Arguments:
+        paths: The files, each with an array of shape :math:`(n, *)`, all of one kind.
+
+    Raises:
+        InputError: If a file is missing, truncated, empty, pickled or holds other points.
+    """
+    if not paths:
+        raise InputError("no file was named; pass at least one .npy file")
+    arrays = tuple(_open(Path(p)) for p in paths)
+    for path, array in zip(paths, arrays, strict=True):
+        if array.shape[1:] != arrays[0].shape[1:]:
+            raise InputError(
+                f"{path} holds points of shape {array.shape[1:]} and {paths[0]} of "
+                f"{arrays[0].shape[1:]}; the shards of a set must be alike"
+            )
+    return MemoryMapped(arrays)
+
+
+def _open(path: Path) -> np.memmap[Any, Any]:
+    if not path.is_file():
+        raise InputError(f"{path} is not there; check the path")
+    try:
+        # Copy on write, so that nothing can change the file.
+        array = np.load(path, mmap_mode="c", allow_pickle=False)
+    except (ValueError, EOFError, OSError) as error:
+        raise InputError(
+            f"{path} is no whole .npy array ({error}); it may be truncated: write it again "
+            "with numpy.save"
+        ) from error
+    if not isinstance(array, np.memmap) or array.dtype.kind not in "fiu":
+        raise InputError(f"{path} holds no plain numbers; save one array of floats with numpy.save")
+    _check_shape(array.shape)
+    if not array.dtype.isnative or not array.flags.c_contiguous:
+        raise InputError(
+            f"{path} is not in this machine's byte order or not in C order; save "
+            "numpy.ascontiguousarray(array) in its native dtype"
+        )
+    return array
+
+
+def _check_shape(shape: tuple[int, ...]) -> None:
+    if len(shape) < 2:
+        raise InputError(f"a training set has shape (N, *), got {shape}; give each point its row")
+    if 0 in shape:
+        raise InputError("the training set is empty; pass at least one point")
+
+
+def as_blocks(data: Tensor | np.ndarray[Any, Any] | Blocks | Sequence[Path | str]) -> Blocks:
+    r"""A tensor, an array, a memory-mapped array or blocks, as :class:`Blocks`."""
+    if isinstance(data, Tensor):
+        return InMemory(data)
+    if isinstance(data, np.memmap):
+        _check_shape(data.shape)
+        return MemoryMapped((data,))
+    if isinstance(data, np.ndarray):
+        return InMemory(torch.from_numpy(data))
+    if isinstance(data, Sequence):
+        return open_npy(*data)
+    return data
