@@ -77,19 +77,29 @@ class _Seen:
         self.values, self.vectors = values.double(), self.V @ U
         self.residual = self.W @ U - self.vectors * values
 
+    @property
+    def tolerance(self) -> float:
+        # A kept direction has a share of about 1/d in a random one, and leaves d^-1/2 behind.
+        return 0.25 / math.sqrt(self.operator.size)
+
+    def images(self, count: int) -> Tensor:
+        # Where the operator takes the last directions, as far as it has not been seen.
+        W = self.W[:, -count:]
+        return self._span(W - self.V @ (self.V.T @ W))
+
     def unsettled(self, above: float, limit: int) -> Tensor:
-        # Directions into which a pair that is not surely kept still points. A kept direction
-        # that has been missed has a share of about 1/d in a random one: a residual of d^-1/2.
-        tolerance = 0.25 / math.sqrt(self.operator.size)
+        # Where pairs point that are not surely kept and might come near the threshold.
         size = self.residual.norm(dim=0).double()
-        reach = torch.where(size > tolerance, self.values + size, -math.inf)
-        reach = torch.where(self.values - size > above, -math.inf, reach)
+        open_ = (self.values + 2 * size > above) & (self.values - size <= above)
+        reach = torch.where(open_, self.values + size, -math.inf)
         chosen = reach.argsort(descending=True)[:limit]
-        R = self.residual[:, chosen[torch.isfinite(reach[chosen])]]
+        return self._span(self.residual[:, chosen[open_[chosen]]])
+
+    def _span(self, R: Tensor) -> Tensor:
         if R.shape[1] == 0:
             return R
         left, sizes, _ = torch.linalg.svd(R, full_matrices=False)
-        directions: Tensor = left[:, sizes > tolerance]
+        directions: Tensor = left[:, sizes > self.tolerance]
         return directions
 
 
@@ -126,30 +136,39 @@ def leading_pairs(
     if block < 3 or depth < 1:
         raise InputError("leading pairs need block >= 3 and depth >= 1")
     limit = min(operator.size, 1024 if products is None else products)
-    seen, found, complete = _Seen(operator), 0, False
-    beyond = Estimate(0.0)
+    seen, kept, counts = _Seen(operator), 0, torch.zeros(0, dtype=torch.float64)
+    complete = False
     while not complete and seen.V.shape[1] < limit:
-        outside = seen.room
-        size = min(block, limit - seen.V.shape[1])
+        outside, left, before = seen.room, limit - seen.V.shape[1], kept
+        # Where not all directions can be had, half of the rest is kept for the images.
+        size = min(block, left if left == outside else -(-left // 2))
         fresh = seen.grow(torch.randn(operator.size, size, generator=rng).to(operator.like))
-        for _ in range(depth):
-            new = seen.unsettled(above, min(block, limit - seen.V.shape[1]))
-            if new.shape[1] == 0:
-                break
-            seen.grow(new)
+        _refine(seen, size, above, depth, limit)
         kept = int((seen.values > above).sum())
-        beyond = _beyond(seen, fresh, outside, above, kept - found)
-        complete = kept - found <= size - 2 or seen.room == 0
-        found, block = kept, 2 * block
-    if complete:
-        beyond = Estimate(0.0)
+        counts = torch.cat([counts, before + outside * _shares(seen, fresh, above)])
+        complete = kept - before <= size - 2 or seen.room == 0
+        block = 2 * block
     sizes = seen.residual.norm(dim=0).double()
+    beyond = Estimate(0.0) if complete else _beyond(counts, kept)
     return RitzPairs(seen.values, seen.vectors, sizes, beyond, seen.V.shape[1])
 
 
-def _beyond(seen: _Seen, fresh: Tensor, outside: int, above: float, new: int) -> Estimate:
+def _refine(seen: _Seen, size: int, above: float, depth: int, limit: int) -> None:
+    for step in range(depth):
+        left = min(size, limit - seen.V.shape[1])
+        new = seen.images(size)[:, :left] if step == 0 else seen.unsettled(above, left)
+        if new.shape[1] == 0:
+            return
+        seen.grow(new)
+
+
+def _shares(seen: _Seen, fresh: Tensor, above: float) -> Tensor:
     # Each fresh direction is uniform among those outside: its share in kept Ritz vectors,
-    # times their number, counts the kept ones there without bias; `new` of them are seen.
-    shares = (seen.vectors[:, seen.values > above].T @ fresh).square().sum(0).double()
-    counted = Estimate.of_mean((outside * shares).numpy(force=True))
-    return Estimate(max(0.0, counted.value - new), counted.stderr)
+    # times their number, counts the kept ones there without bias.
+    shares: Tensor = (seen.vectors[:, seen.values > above].T @ fresh).square().sum(0)
+    return shares.double().cpu()
+
+
+def _beyond(counts: Tensor, kept: int) -> Estimate:
+    counted = Estimate.of_mean(counts.numpy())
+    return Estimate(max(0.0, counted.value - kept), counted.stderr)
