@@ -1,21 +1,19 @@
-r"""Writes that are whole, processes that end, and what is said meanwhile."""
+r"""Writes that are whole, what is said meanwhile, and one thread."""
 
 from __future__ import annotations
 
 import errno
 import os
-import signal
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from safetensors import SafetensorError
 
 from geomem import work
-from geomem.errors import GeomemError, InputError
-from geomem.work import Forecast, Progress, atomic_write, atomic_write_text, run_units
+from geomem.errors import InputError
+from geomem.work import Forecast, Progress, atomic_write, atomic_write_text
 
 # --------------------------------------------------------------------------- writing
 
@@ -175,70 +173,29 @@ def test_times_for_people(seconds: float, text: str) -> None:
     assert work.format_seconds(seconds) == text
 
 
-# ------------------------------------------------------------------- local processes
+# --------------------------------------------------------------------------- threads
 
 
-def double(unit: int, report: Callable[[Any], None]) -> tuple[int, int, int]:
-    report(f"unit {unit}")
-    return 2 * unit, torch.get_num_threads(), os.getpid()
+def test_one_thread_holds_for_torch_and_for_blas_and_only_inside() -> None:
+    from threadpoolctl import threadpool_info
 
+    def threads() -> list[int]:
+        return [pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"]
 
-def fail(unit: int, report: Callable[[Any], None]) -> int:
-    if unit == 2:
-        raise InputError("unit 2 cannot be done; leave it out")
-    return unit
+    def fail() -> None:
+        with work.one_thread():
+            assert torch.get_num_threads() == 1
+            assert set(threads()) == {1}
+            raise KeyError
 
-
-def die(unit: int, report: Callable[[Any], None]) -> None:
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
-def test_units_in_this_process_come_in_order() -> None:
-    messages: list[tuple[int, str]] = []
+    with work.one_thread():  # all that it looks at is loaded
+        pass
     torch.set_num_threads(2)
+    before = threads()
     try:
-        units = run_units(
-            double, [3, 1, 2], processes=1, on_message=lambda u, m: messages.append((u, m))
-        )
-        done = [(unit, result[:2]) for unit, result in units]
-        assert torch.get_num_threads() == 2  # as it was before
+        with pytest.raises(KeyError):
+            fail()
+        assert torch.get_num_threads() == 2
+        assert threads() == before
     finally:
         torch.set_num_threads(1)
-    assert done == [(3, (6, 1)), (1, (2, 1)), (2, (4, 1))]  # each on one thread
-    assert messages == [(3, "unit 3"), (1, "unit 1"), (2, "unit 2")]
-
-
-def test_units_in_this_process_are_done_when_asked_for() -> None:
-    # A generator: what is finished is handed over before the next unit starts.
-    done = run_units(fail, [1, 2, 3], processes=1)
-    assert next(done) == (1, 1)
-    with pytest.raises(InputError, match="unit 2 cannot be done"):
-        next(done)
-
-
-def test_no_units_need_no_process() -> None:
-    assert list(run_units(double, [], processes=4)) == []
-
-
-def test_units_in_two_processes() -> None:
-    messages: list[tuple[int, str]] = []
-    units = [5, 6, 7]
-    done = dict(
-        run_units(double, units, processes=2, on_message=lambda u, m: messages.append((u, m)))
-    )
-    assert {unit: result[0] for unit, result in done.items()} == {5: 10, 6: 12, 7: 14}
-    assert all(result[1] == 1 for result in done.values())  # one thread: the same floats
-    assert os.getpid() not in {result[2] for result in done.values()}
-    assert sorted(messages) == [(5, "unit 5"), (6, "unit 6"), (7, "unit 7")]
-
-
-def test_what_a_unit_raises_in_a_process_arrives() -> None:
-    with pytest.raises(InputError, match="unit 2 cannot be done; leave it out"):
-        list(run_units(fail, [2], processes=2))
-
-
-def test_a_worker_that_is_killed_is_explained() -> None:
-    with pytest.raises(GeomemError, match=r"ended unexpectedly.*fewer --processes") as raised:
-        list(run_units(die, [1], processes=2))
-    assert raised.value.exit_status == 1
-    assert "finished units are kept" in str(raised.value)

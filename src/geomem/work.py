@@ -1,30 +1,24 @@
-r"""Units of work: processes, progress with time left, forecasts, and writes that are whole.
+r"""Work: progress with time left, forecasts, threads, and writes that are whole.
 
 A unit of work is addressed by its number, is idempotent, and ends in one file that is
-renamed into place. An interrupted run is therefore just a shorter run.
+renamed into place. An interrupted run is therefore just a shorter run. Who does the units is
+an executor's business: see :mod:`geomem.executors`.
 """
 
 from __future__ import annotations
 
 import errno
 import math
-import multiprocessing as mp
 import os
-import signal
 import sys
-import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import Any
 
-from geomem.errors import GeomemError, InputError
+from geomem.errors import InputError
 
 # --------------------------------------------------------------------------- writing
 
@@ -216,7 +210,7 @@ def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-# ------------------------------------------------------------------- local processes
+# --------------------------------------------------------------------------- threads
 
 
 def num_cores() -> int:
@@ -226,120 +220,19 @@ def num_cores() -> int:
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    r"""Computes on one thread: a sum over two is not the same float."""
+    r"""Computes on one thread: a sum over two is not the same float.
+
+    That holds for torch and for the BLAS under NumPy and SciPy: a covariance of 3000 images
+    differs in its last bits between one thread and two, and all that follows from it.
+    """
+    import scipy.linalg  # noqa: F401  (it has a BLAS of its own, limited only once it is here)
     import torch
+    from threadpoolctl import threadpool_limits
 
     threads = torch.get_num_threads()
-    torch.set_num_threads(1)
     try:
-        yield
+        with threadpool_limits(limits=1):
+            torch.set_num_threads(1)
+            yield
     finally:
         torch.set_num_threads(threads)
-
-
-def run_units(
-    function: Callable[..., Any],
-    units: Sequence[Any],
-    *,
-    processes: int,
-    on_message: Callable[[Any, Any], None] = lambda unit, message: None,
-) -> Iterator[tuple[Any, Any]]:
-    r"""Runs ``function(unit, report)`` for each unit; yields ``(unit, result)`` as they end.
-
-    Every process computes on one thread, whatever their number: a sum over two threads is
-    not the same float as over one, and the records must be the same bytes. Two processes of
-    one thread train as fast as one of two.
-
-    Arguments:
-        function: A function that can be imported; ``report(message)`` sends progress.
-        units: The units, each of them small and picklable.
-        processes: How many processes work at a time.
-        on_message: Called in this process with a unit and what it reported.
-
-    Raises:
-        GeomemError: What a unit raised; finished units stay finished.
-        KeyboardInterrupt: On Ctrl-C, after the workers have been stopped.
-    """
-    if processes <= 1:
-        yield from _run_here(function, units, on_message)
-    elif units:
-        yield from _run_pool(function, units, processes, on_message)
-
-
-def _run_here(
-    function: Callable[..., Any], units: Sequence[Any], on_message: Callable[[Any, Any], None]
-) -> Iterator[tuple[Any, Any]]:
-    for unit in units:
-        with one_thread():
-            result = function(unit, partial(on_message, unit))
-        yield unit, result
-
-
-def _run_pool(
-    function: Callable[..., Any],
-    units: Sequence[Any],
-    processes: int,
-    on_message: Callable[[Any, Any], None],
-) -> Iterator[tuple[Any, Any]]:
-    context = mp.get_context("spawn")
-    messages = context.SimpleQueue()
-    pool = ProcessPoolExecutor(
-        min(processes, len(units)),
-        mp_context=context,
-        initializer=_start_worker,
-        initargs=(messages, os.getpid()),
-    )
-    try:
-        pending = {pool.submit(_run, function, unit, i): i for i, unit in enumerate(units)}
-        while pending:
-            done, _ = wait(pending, timeout=0.1, return_when=FIRST_COMPLETED)
-            while not messages.empty():
-                index, message = messages.get()
-                on_message(units[index], message)
-            for future in done:
-                yield units[pending.pop(future)], _result(future)
-    finally:
-        _stop(pool)
-
-
-def _result(future: Future[Any]) -> Any:
-    try:
-        return future.result()
-    except BrokenProcessPool as error:
-        raise GeomemError(
-            "a worker process ended unexpectedly (out of memory, or killed); "
-            "finished units are kept: run the same command again, with fewer --processes"
-        ) from error
-
-
-_messages: Any = None  # the queue to the parent, in a worker
-
-
-def _start_worker(messages: Any, parent: int) -> None:
-    global _messages
-    _messages = messages
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
-    threading.Thread(target=_follow, args=(parent,), daemon=True).start()
-    import torch
-
-    torch.set_num_threads(1)
-
-
-def _follow(parent: int) -> None:
-    # A parent that is killed cannot say goodbye; its workers must not work on alone.
-    while os.getppid() == parent:
-        time.sleep(0.5)
-    os._exit(1)
-
-
-def _run(function: Callable[..., Any], unit: Any, index: int) -> Any:
-    return function(unit, lambda message: _messages.put((index, message)))
-
-
-def _stop(pool: ProcessPoolExecutor) -> None:
-    workers = list((pool._processes or {}).values())
-    pool.shutdown(wait=False, cancel_futures=True)
-    for worker in workers:
-        worker.join(timeout=0.2)
-        if worker.is_alive():
-            worker.terminate()

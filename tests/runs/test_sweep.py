@@ -87,7 +87,9 @@ def test_a_second_run_is_the_same_bytes(tiny: Path, tmp_path: Path) -> None:
 
 def test_a_finished_run_does_no_work_again(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = {p: p.stat().st_mtime_ns for p in (tiny / "records").iterdir()}
-    monkeypatch.setattr("geomem.runs.sweep.run_units", lambda *a, **k: pytest.fail("worked"))
+    monkeypatch.setattr(
+        "geomem.runs.sweep.LocalExecutor.run", lambda *a, **k: pytest.fail("worked")
+    )
     TINY.run(tiny, processes=1, quiet=True)
     assert before == {p: p.stat().st_mtime_ns for p in (tiny / "records").iterdir()}
 

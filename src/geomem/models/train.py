@@ -138,6 +138,7 @@ class TrainState:
 
         Raises:
             InputError: If the file is damaged or belongs to another network.
+            FileNotFoundError: If there is none.
         """
         try:
             tensors = load_file(path)
@@ -148,6 +149,8 @@ class TrainState:
                 part = {k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)}
                 module.load_state_dict(part)
             self._load_moments(tensors)
+        except FileNotFoundError:
+            raise  # none is none, not a damaged one
         except (OSError, KeyError, RuntimeError, SafetensorError) as error:
             raise _no_checkpoint(path) from error
 
@@ -178,8 +181,7 @@ def train(state: TrainState, every: int, checkpoint: Path | None = None) -> Iter
         every: How many steps between two yields, and between two checkpoints.
         checkpoint: A file that is gone on from if it is there, and kept up to date.
     """
-    if checkpoint is not None and checkpoint.exists():
-        state.load(checkpoint)
+    if checkpoint is not None and _went_on(state, checkpoint):
         yield state  # what was interrupted may be what its user does with this very state
     while state.step < state.training.steps:
         state.advance()
@@ -189,8 +191,17 @@ def train(state: TrainState, every: int, checkpoint: Path | None = None) -> Iter
             yield state
 
 
+def _went_on(state: TrainState, checkpoint: Path) -> bool:
+    # Another process that does the same training may take its checkpoint away at any time.
+    try:
+        state.load(checkpoint)
+    except FileNotFoundError:
+        return False
+    return True
+
+
 def checkpoint_step(path: Path) -> int:
-    r"""The step at which a checkpoint was written.
+    r"""The step at which a checkpoint was written; 0 if there is none.
 
     Raises:
         InputError: If the file is damaged.
@@ -198,6 +209,8 @@ def checkpoint_step(path: Path) -> int:
     try:
         with safe_open(path, framework="pt") as file:
             return int(file.get_tensor("step"))
+    except FileNotFoundError:
+        return 0
     except (OSError, SafetensorError) as error:
         raise _no_checkpoint(path) from error
 

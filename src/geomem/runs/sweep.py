@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -21,6 +21,7 @@ import torch
 import xarray as xr
 
 from geomem.errors import InputError
+from geomem.executors import Executor, LocalExecutor
 from geomem.manifolds import PAPER_VARIANCES
 from geomem.models.networks import NetworkConfig
 from geomem.models.train import Training, TrainState
@@ -32,18 +33,11 @@ from geomem.runs.design import (
     load_source,
     make_design,
 )
+from geomem.runs.jobs import Numbers, Task, jobs_to_do, run_job
 from geomem.runs.provenance import describe
 from geomem.runs.records import RunFolder, Unit, check_folder, load, write_json
-from geomem.runs.units import UnitRunner
 from geomem.runs.verdict import summarize
-from geomem.work import (
-    Forecast,
-    Progress,
-    num_cores,
-    one_thread,
-    run_units,
-    say,
-)
+from geomem.work import Forecast, Progress, one_thread, say
 
 
 @dataclass(frozen=True)
@@ -114,6 +108,7 @@ class Sweep:
         out: Path,
         *,
         processes: int | None = None,
+        executor: Executor | None = None,
         device: str = "cpu",
         quiet: bool = False,
     ) -> xr.Dataset:
@@ -121,7 +116,10 @@ class Sweep:
 
         Arguments:
             out: The run folder.
-            processes: How many processes work at a time; one a core if not given.
+            processes: How many processes of this machine work at a time, where no executor
+                is given; one a core if neither is.
+            executor: Who works: :class:`~geomem.executors.LocalExecutor` or
+                :class:`~geomem.executors.RayExecutor`.
             device: Where networks are trained and measured.
             quiet: Whether to show no progress.
 
@@ -133,14 +131,51 @@ class Sweep:
         """
         started = time.time()
         folder = self.prepare(out)
-        jobs = self._jobs(folder)
+        jobs = jobs_to_do(folder)
         if jobs:
-            self._work(folder, jobs, processes or num_cores(), device, quiet)
+            self._work(folder, jobs, executor or LocalExecutor(processes), device, quiet)
         dataset = load(folder.path)
         write_json(folder.path / "summary.json", summarize(dataset))
-        _write_provenance(folder, started, device)
+        _write_provenance(folder, folder.path / "provenance.json", started, device)
         shutil.rmtree(folder.path / "checkpoints", ignore_errors=True)
         return dataset
+
+    def run_units(
+        self,
+        out: Path,
+        numbers: Sequence[int],
+        *,
+        executor: Executor | None = None,
+        device: str = "cpu",
+        quiet: bool = False,
+    ) -> list[Unit]:
+        r"""Does single units of the run, and no more: what a scheduler calls, anywhere.
+
+        The jobs of these units are done: a network measured at several steps is trained
+        once. A unit whose record is there is left alone. The last call is :meth:`run`, which
+        finds nothing left to do and writes the summary.
+
+        Arguments:
+            out: The run folder; it is started if it is not there.
+            numbers: The numbers of the units in the run's list.
+            executor: Who works; this very process if not given.
+            device: Where networks are trained and measured.
+            quiet: Whether to show no progress.
+
+        Returns:
+            The units that were done by this call.
+
+        Raises:
+            InputError: If the data or the folder cannot be used, or has no such unit.
+        """
+        started = time.time()
+        folder = self.prepare(out)
+        jobs = jobs_to_do(folder, numbers)
+        if jobs:
+            self._work(folder, jobs, executor or LocalExecutor(1), device, quiet)
+            path = folder.path / "provenance" / f"{min(numbers):06d}.json"
+            _write_provenance(folder, path, started, device)
+        return [folder.units[n] for n in sorted(sum(jobs, ()))]
 
     def prepare(self, out: Path) -> RunFolder:
         r"""Starts or reopens the run folder: checks the data and writes the design."""
@@ -170,10 +205,10 @@ class Sweep:
 
     def design(self) -> dict[str, Any]:
         r"""Units, points and levels: see :mod:`geomem.runs.design`."""
-        source = self.source
-        sizes = choose_sizes(self.sizes, len(source.split.pool))
-        self.network_config(source)  # refuses data that the backbone cannot take
         with one_thread():
+            source = self.source
+            sizes = choose_sizes(self.sizes, len(source.split.pool))
+            self.network_config(source)  # refuses data that the backbone cannot take
             return make_design(
                 source,
                 self._units(source, sizes),
@@ -227,42 +262,33 @@ class Sweep:
 
     # ------------------------------------------------------------------------------- jobs
 
-    def _jobs(self, folder: RunFolder) -> list[tuple[int, ...]]:
-        # A job is the units of one training, or one control; the largest ones come first.
-        jobs: dict[tuple[Any, ...], list[int]] = {}
-        for unit in folder.missing():
-            key = (unit.denoiser, unit.num_samples, unit.seed)
-            jobs.setdefault(key, []).append(unit.number)
-        order = {"learned": 0, "empirical": 1, "linear": 2, "population": 2}
-        keys = sorted(jobs, key=lambda k: (order[k[0]], -(k[1] or 0), k[2] or 0))
-        return [tuple(jobs[k]) for k in keys]
-
     def _work(
         self,
         folder: RunFolder,
-        jobs: list[tuple[int, ...]],
-        processes: int,
+        jobs: list[Numbers],
+        executor: Executor,
         device: str,
         quiet: bool,
     ) -> None:
         names = {job: folder.units[job[-1]] for job in jobs}
         costs = {job: self._cost(folder, names[job]) for job in jobs}
-        forecast = self._forecast(folder, sum(costs.values()), processes)
+        forecast = self._forecast(folder, sum(costs.values()), min(executor.workers(), len(jobs)))
         if not quiet:
-            missing, planned = len(folder.missing()), len(folder.units)
-            say(f"{folder.path}: {missing} of {planned} units to do, {forecast}")
-        forecast.check_memory("measure fewer --points, or pass smaller --sizes")
+            todo, planned = sum(map(len, jobs)), len(folder.units)
+            say(f"{folder.path}: {todo} of {planned} units to do, {forecast}")
+        if executor.here:
+            forecast.check_memory("measure fewer --points, or pass smaller --sizes")
         progress = Progress(sum(costs.values()), "sweep", quiet=quiet)
-        shares: dict[tuple[int, ...], float] = {}
+        shares: dict[Numbers, float] = {}
 
-        def hear(job: Any, share: Any) -> None:
-            shares[job[1]] = share
+        def hear(task: Task, share: float) -> None:
+            shares[task.numbers] = share
             done = sum(costs[j] * s for j, s in shares.items())
             running = [str(names[j]) for j, s in shares.items() if 0 < s < 1]
             progress.update(done, "; ".join(running))
 
-        tasks = [(str(folder.path), job, device) for job in jobs]
-        for task, _ in run_units(_run_job, tasks, processes=processes, on_message=hear):
+        tasks = [Task.of(folder.path, self, job, device) for job in jobs]
+        for task, _ in executor.run(run_job, tasks, on_message=hear):
             hear(task, 1.0)
         progress.finish()
 
@@ -295,21 +321,17 @@ class Sweep:
         return Forecast(seconds / processes, processes * (exact + 8.0 * 3 * d * d + 4e8))
 
 
-def _write_provenance(folder: RunFolder, started: float, device: str) -> None:
-    path = folder.path / "provenance.json"
+def _write_provenance(folder: RunFolder, path: Path, started: float, device: str) -> None:
     write_json(path, describe(path, started, device, folder.design["data"]["digest"]))
 
 
-# ------------------------------------------------------------------- inside a worker process
+def open_sweep(run: Path) -> Sweep:
+    r"""The sweep that a run folder holds: everything follows from its config.
 
-_runner: dict[str, UnitRunner] = {}
-
-
-def _run_job(task: tuple[str, tuple[int, ...], str], report: Callable[[float], None]) -> None:
-    r"""Does the units of one job; importable, so that any process can."""
-    path, numbers, device = task
-    if path not in _runner:  # data and directions are loaded once a process
-        _runner.clear()
-        folder = RunFolder.open(Path(path))
-        _runner[path] = UnitRunner(folder, Sweep.from_config(folder.config), device)
-    _runner[path].run(numbers, report)
+    Raises:
+        InputError: If the folder holds no run, or one of another kind.
+    """
+    config = RunFolder.open(run).config
+    if config.get("kind") != "sweep":
+        raise InputError(f"{run} holds a {config.get('kind')}, not a sweep; pass a sweep's folder")
+    return Sweep.from_config(config)

@@ -133,8 +133,8 @@ class UnitRunner:
             device=self.device,
         )
         checkpoint = self.folder.path / "checkpoints" / f"{_name(final)}.safetensors"
-        if checkpoint.exists() and checkpoint_step(checkpoint) > min(u.step or 0 for u in units):
-            checkpoint.unlink()  # a record was deleted that lies before it
+        if checkpoint_step(checkpoint) > min(u.step or 0 for u in units):
+            checkpoint.unlink(missing_ok=True)  # a record was deleted that lies before it
         every = _common_step(self.sweep.steps, self.sweep.measured_steps)
         for moment in train(state, every, checkpoint):
             share = 0.87 * moment.step / self.sweep.steps

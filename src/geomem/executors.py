@@ -1,0 +1,360 @@
+r"""Executors: who does the units of work - one process, several, or the machines of a cluster.
+
+An executor is a frozen value with one verb,
+
+    ``executor.run(function, units)`` yields ``(unit, result)`` as units end, in any order,
+
+used alike by a sweep and by the exact posterior over shards. Who works must not change the
+answer, and does not where a result is a function of its unit alone and results are put
+together by what is associative and commutative: files named by the number of their unit,
+:meth:`geomem.exact.Posterior.merge`. On their side executors promise that
+
+* every unit computes on one thread, wherever: the same floats, so the same bytes;
+* a worker that is lost (killed, out of memory, its machine gone) costs its unit only, which
+  is run again by another, a bounded number of times, while the other units go on;
+* what a unit raises arrives here as itself, and stops the rest.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import partial
+from importlib import import_module
+from typing import Any, Protocol
+
+from geomem.errors import GeomemError, InputError
+from geomem.pools import Agenda, Function, Hear, Pool, attempt
+from geomem.work import num_cores, one_thread
+
+
+def ignore(unit: Any, message: Any) -> None:
+    r"""Does nothing with what a unit reports."""
+
+
+class Executor(Protocol):
+    r"""Who does units of work.
+
+    Attributes:
+        here: Whether all workers share this machine, and its memory.
+    """
+
+    @property
+    def here(self) -> bool: ...
+
+    def workers(self) -> int:
+        r"""How many units are done at a time."""
+
+    def run(
+        self, function: Function, units: Sequence[Any], *, on_message: Hear = ignore
+    ) -> Iterator[tuple[Any, Any]]:
+        r"""Runs ``function(unit, report)`` for each unit; yields ``(unit, result)``.
+
+        Arguments:
+            function: A function that can be imported; ``report(message)`` sends progress.
+            units: The units; they and their results can be pickled.
+            on_message: Called in this process with a unit and what it reported.
+
+        Raises:
+            GeomemError: Where a unit has lost its worker too often. What a unit raised is
+                raised as it is. Finished units stay finished.
+            KeyboardInterrupt: On Ctrl-C, after the workers have been stopped.
+        """
+
+
+def _check_counts(processes: int | None, tries: int) -> None:
+    if processes is not None and processes < 1:
+        raise InputError("--processes must be at least 1")
+    if tries < 1:
+        raise InputError("tries must be at least 1: a unit is begun at least once")
+
+
+# -------------------------------------------------------------------------- local processes
+
+
+@dataclass(frozen=True)
+class LocalExecutor:
+    r"""Processes of this machine, one thread each; if it is one, it is this very process.
+
+    Two processes of one thread train as fast as one of two, and their sums are the same
+    floats whatever their number. Each run starts its processes, which takes some seconds.
+
+    Arguments:
+        processes: How many work at a time; one a core if not given.
+        tries: How often a unit is begun whose worker is lost.
+
+    Raises:
+        InputError: If there are no processes or no tries.
+
+    Example:
+        >>> def square(unit, report):
+        ...     return unit**2
+        >>> list(LocalExecutor(processes=1).run(square, [3, 1, 2]))
+        [(3, 9), (1, 1), (2, 4)]
+    """
+
+    processes: int | None = None
+    tries: int = 3
+
+    def __post_init__(self) -> None:
+        _check_counts(self.processes, self.tries)
+
+    @property
+    def here(self) -> bool:
+        return True
+
+    def workers(self) -> int:
+        r"""How many units are done at a time."""
+        return self.processes or num_cores()
+
+    def run(
+        self, function: Function, units: Sequence[Any], *, on_message: Hear = ignore
+    ) -> Iterator[tuple[Any, Any]]:
+        r"""Runs the units: see :meth:`Executor.run`."""
+        if self.workers() == 1:
+            yield from _run_here(function, units, on_message)
+            return
+        pool = Pool(function, units, self.tries, on_message)
+        try:
+            yield from pool.results(self.workers())
+        finally:
+            pool.stop()
+
+
+def _run_here(
+    function: Function, units: Sequence[Any], on_message: Hear
+) -> Iterator[tuple[Any, Any]]:
+    for unit in units:
+        with one_thread():
+            result = function(unit, partial(on_message, unit))
+        yield unit, result
+
+
+# ------------------------------------------------------------------------------------- Ray
+
+
+@dataclass(frozen=True)
+class RayExecutor:
+    r"""Workers of Ray: on this machine, or on the machines of a cluster that is joined.
+
+    A session of Ray that is there already is used. Else one is started on this machine, and
+    lives until this process ends, so that a second run starts at once. Such a session
+    **listens on all network interfaces**, whatever it is asked; from Ray 2.52 on it talks
+    only to who knows a random token that never leaves this machine. Its dashboard and its
+    usage reports are off.
+
+    On a cluster every machine needs geomem in this version, and the files that units read
+    and write under the paths that they have here.
+
+    Arguments:
+        processes: How many units at a time; as many as Ray has processors if not given.
+        address: The cluster to join (``host:6379``, ``auto``, ``ray://host:10001``); a session
+            on this machine if not given.
+        gpus: The GPUs that a unit needs; Ray hides them from units that need none.
+        tries: How often a unit is begun whose worker is lost.
+
+    Raises:
+        InputError: If there are no processes or no tries, and, once it runs, if Ray is not
+            installed or no cluster answers.
+    """
+
+    processes: int | None = None
+    address: str | None = None
+    gpus: float = 0.0
+    tries: int = 3
+
+    def __post_init__(self) -> None:
+        _check_counts(self.processes, self.tries)
+
+    @property
+    def here(self) -> bool:
+        return self.address is None
+
+    def workers(self) -> int:
+        r"""How many units are done at a time; joins or starts Ray to know it."""
+        processors = max(1, int(self._joined().cluster_resources().get("CPU", 1)))
+        return min(self.processes or processors, processors)
+
+    def run(
+        self, function: Function, units: Sequence[Any], *, on_message: Hear = ignore
+    ) -> Iterator[tuple[Any, Any]]:
+        r"""Runs the units: see :meth:`Executor.run`."""
+        if not units:
+            return
+        ray, agenda = self._joined(), Agenda(units, self.tries)
+        # Here lost units are handed out again, not there: so that they are counted.
+        task = ray.remote(num_cpus=1, num_gpus=self.gpus, max_retries=0)(_on_ray)
+        mailbox = ray.remote(num_cpus=0, max_restarts=-1)(Mailbox).remote()
+        running: dict[Any, int] = {}
+        try:
+            while agenda.open:
+                while agenda.waiting and len(running) < (self.processes or len(units)):
+                    index = agenda.begin()
+                    place = (os.getcwd(), _settings())
+                    running[task.remote(function, units[index], index, mailbox, place)] = index
+                done, _ = ray.wait(list(running), timeout=0.2)
+                _pass_on(ray, mailbox, units, on_message)
+                for reference in done:
+                    index = running.pop(reference)
+                    outcome = _fetch(ray, reference)
+                    if isinstance(outcome, str):
+                        agenda.lost(index, outcome)
+                    else:
+                        yield units[index], agenda.end(*outcome)
+        finally:
+            _stop(ray, list(running), mailbox)
+
+    def _joined(self) -> Any:
+        with _private(self.address is None):
+            ray = _import_ray()
+            if not ray.is_initialized():
+                self._join(ray)
+        if self.gpus > ray.cluster_resources().get("GPU", 0):
+            raise InputError("Ray sees no GPU for a unit; use --device cpu, or --executor local")
+        return ray
+
+    def _join(self, ray: Any) -> None:
+        quiet = {"log_to_driver": False, "logging_level": "ERROR"}
+        if self.address is None:
+            processors = self.processes or num_cores()
+            ray.init("local", num_cpus=processors, include_dashboard=False, **quiet)
+            return
+        _check_answers(self.address)
+        try:
+            ray.init(self.address, **quiet)
+        except (Exception, SystemExit) as error:
+            raise InputError(
+                f"the Ray cluster at {self.address} cannot be joined ({error}); start one with "
+                "`ray start --head`, or leave --address out"
+            ) from error
+
+
+def _import_ray() -> Any:
+    try:
+        return import_module("ray")
+    except ImportError as error:
+        raise InputError(
+            "Ray is not installed; `pip install geomem[ray]`, or use --executor local"
+        ) from error
+
+
+@contextmanager
+def _private(here: bool) -> Iterator[None]:
+    # A session of our own is for nobody else. Ray reads its mode when it is imported and not
+    # again, so that a program that has imported Ray before has decided for itself.
+    ours = {"RAY_USAGE_STATS_ENABLED": "0"}
+    if "ray" not in sys.modules and "RAY_AUTH_MODE" not in os.environ:
+        ours |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+    if not here:
+        ours = {}
+    before = {name: os.environ.get(name) for name in ours}
+    os.environ.update(ours)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name) if value is None else os.environ.update({name: value})
+
+
+def _check_answers(address: str) -> None:
+    # Ray itself asks for minutes and then ends the process.
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not (host and port.isdigit()):
+        return  # "auto", or what Ray alone understands
+    try:
+        socket.create_connection((host, int(port)), timeout=10).close()
+    except (OSError, OverflowError) as error:
+        raise InputError(
+            f"no Ray cluster answers at {address} ({error}); start one with `ray start --head` "
+            "there, or leave --address out"
+        ) from error
+
+
+def _settings() -> dict[str, str]:
+    return {k: v for k, v in os.environ.items() if k.startswith("GEOMEM_")}
+
+
+def _fetch(ray: Any, reference: Any) -> tuple[bool, Any] | str:
+    # What a unit came to, or why its worker was lost.
+    errors = ray.exceptions
+    try:
+        outcome: tuple[bool, Any] = ray.get(reference)
+    except errors.RayTaskError as error:  # not the unit's: those are caught beside it
+        raise GeomemError(
+            "a Ray worker cannot do this work; is the same geomem installed on every machine? "
+            f"It says: {str(error.cause).strip()}"
+        ) from error
+    except errors.RayError as error:
+        return type(error).__name__
+    return outcome
+
+
+def _pass_on(ray: Any, mailbox: Any, units: Sequence[Any], on_message: Hear) -> None:
+    try:
+        messages = ray.get(mailbox.take.remote(), timeout=5)
+    except ray.exceptions.RayError:  # progress may be lost with its machine, work may not
+        return
+    for index, message in messages:
+        on_message(units[index], message)
+
+
+def _stop(ray: Any, running: list[Any], mailbox: Any) -> None:
+    with suppress(Exception):  # the session itself may be what was lost
+        for reference in running:
+            ray.cancel(reference, force=True)
+        ray.kill(mailbox)
+
+
+class Mailbox:
+    r"""Where Ray's workers leave what they report."""
+
+    def __init__(self) -> None:
+        self.messages: list[tuple[int, Any]] = []
+
+    def put(self, index: int, message: Any) -> None:
+        r"""Leaves a message about a unit."""
+        self.messages.append((index, message))
+
+    def take(self) -> list[tuple[int, Any]]:
+        r"""All messages since the last time."""
+        messages, self.messages = self.messages, []
+        return messages
+
+
+def _on_ray(
+    function: Function, unit: Any, index: int, mailbox: Any, place: tuple[str, dict[str, str]]
+) -> tuple[bool, Any]:
+    ray: Any = import_module("ray")
+    sent: list[Any] = []
+
+    def report(message: Any) -> None:
+        sent[:] = [mailbox.put.remote(index, message)]
+
+    with one_thread():
+        outcome = attempt(partial(_in_place, function, place), unit, report)
+    with suppress(ray.exceptions.RayError):
+        ray.get(sent, timeout=5)  # what was reported arrives before the result does
+    return outcome
+
+
+def _in_place(
+    function: Function,
+    place: tuple[str, dict[str, str]],
+    unit: Any,
+    report: Callable[[Any], None],
+) -> Any:
+    folder, settings = place
+    try:
+        os.chdir(folder)
+    except OSError as error:
+        raise InputError(
+            f"{folder} is not there on {socket.gethostname()}; Ray's machines need a file system "
+            "that they share, with the run folder and the data under the same paths"
+        ) from error
+    os.environ.update(settings)
+    return function(unit, report)
