@@ -11,7 +11,7 @@ Eigenvalues :math:`\lambda_1 \geq \dots \geq \lambda_d` with a gap after the k-t
       (\ell - 1.4 \, j^{-1/3}) \right)
 
   whatever d is; the exponent is exact, the constant was fitted to 4,000 spectra at each of
-  d = 8, 16, 40 and covers their 90 and 99 % points for j up to d/2. Neither is it known
+  d = 8, 16, 40 and covers their 90 and 99 % points for j up to d/4. Neither is it known
   beforehand how many directions are lost: j shares the level in parts
   :math:`6 / \pi^2 j^2`. Rectangular Wishart spectra have a softer edge and smaller gaps.
 * **at condensation.** Where a few training points share a noisy one, the k kept directions
