@@ -22,6 +22,7 @@ from geomem.cli_output import plain, print_table
 from geomem.dimension import DimensionMethod, NoGap
 from geomem.errors import InputError
 from geomem.exact import EmpiricalDenoiser
+from geomem.manifolds import PAPER_VARIANCES
 from geomem.methods import dimension_method
 from geomem.models.networks import load_network
 from geomem.runs.design import LINEAR_NAMES, Source, choose_sizes, load_source
@@ -73,6 +74,10 @@ class DimensionCommand:
     """Points of each kind."""
     split: Path | None = None
     """A file written by `geomem split`; the default split of the data if not given."""
+    variances: tuple[float, ...] = PAPER_VARIANCES
+    """Variances of `linear` and `linear-sphere`; the paper's if not given."""
+    ambient_dim: int = 30
+    """Dimension of the space around `linear` and `linear-sphere`."""
     seed: int = 0
     """Seed of the split, of the choice of points and of their noise."""
     device: str = "cpu"
@@ -133,7 +138,14 @@ class _Place:
         largest = max(numbers, default=0)
         if command.data in LINEAR_NAMES and (largest < 2 or "all" in command.sizes):
             raise InputError(f"--data {command.data} has no last point: pass --sizes, not `all`")
-        source = load_source(command.data, split=command.split, seed=command.seed, largest=largest)
+        source = load_source(
+            command.data,
+            split=command.split,
+            seed=command.seed,
+            largest=largest,
+            variances=command.variances,
+            ambient_dim=command.ambient_dim,
+        )
         pool = len(source.split.pool)
         order = nested_subsets(source.split.pool, [pool], command.seed)[pool]
         return _Place(source, [int(i) for i in order], command.seed, DRAWS, networks)
@@ -202,9 +214,7 @@ def find_networks(path: Path) -> list[Path]:
             return [file.with_suffix("") for file in files]
     stem = path.with_suffix("") if path.suffix in (".safetensors", ".json") else path
     if not stem.with_suffix(".safetensors").exists():
-        raise InputError(
-            f"{path} holds no saved network; pass a run folder or one of its networks/"
-        )
+        raise InputError(f"{path} holds no network; pass a run folder or one of its networks/")
     return [stem]
 
 
