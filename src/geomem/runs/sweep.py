@@ -333,5 +333,7 @@ def open_sweep(run: Path) -> Sweep:
     """
     config = RunFolder.open(run).config
     if config.get("kind") != "sweep":
-        raise InputError(f"{run} holds a {config.get('kind')}, not a sweep; pass a sweep's folder")
+        raise InputError(
+            f"{run} holds a run of kind {config.get('kind')}, not a sweep; pass a sweep's"
+        )
     return Sweep.from_config(config)
