@@ -31,6 +31,7 @@ _HOME = {
     "local_dimension": "LocalDimension",
     "plateau": "Plateau",
     "data_dimension": "ScikitDimension",
+    "methods": "dimension_method",
     "data": "ImageData load_data",
     "splits": "Split make_split nested_subsets read_split write_split",
     "runs.records": "load",

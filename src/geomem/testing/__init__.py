@@ -2,8 +2,10 @@ r"""For those who write their own: what a denoiser or a method must satisfy, in 
 
 .. code-block:: python
 
+    from geomem.testing import check_spectrum_method
+
     def test_mine():
-        geomem.testing.check_spectrum_method(Mine(depth=16))
+        check_spectrum_method(Mine(depth=16))
 
 Each check raises an ``AssertionError`` that says in a sentence what does not hold. They ask for
 what every measurement relies on: known answers on known cases, errors that are neither too
