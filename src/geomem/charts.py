@@ -19,6 +19,7 @@ from torch import Tensor
 
 from geomem.errors import InputError
 from geomem.quadrature import Axis, ChartDenoiser, Embedding, Rule, check_points
+from geomem.stats import torch_rng
 
 # Standard normal parameters are integrated up to here: 6e-10 of them lie beyond.
 _NORMAL_REACH = 6.2
@@ -128,11 +129,11 @@ class ChartManifold:
 
     def _grid(self) -> tuple[Tensor, Tensor]:
         if self._guesses is None:
-            # Random parameters of the law and a regular grid: neither alone covers well.
-            lines = [torch.linspace(a.low, a.high, a.cells + 1).double() for a in self.axes]
-            grid = torch.cartesian_prod(*lines).reshape(-1, self.dim)
-            drawn = self._draw(4096, torch.Generator().manual_seed(0))
-            theta = torch.cat([grid, drawn])
+            # Parameters of the law, and a regular grid where there can be one.
+            theta = self._draw(8192, torch_rng(0, "guesses"))
+            if self.dim <= 3:
+                lines = [torch.linspace(a.low, a.high, a.cells + 1).double() for a in self.axes]
+                theta = torch.cat([theta, torch.cartesian_prod(*lines).reshape(-1, self.dim)])
             self._guesses = theta, self.chart(theta)
         return self._guesses
 
@@ -157,9 +158,9 @@ class ChartManifold:
         r"""The population denoiser, by quadrature over the parameters.
 
         Raises:
-            InputError: If there are more than 4 parameters: quadrature is out of reach.
+            InputError: If there are more than 3 parameters: quadrature is out of reach.
         """
-        if self.dim > 4:
+        if self.dim > 3:
             raise InputError(
                 f"quadrature over {self.dim} parameters takes too many nodes; "
                 "use reference_denoiser(manifold, num_samples, rng) and state its accuracy"
@@ -295,7 +296,7 @@ class HiddenManifold(ChartManifold):
             raise InputError(f"a latent of dim {dim} needs 1 <= dim <= {features} features")
         rng = torch.Generator().manual_seed(seed)
         F = torch.randn(features, dim, generator=rng, dtype=torch.float64) / dim**0.5
-        cells = {1: 256, 2: 64, 3: 20, 4: 14}.get(dim, 1)
+        cells = {1: 256, 2: 64, 3: 24}.get(dim, 1)
         super().__init__(
             lambda z: (z @ F.T).tanh(),
             [normal_axis(cells)] * dim,
@@ -304,9 +305,3 @@ class HiddenManifold(ChartManifold):
             ambient_dim,
             seed=None if features == ambient_dim else seed + 1,
         )
-
-    def _grid(self) -> tuple[Tensor, Tensor]:
-        if self._guesses is None and self.dim > 4:  # a regular grid is out of reach
-            theta = self._draw(16384, torch.Generator().manual_seed(0))
-            self._guesses = theta, self.chart(theta)
-        return super()._grid()

@@ -279,8 +279,10 @@ class ChartDenoiser:
         with torch.no_grad():
             theta, log_weights = self.nodes(y.detach(), sigma.detach())
             points = self.chart(theta).to(y.device)
-        logs = (log_weights + self.log_prior(theta) - self._log_total).to(y.device)
-        return weighted_mean(y, sigma, points, logs)
+            logs = (log_weights + self.log_prior(theta) - self._log_total).to(y.device)
+            energy = (points - y).square().sum(1) / (2 * sigma**2) - logs
+            seen = energy <= energy.min() + self.rule.reach
+        return weighted_mean(y, sigma, points[seen], logs[seen])
 
     def nodes(self, y: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
         r"""Parameters ``(n, m)`` and log-weights ``(n)`` of the integral seen from one point.
@@ -295,10 +297,10 @@ class ChartDenoiser:
         while True:
             kept = self._visible(y, sigma, *measured)
             centres, lengths = centres[kept], measured[1][kept]
-            long = lengths.amax(0) > allowed
-            if not bool(long.any()) or float((half / self._half).min()) < 1e-12:
+            too_long = lengths.amax(0) / allowed
+            if float(too_long.max()) <= 1 or float((half / self._half).min()) < 1e-12:
                 return self._nodes_in(centres, half)
-            centres, half = _split(centres, half, long)
+            centres, half = _split(centres, half, int(too_long.argmax()))
             measured = self._measure(centres, half)
 
     def _allowed(self, axis: Axis) -> float:
@@ -313,9 +315,9 @@ class ChartDenoiser:
     def _visible(
         self, y: Tensor, sigma: Tensor, points: Tensor, lengths: Tensor, log_prior: Tensor
     ) -> Tensor:
-        # No point of a cell is nearer than its centre by more than the cell's radius, which
-        # is half its lengths together, and a quarter more because charts bend.
-        distance, radius = (points - y).norm(dim=1), 0.625 * lengths.sum(1)
+        # No point of a cell is nearer than its centre by more than the cell's radius: half its
+        # diagonal, and half as much again because charts bend and axes are oblique.
+        distance, radius = (points - y).norm(dim=1), 0.75 * lengths.norm(dim=1)
         nearest = (distance - radius).clamp(min=0)
         least = (distance.square() / (2 * sigma**2) - log_prior).min()
         visible: Tensor = nearest.square() / (2 * sigma**2) - log_prior <= least + self.rule.reach
@@ -343,11 +345,10 @@ def _grid(axes: Sequence[Axis]) -> Tensor:
     return torch.cartesian_prod(*lines).reshape(-1, len(axes))
 
 
-def _split(centres: Tensor, half: Tensor, axes: Tensor) -> tuple[Tensor, Tensor]:
-    # Each cell in two along each of the axes that are still too long.
-    half = torch.where(axes, half / 2, half)
-    for k in axes.nonzero()[:, 0].tolist():
-        step = torch.zeros(centres.shape[1], dtype=torch.float64)
-        step[k] = half[k]
-        centres = torch.cat([centres - step, centres + step])
-    return centres, half
+def _split(centres: Tensor, half: Tensor, axis: int) -> tuple[Tensor, Tensor]:
+    # Each cell in two along one axis: most halves are dropped before the next is split.
+    half = half.clone()
+    half[axis] /= 2
+    step = torch.zeros_like(half)
+    step[axis] = half[axis]
+    return torch.cat([centres - step, centres + step]), half

@@ -28,7 +28,7 @@ class Squiggle(ChartManifold):
     up to ``waves``, normal amplitudes that fall like 1/|k|, and unit variance in all.
 
     Arguments:
-        dim: The dimension m: 1 for curves, 2 for surfaces, up to 3.
+        dim: The dimension m: 1 for curves, 2 for surfaces.
         ambient_dim: The dimension :math:`d \geq p` of the space around.
         features: The number p of coordinates, at least 2 m + 1: it then meets itself nowhere,
             for almost every seed.
@@ -47,14 +47,14 @@ class Squiggle(ChartManifold):
         centre: float = 0.0,
         seed: int = 0,
     ) -> None:
-        if not 1 <= dim <= 3 or features < 2 * dim + 1 or waves < 1:
+        if not 1 <= dim <= 2 or features < 2 * dim + 1 or waves < 1:
             raise InputError(
-                f"a squiggle has 1 <= dim <= 3, features >= 2 dim + 1 and waves >= 1; "
+                f"a squiggle has dim 1 or 2, features >= 2 dim + 1 and waves >= 1; "
                 f"got {dim}, {features} and {waves}"
             )
         self._series = _fourier(dim, features, waves, seed)
         self._centre = centre
-        axes = [Axis(0, math.tau, {1: 128, 2: 40, 3: 20}[dim])] * dim
+        axes = [Axis(0, math.tau, {1: 128, 2: 40}[dim])] * dim
         super().__init__(
             self._map, axes, uniform_draw(axes), flat_log_prior, ambient_dim, seed=seed + 1
         )
