@@ -208,11 +208,34 @@ def test_clean_methods_get_clean_points() -> None:
     assert float(off.norm(dim=2).min()) > 1
 
 
+BIG = Subject(lambda x, s: x / 2, {"training": normal(0, 1, 2000)}, {"denoiser": "linear"})
+
+
 def test_what_does_not_fit_into_memory_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("geomem.work.available_memory", lambda: 1e6)
-    subject = Subject(lambda x, s: x, {"training": normal(0, 1, 5000)}, {"denoiser": "linear"})
-    with pytest.raises(InputError, match=r"soft-count forms .* use local-dimension"):
-        measure_dimensions([subject], {"soft-count": SoftCount()}, [1.0], seed=0, quiet=True)
+    with pytest.raises(InputError, match="for soft-count: use local-dimension"):
+        measure_dimensions([BIG], {"soft-count": SoftCount()}, [1.0], seed=0, quiet=True)
+
+
+def test_long_work_is_told_before_the_first_point(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("geomem.runs.dimensions._LONG", 0.0)
+    measure_dimensions([BIG], {"own": SoftCount(TwoProducts())}, [1.0], seed=0)
+    first = capsys.readouterr().err.splitlines()[0]
+    assert first.startswith("linear, own: one point takes 2 products, about")
+
+
+class TwoProducts:
+    r"""Says what it takes, and takes it."""
+
+    def products(self, n: int) -> int:
+        return 2
+
+    def __call__(self, operator: geomem.LinearOperator) -> geomem.Spectrum:
+        mean = operator.matmat(torch.ones(operator.size, 2).to(operator.like)).mean(0)
+        nodes = mean[:, None]
+        return geomem.Spectrum(nodes, torch.full_like(nodes, operator.size))
 
 
 # ------------------------------------------------------------------------------ bad input

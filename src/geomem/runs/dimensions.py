@@ -17,14 +17,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from geomem.checks import admit
 from geomem.denoiser import Denoiser
 from geomem.dimension import DimensionMethod, NoGap, place_of
 from geomem.methods import ask
 from geomem.noise import check_levels
-from geomem.spectra import Dense
+from geomem.operators import DenoiserJacobian
 from geomem.stats import Estimate, torch_rng
-from geomem.work import Forecast, Progress, format_bytes, say
+from geomem.work import Forecast, Progress, say
 
+_LONG = 5.0  # seconds a point from which it is said before the first one
 DRAWS = 4  # of a sweep, by default: the first of so many draws is another number than one of one
 
 
@@ -132,7 +134,8 @@ def measure_dimensions(
             answer, or memory would not do.
     """
     levels = check_levels(torch.tensor(list(sigmas), dtype=torch.float64)).tolist()
-    _check_memory(subjects, methods)
+    tell: Callable[[str], None] = (lambda text: None) if quiet else say
+    _check_costs(subjects, methods, levels[0], tell)
     rows = [
         Row(subject, name, at, sigma)
         for subject in subjects
@@ -142,7 +145,6 @@ def measure_dimensions(
     ]
     total = sum(len(row.subject.points[row.at]) for row in rows)
     progress = Progress(total, "dimension", quiet=quiet)
-    tell: Callable[[str], None] = (lambda text: None) if quiet else say
     _ask_first(rows, methods, seed, draws, tell)
     done = sum(len(row.answers) for row in rows)
     for row in rows:
@@ -188,16 +190,25 @@ def _answer(
     return ask(method, row.subject.denoiser, x, sigma)
 
 
-def _check_memory(subjects: Sequence[Subject], methods: Mapping[str, DimensionMethod]) -> None:
-    # A full Jacobian, its symmetric part, and what eigvalsh works in.
-    full = [n for n, m in methods.items() if isinstance(getattr(m, "spectrum", None), Dense)]
-    sizes = [p[0].numel() for subject in subjects for p in subject.points.values()]
-    if full:
-        num_bytes = 4 * 8.0 * max(sizes) ** 2
-        Forecast(0, num_bytes).check_memory(
-            f"{full[0]} forms {format_bytes(num_bytes / 4)} of Jacobian: use local-dimension, or "
-            "spectrum=lanczos(depth=32, probes=8)"
-        )
+def _check_costs(
+    subjects: Sequence[Subject],
+    methods: Mapping[str, DimensionMethod],
+    level: float,
+    tell: Callable[[str], None],
+) -> None:
+    # What a spectrum takes is known from a few products, before the first one is asked for.
+    for subject in subjects:
+        x = next(iter(subject.points.values()))[0]
+        sigma = torch.tensor(level, dtype=torch.float64).to(x)
+        for name, method in methods.items():
+            spectrum: Any = getattr(method, "spectrum", None)
+            if not any(callable(getattr(spectrum, key, None)) for key in ("need", "products")):
+                continue
+            admit(subject.denoiser, x, sigma)
+            cost = DenoiserJacobian(subject.denoiser, x, sigma).cost(spectrum)
+            cost.check_memory(f"for {name}: use local-dimension, or spectrum=lanczos(...)")
+            if cost.seconds > _LONG:
+                tell(f"{subject}, {name}: one point takes {cost}")
 
 
 def _peak_memory() -> float:
