@@ -176,9 +176,10 @@ class _Worker:
             self.connection.send_bytes(data)
 
     def hear(self) -> tuple[str, Any]:
-        try:
+        data = None
+        with suppress(EOFError, OSError):
             data = self.connection.recv_bytes()
-        except (EOFError, OSError):
+        if data is None:
             return "lost", self._how_it_ended()
         said: tuple[str, Any] = pickle.loads(data)
         return said

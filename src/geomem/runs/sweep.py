@@ -333,7 +333,6 @@ def open_sweep(run: Path) -> Sweep:
     """
     config = RunFolder.open(run).config
     if config.get("kind") != "sweep":
-        raise InputError(
-            f"{run} holds a run of kind {config.get('kind')}, not a sweep; pass a sweep's"
-        )
+        kind = config.get("kind")
+        raise InputError(f"{run} holds a run of kind {kind}, not a sweep; pass a sweep's folder")
     return Sweep.from_config(config)
