@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from mmap import mmap
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -38,6 +39,9 @@ class Blocks(Protocol):
 
     def blocks(self, size: int) -> Iterator[Tensor]:
         r"""The points in order, at most ``size`` at a time, each with shape :math:`(n, d)`."""
+
+    def part(self, start: int, stop: int) -> Blocks:
+        r"""Points ``start`` to ``stop`` as a set of their own, which can be sent elsewhere."""
 
     def some(self, count: int) -> Tensor:
         r"""Up to ``count`` points, always the same ones, with shape :math:`(n, d)`."""
@@ -69,18 +73,31 @@ class InMemory:
     def blocks(self, size: int) -> Iterator[Tensor]:
         yield from torch.split(self.data.flatten(1), size)
 
+    def part(self, start: int, stop: int) -> InMemory:
+        return InMemory(self.data[start:stop].clone())  # a view would be sent with its whole set
+
     def some(self, count: int) -> Tensor:
         return self.data.flatten(1)  # all of them: they are at hand
 
 
 @dataclass(frozen=True, eq=False)
 class MemoryMapped:
-    r"""Arrays ``(n, *)`` on a disk, one after the other; read when used: see :func:`open_npy`."""
+    r"""Arrays ``(n, *)`` on a disk, one after the other; read when used: see :func:`open_npy`.
+
+    Sent to another process it is opened there anew, by its path.
+    """
 
     arrays: tuple[np.memmap[Any, Any], ...]
+    start: int = 0
+    stop: int | None = None
 
     @property
     def num_samples(self) -> int:
+        last = self._length if self.stop is None else self.stop
+        return last - self.start
+
+    @property
+    def _length(self) -> int:
         return sum(len(a) for a in self.arrays)
 
     @property
@@ -91,21 +108,45 @@ class MemoryMapped:
     def dtype(self) -> torch.dtype:
         return torch.from_numpy(self.arrays[0][:1]).dtype
 
-    def blocks(self, size: int) -> Iterator[Tensor]:
+    def _rows(self) -> Iterator[np.ndarray[Any, Any]]:
+        first, last = self.start, self.start + self.num_samples
         for array in self.arrays:
-            rows = array.reshape(len(array), -1)
+            rows = array.reshape(len(array), -1)[max(first, 0) : max(last, 0)]
+            if len(rows):
+                yield rows
+            first, last = first - len(array), last - len(array)
+
+    def blocks(self, size: int) -> Iterator[Tensor]:
+        for rows in self._rows():
             for start in range(0, len(rows), size):
                 yield torch.from_numpy(rows[start : start + size])
+
+    def part(self, start: int, stop: int) -> MemoryMapped:
+        return MemoryMapped(self.arrays, self.start + start, self.start + stop)
 
     def some(self, count: int) -> Tensor:
         # Slices that are spread over each file: single rows would cost a disk access each.
         each = max(1, count // (16 * len(self.arrays)))
         parts = [
-            a.reshape(len(a), -1)[start : start + each]
-            for a in self.arrays
-            for start in np.linspace(0, max(0, len(a) - each), min(16, len(a)), dtype=int)
+            rows[start : start + each]
+            for rows in self._rows()
+            for start in np.linspace(0, max(0, len(rows) - each), min(16, len(rows)), dtype=int)
         ]
         return torch.from_numpy(np.concatenate(parts))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        where = tuple((str(a.filename), a.dtype.str, a.offset, a.shape) for a in self.arrays)
+        return _map_again, (where, self.start, self.stop)
+
+
+def _map_again(
+    where: tuple[tuple[str, str, int, tuple[int, ...]], ...], start: int, stop: int | None
+) -> MemoryMapped:
+    arrays = tuple(
+        np.memmap(path, dtype=dtype, mode="c", offset=offset, shape=shape)
+        for path, dtype, offset, shape in where
+    )
+    return MemoryMapped(arrays, start, stop)
 
 
 @dataclass(frozen=True, eq=False)
@@ -160,6 +201,11 @@ class Streamed:
                 f"the stream gave {seen} points and {self.num_samples} were announced; "
                 "pass a factory that starts anew each time, and the right number"
             )
+
+    def part(self, start: int, stop: int) -> Blocks:
+        raise InputError(
+            "a stream cannot be split between workers; save it as .npy files and pass their paths"
+        )
 
     def some(self, count: int) -> Tensor:
         return self._first()[:count].flatten(1)
@@ -221,6 +267,10 @@ def as_blocks(data: Tensor | np.ndarray[Any, Any] | Blocks | Sequence[Path | str
         return InMemory(data)
     if isinstance(data, np.memmap):
         _check_shape(data.shape)
+        if not isinstance(data.base, mmap) or not data.flags.c_contiguous:
+            raise InputError(
+                "this array is a part of a memory-mapped one; pass the whole one, or the path"
+            )
         return MemoryMapped((data,))
     if isinstance(data, np.ndarray):
         return InMemory(torch.from_numpy(data))

@@ -23,19 +23,19 @@ from torch import Tensor
 
 from geomem.blocks import Blocks, InMemory, as_blocks
 from geomem.errors import InputError
+from geomem.executors import Executor
 from geomem.gaussian import GaussianDenoiser
 from geomem.neighbours import nearest
 from geomem.noise import check_levels
-from geomem.one_pass import Block, block_posterior, concatenate
+from geomem.one_pass import Block
 from geomem.operators import LinearOperator
-from geomem.posterior import Posterior, all_pairs, logits, scale
-from geomem.posterior_covariance import covariance_operator
+from geomem.passes import PAIRS, QUERIES, Pass, blocks_of
+from geomem.posterior import Posterior, all_pairs, logits
+from geomem.posterior_covariance import covariance_operator, diagonal
 from geomem.work import Forecast, Progress, say
 
 __all__ = ["EmpiricalDenoiser", "GaussianDenoiser", "Posterior"]
 
-# Distances of a block of queries to a block of points that are kept at a time.
-_PAIRS, _QUERIES = 2**24, 256
 # Longer work, in seconds, says before what it will cost, and shows its progress.
 _LONG = 20.0
 
@@ -106,7 +106,15 @@ class EmpiricalDenoiser:
 
     # ------------------------------------------------------------------ posteriors
 
-    def posterior(self, x: Tensor, sigmas: Tensor, *, scalars_only: bool = False) -> Posterior:
+    def posterior(
+        self,
+        x: Tensor,
+        sigmas: Tensor,
+        *,
+        scalars_only: bool = False,
+        executor: Executor | None = None,
+        shards: int | None = None,
+    ) -> Posterior:
         r"""Posterior at several noise levels, for one computation of the distances.
 
         Work that takes long says so before, shows its progress, and is refused where its
@@ -116,6 +124,9 @@ class EmpiricalDenoiser:
             x: The noisy points, with shape :math:`(B, *)`.
             sigmas: The noise levels, with shape :math:`(T)` or :math:`(T, B)`.
             scalars_only: Leave the means out: they are then empty, :math:`(T, B, 0)`.
+            executor: Who answers the shards of the training set: local processes or Ray; this
+                process alone if not given. A lost worker costs its shard, which is run again.
+            shards: Into how many parts the set is split; two a worker if not given.
 
         Returns:
             The posterior over the training points; ``mean`` in the dtype of ``x``, and
@@ -129,7 +140,8 @@ class EmpiricalDenoiser:
             parts = (all_pairs(queries, levels, b.centred(slice(None))) for b in self._blocks(x))
             merged = reduce(Posterior.merge, parts)
         else:
-            merged = self._one_pass(queries, levels, self._work_dtype(x), not scalars_only)
+            this = self._pass(queries, levels, self._work_dtype(x), not scalars_only)
+            merged = self._run(this, executor, shards)
         return self._finish(merged, x, scalars_only)
 
     def path(
@@ -150,7 +162,7 @@ class EmpiricalDenoiser:
 
         start, levels = self._queries(y_0), _rows(sigmas, y_0)
         noise = self._queries(z) + self._centre.to(z.device)  # checks its shape and values
-        blocks = self._blocks(y_0, pairs=_PAIRS // 4)
+        blocks = self._blocks(y_0, pairs=PAIRS // 4)
         dtype = self._work_dtype(y_0)
         parts = (path_posterior(start, noise, levels, b, dtype, not scalars_only) for b in blocks)
         return self._finish(reduce(Posterior.merge, parts), y_0, scalars_only)
@@ -190,7 +202,7 @@ class EmpiricalDenoiser:
         """
         index, distance = self.neighbours(x, k)
         queries, levels = self._queries(x), _rows(sigma.expand(1, len(x)), x)
-        known = self._one_pass(queries, levels, torch.float64, with_mean=False)
+        known = self._run(self._pass(queries, levels, torch.float64, with_mean=False))
         energies = distance.square() / (2 * levels[0, :, None].square())
         # Relative to the nearest point first: far away, logarithms of 1e14 hold no ln N.
         log_sum = known.log_partition[0] + energies[:, 0]
@@ -238,7 +250,7 @@ class EmpiricalDenoiser:
 
     def _covariance(self, x: Tensor, sigma: Tensor, unit: float) -> LinearOperator:
         queries, levels = self._queries(x[None]), _rows(sigma.reshape(1, 1), x[None])
-        known = self._one_pass(queries, levels, torch.float64, with_mean=True)
+        known = self._run(self._pass(queries, levels, torch.float64, with_mean=True))
         return covariance_operator(
             queries[0], float(levels), self._blocks(x), known, self._log_tolerance, unit
         )
@@ -255,18 +267,7 @@ class EmpiricalDenoiser:
             The diagonal, with shape :math:`(B, n)`, in float64.
         """
         projected = [b.centred(slice(None)) @ directions.double() for b in self._blocks(x)]
-        weights = torch.split(self.log_weights(x, sigma).exp(), [len(p) for p in projected], dim=1)
-        parts = list(zip(weights, projected, strict=True))
-        mean = torch.stack([w @ p for w, p in parts]).sum(0)
-        level: Tensor = scale(sigma.double().square(), mean.new_ones(len(x), 1))
-        largest = max(float(p.square().max()) for p in projected)
-        if largest * torch.finfo(torch.float64).eps > 1e-10 * float(level.min()):
-            # E p² - (E p)² would cancel to noise; about the mean of each query it does not.
-            rows = [sum(w[b] @ (p - m).square() for w, p in parts) for b, m in enumerate(mean)]
-            return torch.stack([torch.as_tensor(row) for row in rows]) / level
-        second = torch.stack([w @ p.square() for w, p in parts]).sum(0)
-        variance: Tensor = (second - mean.square()).clamp(min=0)
-        return variance / level
+        return diagonal(projected, self.log_weights(x, sigma).exp(), sigma.double())
 
     # ------------------------------------------------------------------ cost
 
@@ -276,89 +277,57 @@ class EmpiricalDenoiser:
         Arguments are those of :meth:`posterior`.
         """
         queries, levels = self._queries(x), _rows(sigmas, x)
-        seconds = self._time_a_block(queries, levels, self._work_dtype(x), not scalars_only)
-        return Forecast(seconds, self._num_bytes(x, levels, scalars_only))
+        return self._forecast(self._pass(queries, levels, self._work_dtype(x), not scalars_only))
 
-    def _time_a_block(
-        self, x: Tensor, levels: Tensor, dtype: torch.dtype, with_mean: bool
-    ) -> float:
+    def _forecast(self, this: Pass) -> Forecast:
         rows = self.source.some(4096)[:4096]
-        B = min(len(x), _QUERIES)
+        B = min(len(this.x), QUERIES)
         started = time.perf_counter()
-        self._block_posterior(
-            x[:B], levels[:, :B], Block(rows, self._centre.to(x.device)), dtype, with_mean
-        )
+        this.over_block(this.x[:B], this.levels[:, :B], Block(rows, this.centre))
         taken = time.perf_counter() - started
-        return taken * self.num_samples / len(rows) * len(x) / B
-
-    def _num_bytes(self, x: Tensor, levels: Tensor, scalars_only: bool) -> float:
-        B, d = min(len(x), _QUERIES), 0 if scalars_only else x[0].numel()
-        itemsize = self._work_dtype(x).itemsize
-        pairs = min(B * self.num_samples, _PAIRS)
-        answers = levels.numel() * (8 * 5 + 3 * 8 * d)  # what is merged, merged, and returned
-        return float(itemsize * pairs + 2**26 + answers)
+        seconds = taken * self.num_samples / len(rows) * len(this.x) / B
+        return Forecast(seconds, this.num_bytes(self.num_samples))
 
     # ------------------------------------------------------------------ the pass
 
-    def _one_pass(
-        self, x: Tensor, levels: Tensor, dtype: torch.dtype, with_mean: bool
-    ) -> Posterior:
-        progress = self._announce(x, levels, dtype, with_mean)
-        groups = zip(torch.split(x, _QUERIES), torch.split(levels, _QUERIES, dim=1), strict=True)
-        parts, done = [], 0
-        for q, s in groups:
-            merged: Posterior | None = None
-            for block in self._blocks(q):
-                part = self._block_posterior(q, s, block, dtype, with_mean)
-                merged = part if merged is None else merged.merge(part)
-                done += len(q) * len(block)
-                if progress is not None:
-                    progress.update(done)
-            assert merged is not None  # a set has at least one point
-            parts.append(merged)
-        if progress is not None:
-            progress.finish()
-        return concatenate(parts)
+    def _pass(self, x: Tensor, levels: Tensor, dtype: torch.dtype, with_mean: bool) -> Pass:
+        centre = self._centre.to(x.device)
+        # If none of the N points that are left out weighs more, all of them do not.
+        return Pass(x, levels, centre, dtype, self._log_tolerance, with_mean, self.chunk_size)
 
-    def _announce(
-        self, x: Tensor, levels: Tensor, dtype: torch.dtype, with_mean: bool
-    ) -> Progress | None:
-        Forecast(0, self._num_bytes(x, levels, not with_mean)).check_memory(
+    def _run(
+        self, this: Pass, executor: Executor | None = None, shards: int | None = None
+    ) -> Posterior:
+        progress = self._announce(this, executor)
+        if executor is None:
+            merged = this.over(self.source, progress)
+        else:
+            count = shards or 2 * executor.workers()
+            merged = this.over_shards(self.source, executor, count, progress)
+        progress.finish()
+        return merged
+
+    def _announce(self, this: Pass, executor: Executor | None) -> _Pairs:
+        Forecast(0, this.num_bytes(self.num_samples)).check_memory(
             "pass fewer queries or levels at a time, or scalars_only=True"
         )
-        B, d = x.shape
+        (B, d), T, N = this.x.shape, len(this.levels), self.num_samples
         # At a rate that any machine reaches; only what may be long is timed.
-        pairs = B * self.num_samples * (d + len(levels) * (d * with_mean + 20))
-        if pairs < 1e10 * _LONG / 2:
-            return None
-        seconds = self._time_a_block(x, levels, dtype, with_mean)
-        if seconds < _LONG:
-            return None
-        say(f"exact posterior: {Forecast(seconds, self._num_bytes(x, levels, not with_mean))}")
-        return Progress(B * self.num_samples, "exact posterior")
-
-    def _block_posterior(
-        self, x: Tensor, levels: Tensor, block: Block, dtype: torch.dtype, with_mean: bool
-    ) -> Posterior:
-        return block_posterior(
-            x,
-            levels,
-            block,
-            dtype=dtype,
-            log_tolerance=self._log_tolerance,
-            with_mean=with_mean,
-        )
+        if B * N * (d + T * (d * this.with_mean + 20)) < 1e10 * _LONG / 2:
+            return _Pairs(None)
+        forecast = self._forecast(this)
+        if forecast.seconds < _LONG:
+            return _Pairs(None)
+        who = "" if executor is None else f" of work for {executor.workers()} workers"
+        say(f"exact posterior: {forecast}{who}")
+        return _Pairs(Progress(B * N, "exact posterior"))
 
     @property
     def _log_tolerance(self) -> float:
-        # If none of the N points that are left out weighs more, all of them do not.
         return math.log(self.tolerance / self.num_samples)
 
-    def _blocks(self, x: Tensor, pairs: int = _PAIRS) -> Iterator[Block]:
-        size = self.chunk_size or max(1, pairs // min(max(len(x), 1), _QUERIES))
-        centre = self._centre.to(x.device)
-        for rows in self.source.blocks(size):
-            yield Block(rows, centre)
+    def _blocks(self, x: Tensor, pairs: int = PAIRS) -> Iterator[Block]:
+        return blocks_of(self.source, self._centre.to(x.device), len(x), self.chunk_size, pairs)
 
     def _queries(self, x: Tensor) -> Tensor:
         if tuple(x.shape[1:]) != self._item_shape:
@@ -389,6 +358,21 @@ class EmpiricalDenoiser:
             merged.entropy.clamp(min=0),  # its rounding has both signs
             merged.log_dropped,
         )
+
+
+class _Pairs:
+    # Progress in pairs of a query and a training point; silent where work is short.
+    def __init__(self, progress: Progress | None) -> None:
+        self.progress, self.done = progress, 0
+
+    def __call__(self, pairs: int) -> None:
+        self.done += pairs
+        if self.progress is not None:
+            self.progress.update(self.done)
+
+    def finish(self) -> None:
+        if self.progress is not None:
+            self.progress.finish()
 
 
 def _centre(source: Blocks) -> Tensor:

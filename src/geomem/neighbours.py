@@ -46,9 +46,7 @@ def nearest(
     return index, distance
 
 
-def _nearest_of_block(
-    x: Tensor, block: Block, k: int, dtype: torch.dtype
-) -> tuple[Tensor, Tensor]:
+def _nearest_of_block(x: Tensor, block: Block, k: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     scores, error = _scores(x, block, dtype)
     index = x.new_zeros(len(x), k, dtype=torch.long)
     distance = x.new_zeros(len(x), k)

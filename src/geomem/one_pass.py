@@ -35,7 +35,7 @@ LOG2E = math.log2(math.e)
 # twice the time and saves nothing.
 NEAREST = 256
 # Elements of a chunk that should stay in the cache, and bytes of one working array.
-_CACHED, _BYTES = 2**19, 2**24
+_CACHED, _BYTES = 2**19, 2**22
 # Costs in nanoseconds, as measured on two cores; they choose between two right answers.
 _GATHER, _WEIGH, _MULTIPLY = 6.0, 0.5, 0.012
 # Below so many nanoseconds the exact way is taken, whatever the other one costs.
@@ -73,10 +73,20 @@ class Block:
     def __len__(self) -> int:
         return len(self.rows)
 
-    def centred(self, index: slice | Tensor, dtype: torch.dtype = torch.float64) -> Tensor:
-        r"""Some of the points about the centre."""
+    def centred(
+        self, index: slice | Tensor, dtype: torch.dtype = torch.float64, out: Tensor | None = None
+    ) -> Tensor:
+        r"""Some of the points about the centre; into the first rows of ``out``, if given."""
         rows = self.rows[index if isinstance(index, slice) else index.to(self.rows.device)]
-        return rows.to(self.centre.device, dtype) - self.centre.to(dtype)
+        if out is None:
+            return rows.to(self.centre.device, dtype) - self.centre.to(dtype)
+        # Fresh arrays of megabytes cost ten times the subtraction: the system clears them.
+        return out[: len(rows)].copy_(rows).sub_(self.centre.to(dtype))
+
+    def buffer(self, size: int, dtype: torch.dtype) -> Tensor:
+        r"""A working array for chunks of so many points."""
+        shape = (min(size, len(self)), self.rows.shape[1])
+        return torch.empty(shape, dtype=dtype, device=self.centre.device)
 
     def chunks(self, size: int) -> list[slice]:
         r"""Slices that cover the block."""
@@ -86,19 +96,20 @@ class Block:
 def distances(x: Tensor, block: Block, dtype: torch.dtype, explicit: bool = False) -> Distances:
     r"""Distances of queries ``(B, d)`` to all points of a block; the excess in ``dtype``."""
     B, d = x.shape
-    # Two working arrays, of points and of products, in float64.
-    chunks = block.chunks(max(1, min(_BYTES // (8 * d), _BYTES // (8 * B))))
+    size = max(1, min(_BYTES // (8 * d), _BYTES // (8 * B)))
+    chunks, points = block.chunks(size), block.buffer(size, torch.float64)
+    products = points.new_empty(B * len(points))
     excess = torch.empty(B, len(block), dtype=dtype, device=x.device)
     x_squares, largest, nearest = x.square().sum(1), x.new_zeros(()), []
     for chunk in chunks:
-        y = block.centred(chunk)
-        y_squares = y.square().sum(1)
+        y = block.centred(chunk, out=points)
+        y_squares = torch.linalg.vector_norm(y, dim=1).square()
         largest = torch.maximum(largest, y_squares.max())
-        squares = (
-            torch.stack([(y - q).square().sum(1) for q in x])
-            if explicit
-            else torch.addmm(y_squares[None], x, y.T, alpha=-2).add_(x_squares[:, None])
-        )
+        squares = products[: B * len(y)].view(B, len(y))
+        if explicit:
+            torch.stack([(y - q).square().sum(1) for q in x], out=squares)
+        else:
+            torch.addmm(y_squares[None], x, y.T, alpha=-2, out=squares).add_(x_squares[:, None])
         nearest.append(squares.clamp_(min=0).amin(1))
         excess[:, chunk] = squares.sub_(nearest[-1][:, None])
     if not math.isfinite(float(largest)):
@@ -157,9 +168,7 @@ def block_posterior(
     return _assemble(parts)
 
 
-def _worth_it(
-    few: Tensor, needed: Tensor, counts: Tensor, n: int, shape: torch.Size
-) -> Tensor:
+def _worth_it(few: Tensor, needed: Tensor, counts: Tensor, n: int, shape: torch.Size) -> Tensor:
     # Taking a level from the dense pass saves its weights and products; gathering the nearest
     # points costs as much as the level that needs most of them.
     B, d = shape
@@ -182,9 +191,12 @@ def _worth_it(
 def _few(x: Tensor, levels: Tensor, block: Block, index: Tensor, with_mean: bool) -> Posterior:
     # Queries in groups whose points, one set each, fit into a working array.
     k, d = index.shape[1], x.shape[1]
-    size = max(1, 2 * _BYTES // (8 * k * d))
+    size = max(1, 8 * _BYTES // (8 * k * d))
     groups = zip(
-        torch.split(x, size), torch.split(levels, size, dim=1), torch.split(index, size), strict=True
+        torch.split(x, size),
+        torch.split(levels, size, dim=1),
+        torch.split(index, size),
+        strict=True,
     )
     return concatenate([_few_of_group(q, s, block, i, with_mean) for q, s, i in groups])
 
@@ -209,9 +221,7 @@ def _certify(
     first = values[:, min(kept, values.shape[1] - 1)].double() * (1 - 1e-6)
     nearest = known.nearest - known.error + (first - known.error).clamp(min=0)
     bound = math.log(n - kept) - nearest.clamp(min=0) / (2 * levels.square())
-    return Posterior(
-        part.log_partition, part.mean, part.participation, part.entropy, bound
-    )
+    return Posterior(part.log_partition, part.mean, part.participation, part.entropy, bound)
 
 
 # ----------------------------------------------------------------------- all points
@@ -227,12 +237,13 @@ def _all(
     c = (LOG2E / (2 * levels.square())).clamp(max=largest).to(dtype)[..., None]
     sums, squares, moments = (levels.new_zeros(T, B) for _ in range(3))
     mean = levels.new_zeros(T, B, d)
-    n = max(1, min(max(_CACHED // B, 64), 2 * _BYTES // (max(d, 1) * dtype.itemsize)))
+    n = max(1, min(max(_CACHED // B, 64), 4 * _BYTES // (max(d, 1) * dtype.itemsize)))
+    points = block.buffer(n, dtype) if with_mean else None
     together = max(1, 8 * _CACHED // (B * n))  # levels whose means share one product
     buffer = torch.empty(min(T, together), B, min(n, len(block)), dtype=dtype, device=c.device)
     for chunk in block.chunks(n):
         excess = known.excess[:, chunk]
-        y = block.centred(chunk, dtype) if with_mean else None
+        y = None if points is None else block.centred(chunk, dtype, out=points)
         for k in range(0, T, together):
             at = slice(k, k + together)
             group = buffer[: len(c[at]), :, : excess.shape[1]]

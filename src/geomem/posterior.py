@@ -119,7 +119,8 @@ def from_logits(logits: Tensor, data: Tensor) -> Posterior:
 
 def logits(x: Tensor, levels: Tensor, data: Tensor) -> Tensor:
     r""":math:`-|x - x_i|^2 / 2 \sigma^2`, with shape :math:`(T, B, n)`, in float64."""
-    return -_squared_distances(x, data, levels) / (2 * levels[..., None] ** 2)
+    result: Tensor = -_squared_distances(x, data, levels) / (2 * levels[..., None] ** 2)
+    return result
 
 
 def rounding_of_products(x_squares: Tensor, largest: Tensor, d: int) -> Tensor:
@@ -127,7 +128,8 @@ def rounding_of_products(x_squares: Tensor, largest: Tensor, d: int) -> Tensor:
 
     A few eps of the terms that cancelled: :math:`(8 + \sqrt d)\, \epsilon (|x|^2 + |x_i|^2)`.
     """
-    return (8 + d**0.5) * torch.finfo(torch.float64).eps * (x_squares + largest)
+    bound: Tensor = (8 + d**0.5) * torch.finfo(torch.float64).eps * (x_squares + largest)
+    return bound
 
 
 def _squared_distances(x: Tensor, data: Tensor, levels: Tensor) -> Tensor:

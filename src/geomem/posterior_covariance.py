@@ -14,7 +14,7 @@ from torch import Tensor
 
 from geomem.one_pass import Block, distances
 from geomem.operators import Factored, LinearOperator, Matrix
-from geomem.posterior import Posterior
+from geomem.posterior import Posterior, scale
 
 _BYTES = 2**25
 
@@ -76,3 +76,28 @@ def _kept(
             y = block.centred(some)
             log_weights = -(y - x).square().sum(1) / (2 * sigma**2) - log_partition
             yield (log_weights / 2).exp()[:, None] * (y - mean) / unit
+
+
+def diagonal(projected: list[Tensor], weights: Tensor, sigma: Tensor) -> Tensor:
+    r"""Variances along directions over :math:`\sigma^2`, from projections and weights.
+
+    Arguments:
+        projected: The points' coordinates along the directions, in parts ``(n_k, m)``.
+        weights: The posterior weights of all of them, with shape :math:`(B, N)`.
+        sigma: The noise level, with shape :math:`()` or :math:`(B)`, in float64.
+
+    Returns:
+        The diagonal of the Jacobian, with shape :math:`(B, m)`.
+    """
+    shares = torch.split(weights, [len(p) for p in projected], dim=1)
+    parts = list(zip(shares, projected, strict=True))
+    mean = torch.stack([w @ p for w, p in parts]).sum(0)
+    level: Tensor = scale(sigma.square(), mean.new_ones(len(weights), 1))
+    largest = max(float(p.square().max()) for p in projected)
+    if largest * torch.finfo(torch.float64).eps > 1e-10 * float(level.min()):
+        # E p² - (E p)² would cancel to noise; about the mean of each query it does not.
+        rows = [sum(w[b] @ (p - m).square() for w, p in parts) for b, m in enumerate(mean)]
+        return torch.stack([torch.as_tensor(row) for row in rows]) / level
+    second = torch.stack([w @ p.square() for w, p in parts]).sum(0)
+    variance: Tensor = (second - mean.square()).clamp(min=0)
+    return variance / level
