@@ -21,9 +21,10 @@ Eigenvalues :math:`\lambda_1 \geq \dots \geq \lambda_d` with a gap after the k-t
 
   .. math:: P(\ln r_k > \ell) = e^{-k x \ell} \, .
 
-  x = 1, where condensation begins, is the default: further below, ratios are larger still,
-  but then the weights miss the narrow band in which a direction counts as kept. Where that
-  band is wide, x = 1/2 keeps the level.
+  At x = 1 condensation begins; further below, ratios are larger still, but then the weights
+  miss the band in which a direction counts as kept. For a band from 1/2 to 3/2, x = 1 gives
+  exact denoisers of white noise a gap in 1.2 % of 1,000 cases where 1 % is asked for, x = 0.7
+  in .4 %; for one from .05, x = 1/2 is needed.
 * **anywhere**, if the logarithms are thrown at random: the largest of n spacings (Fisher).
 
 References:
@@ -87,6 +88,18 @@ def gap_p_value(log_ratio: float, kept: int, lost: int, temperature: float = 1.0
     """
     above = condensation_p_value(log_ratio, kept, temperature)
     return max(above, hard_edge_p_value(log_ratio, lost))
+
+
+def gap_ratio(alpha: float, kept: int, lost: int, temperature: float = 1.0) -> float:
+    r"""The least ratio at which :func:`gap_p_value` is not above a level.
+
+    Example:
+        >>> [round(gap_ratio(0.01, k, 30), 1) for k in (1, 2, 7)]
+        [100.0, 10.0, 1.9]
+    """
+    scanned = math.pi**2 * lost**2 / 6
+    edge = _EDGE * lost ** (-1 / 3) + 2 * math.log(scanned / alpha) / lost**2
+    return math.exp(max(-math.log(alpha) / (kept * temperature), edge))
 
 
 def spacing_p_value(share: float, n: int) -> float:

@@ -19,10 +19,13 @@ from geomem.checks import admit
 from geomem.denoiser import Denoiser
 from geomem.dimension import NoGap, Place
 from geomem.errors import InputError
-from geomem.gaps import LARGEST_KEPT, gap_p_value
+from geomem.gaps import LARGEST_KEPT, gap_p_value, gap_ratio
 from geomem.operators import DenoiserJacobian
 from geomem.ritz import RitzPairs, leading_pairs
 from geomem.stats import Estimate, torch_rng
+
+# Of condensation: white noise then has a gap in fewer than 1 % of cases at alpha = 1 %.
+_TEMPERATURE = 0.7
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +40,8 @@ class LocalDimension:
     hard edge of a sample covariance, and against the weights of a few training points
     (:mod:`geomem.gaps`). An eigenvalue above 3/2 is the second kind at once: the posterior
     is spread over separate points and there is no tangent space. No directions kept, or all
-    of them, is "no gap", too; :class:`~geomem.dimension.Threshold` counts them.
+    of them, is "no gap", too; :class:`~geomem.dimension.Threshold` counts them. One direction
+    alone needs a ratio of 720 at the default level, two need 27, three 9 and seven 3.
 
     It takes about 2m products by :func:`~geomem.ritz.leading_pairs`, whatever d is.
 
@@ -89,7 +93,13 @@ class LocalDimension:
             block=self.block,
             depth=self.depth,
             products=self.products,
+            level=lambda kept: self._needed(kept, x.numel()),
         )
+
+    def _needed(self, kept: int, d: int) -> float:
+        # A largest lost eigenvalue far below what the test allows need not be known better.
+        ratios = (self.ratio, gap_ratio(self.alpha, kept, max(1, d - kept), _TEMPERATURE))
+        return 0.3 / max(ratios)
 
     def of(self, pairs: RitzPairs, d: int) -> Estimate | NoGap:
         r"""The answer from what was looked at, in d dimensions."""
@@ -112,7 +122,7 @@ class LocalDimension:
     ) -> Estimate | NoGap:
         log_ratio = math.log(last / max(first_lost, 1e-12))
         m = kept + pairs.beyond.value
-        p_value = gap_p_value(log_ratio, kept, max(1, round(d - m)))
+        p_value = gap_p_value(log_ratio, kept, max(1, round(d - m)), _TEMPERATURE)
         if log_ratio < math.log(self.ratio) or p_value > self.alpha:
             return NoGap(
                 f"the gap at {self.above:g} is a factor {math.exp(log_ratio):.3g} after {kept} "

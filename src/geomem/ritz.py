@@ -15,6 +15,7 @@ References:
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -82,25 +83,38 @@ class _Seen:
         # A kept direction has a share of about 1/d in a random one, and leaves d^-1/2 behind.
         return 0.25 / math.sqrt(self.operator.size)
 
-    def images(self, count: int) -> Tensor:
-        # Where the operator takes the last directions, as far as it has not been seen.
-        W = self.W[:, -count:]
-        return self._span(W - self.V @ (self.V.T @ W))
+    def images(self, start: int, tolerance: float) -> Tensor:
+        # Where the operator takes the directions from `start` on, as far as it is not seen.
+        W = self.W[:, start:]
+        return _span(W - self.V @ (self.V.T @ W), tolerance)
 
     def unsettled(self, above: float, limit: int) -> Tensor:
         # Where pairs point that are not surely kept and might come near the threshold.
         size = self.residual.norm(dim=0).double()
-        open_ = (self.values + 2 * size > above) & (self.values - size <= above)
-        reach = torch.where(open_, self.values + size, -math.inf)
-        chosen = reach.argsort(descending=True)[:limit]
-        return self._span(self.residual[:, chosen[open_[chosen]]])
+        wanted = (self.values + 2 * size > above) & (self.values - size <= above)
+        return self._largest(wanted, size, limit)
 
-    def _span(self, R: Tensor) -> Tensor:
-        if R.shape[1] == 0:
-            return R
-        left, sizes, _ = torch.linalg.svd(R, full_matrices=False)
-        directions: Tensor = left[:, sizes > self.tolerance]
-        return directions
+    def unresolved(self, above: float, level: float, limit: int) -> Tensor:
+        # Where lost pairs point that might be the largest lost one.
+        size = self.residual.norm(dim=0).double()
+        lost = self.values <= above
+        top = float(torch.where(lost, self.values, 0.0).max())
+        wanted = lost & (self.values + size > max(level, top)) & (size > 0.2 * max(level, top))
+        return self._largest(wanted, size, limit)
+
+    def _largest(self, wanted: Tensor, size: Tensor, limit: int) -> Tensor:
+        reach = torch.where(wanted, self.values + size, -math.inf)
+        chosen = reach.argsort(descending=True)[:limit]
+        return _span(self.residual[:, chosen[wanted[chosen]]], self.tolerance)
+
+
+def _span(R: Tensor, tolerance: float) -> Tensor:
+    if R.shape[1] == 0:
+        return R
+    left, sizes, _ = torch.linalg.svd(R, full_matrices=False)
+    rounding = 1e3 * torch.finfo(R.dtype).eps  # of products near 1
+    directions: Tensor = left[:, sizes > max(tolerance, rounding)]
+    return directions
 
 
 def leading_pairs(
@@ -111,6 +125,7 @@ def leading_pairs(
     block: int = 4,
     depth: int = 3,
     products: int | None = None,
+    level: Callable[[int], float] | None = None,
 ) -> RitzPairs:
     r"""Ritz pairs of the symmetric part that hold every eigenvalue above a threshold.
 
@@ -122,6 +137,8 @@ def leading_pairs(
         depth: How often a round multiplies its images again, where they are not settled.
             One is enough for a projector; networks keep a few percent in lost directions.
         products: The most products that are taken; all d if not given, at most 1024.
+        level: Given the number of kept directions, the size above which the largest lost
+            eigenvalue is to be known, to a fifth; it is not asked for if not given.
 
     Returns:
         The pairs. It costs about ``2 m + block`` products where m are above.
@@ -142,24 +159,41 @@ def leading_pairs(
         outside, left, before = seen.room, limit - seen.V.shape[1], kept
         # Where not all directions can be had, half of the rest is kept for the images.
         size = min(block, left if left == outside else -(-left // 2))
+        start = seen.V.shape[1]
         fresh = seen.grow(torch.randn(operator.size, size, generator=rng).to(operator.like))
-        _refine(seen, size, above, depth, limit)
+        _refine(seen, start, above, depth, limit)
         kept = int((seen.values > above).sum())
         counts = torch.cat([counts, before + outside * _shares(seen, fresh, above)])
         complete = kept - before <= size - 2 or seen.room == 0
+        if complete and level is not None and kept:
+            _resolve(seen, start, above, level(kept), depth, limit)
         block = 2 * block
     sizes = seen.residual.norm(dim=0).double()
     beyond = Estimate(0.0) if complete else _beyond(counts, kept)
     return RitzPairs(seen.values, seen.vectors, sizes, beyond, seen.V.shape[1])
 
 
-def _refine(seen: _Seen, size: int, above: float, depth: int, limit: int) -> None:
+def _refine(seen: _Seen, start: int, above: float, depth: int, limit: int) -> None:
+    size = seen.V.shape[1] - start
     for step in range(depth):
         left = min(size, limit - seen.V.shape[1])
-        new = seen.images(size)[:, :left] if step == 0 else seen.unsettled(above, left)
-        if new.shape[1] == 0:
+        images = step == 0
+        new = seen.images(start, seen.tolerance) if images else seen.unsettled(above, left)
+        if min(left, new.shape[1]) == 0:
             return
-        seen.grow(new)
+        seen.grow(new[:, :left])
+
+
+def _resolve(seen: _Seen, start: int, above: float, level: float, depth: int, limit: int) -> None:
+    size = seen.V.shape[1] - start
+    for step in range(2 * depth):
+        left = min(size, limit - seen.V.shape[1])
+        images = step == 0
+        fine = level * seen.tolerance
+        new = seen.images(start, fine) if images else seen.unresolved(above, level, left)
+        if min(left, new.shape[1]) == 0:
+            return
+        seen.grow(new[:, :left])
 
 
 def _shares(seen: _Seen, fresh: Tensor, above: float) -> Tensor:
