@@ -200,12 +200,13 @@ def retention(
         control: The named control: population, held-out or linear.
         x: The noisy points, with shape :math:`(B, *)`.
         sigma: The noise level, with shape :math:`()`.
-        directions: Unit vectors as columns, with shape :math:`(d, n)`.
+        directions: Unit vectors as columns, with shape :math:`(d, n)`; shared by the points,
+            or one set a point with shape :math:`(B, d, n)`, as tangents are.
 
     Raises:
         InputError: If a direction is not of length 1.
     """
-    lengths = directions.double().norm(dim=0)
+    lengths = directions.double().norm(dim=-2)
     if not torch.allclose(lengths, torch.ones_like(lengths), atol=1e-6):
         raise InputError("directions must be unit vectors; divide each column by its norm")
     measured = jacobian_diagonal(denoiser, x, sigma, directions)
