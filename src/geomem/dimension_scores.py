@@ -53,7 +53,9 @@ class SpikeRule:
     .. math:: 2 s_k - s_{k+1} - s_{k-1} >
         c \cdot \mathrm{median}_l |s_{l+1} - 2 s_l + s_{l-1}|
 
-    says that k normal directions lie before the drop, and d - k tangent ones behind it. Its
+    says that k normal directions lie before the drop, and d - k tangent ones behind it. (The
+    leading value is dropped as the offset's, and counted: the score of a point near the data
+    is normal. With d unit steps it may take one more normal direction with it.) Its
     constants were chosen for each data set (:data:`PAPER_SPIKES`); there is no test, so that
     white noise has spikes, too.
 
@@ -99,17 +101,18 @@ class SpikeRule:
     def of(self, singular_values: Tensor, d: int) -> Estimate | NoGap:
         r"""The rule on singular values, largest first, in d dimensions."""
         s = singular_values.double()
-        s = s[self._offsets(s) if self.drop is None else self.drop :]
-        if len(s) < self.skipped + 3:
+        dropped = self._offsets(s) if self.drop is None else self.drop
+        s = s[dropped:]
+        if len(s) < self.skipped - dropped + 3 or len(s) < 3:
             return NoGap(f"{len(s)} singular values are too few to skip {self.skipped}")
         bends = 2 * s[1:-1] - s[2:] - s[:-2]  # entry i belongs to k = i + 2 large values
         # Exact planes bend nowhere else: rounding is no spike.
         median = max(float(bends.abs().median()), 1e-9 * float(s[0]))
-        first = max(0, self.skipped - 2)
+        first = max(0, self.skipped - dropped - 2)
         k = int(bends[first:].argmax()) + first + 2
         if float(bends[k - 2]) <= self.spike * median:
             return NoGap(f"no second difference exceeds {self.spike:g} times the median")
-        return Estimate(float(d - k))
+        return Estimate(float(d - dropped - k))
 
     def _offsets(self, s: Tensor) -> int:
         apart = len(s) > 1 and float(s[0]) > 2 * float(s[1])
