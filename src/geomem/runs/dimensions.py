@@ -14,7 +14,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
+import xarray as xr
 from torch import Tensor
 
 from geomem.checks import admit
@@ -188,6 +190,66 @@ def _answer(
         rng = torch_rng(seed, f"noise/{row.at}", k)
         x = x + sigma * torch.randn(draws, *x.shape, generator=rng)[0].to(x)
     return ask(method, row.subject.denoiser, x, sigma)
+
+
+def local_dimensions(
+    subject: Subject,
+    methods: Mapping[str, DimensionMethod],
+    sigmas: Sequence[float],
+    *,
+    width: int,
+    seed: int,
+    draws: int = DRAWS,
+    report: Callable[[float], None] = lambda share: None,
+) -> xr.Dataset:
+    r"""The answers as part of a record: NaN where there is no gap, or no such point.
+
+    Arguments:
+        subject: The denoiser and its points.
+        methods: The methods by name.
+        sigmas: The noise levels, in the data's units.
+        width: The number of points that a record has room for.
+        seed: The seed of the noise.
+        draws: How many draws the record holds: the first one is used.
+        report: Called with the share that is done.
+
+    Returns:
+        ``local_dimension`` and ``local_dimension_stderr`` (dimension_method, at, sigma,
+        point).
+    """
+    kinds = list(subject.points)
+    values = np.full((2, len(methods), len(kinds), len(sigmas), width), np.nan, np.float32)
+    total, done = sum(map(len, subject.points.values())) * len(methods) * len(sigmas), 0
+    for m, name in enumerate(methods):
+        for a, at in enumerate(kinds):
+            for k, sigma in enumerate(sigmas):
+                row = Row(subject, name, at, sigma)
+                for i in range(len(subject.points[at])):
+                    found = _answer(row, i, methods, seed, draws)
+                    if isinstance(found, Estimate):
+                        values[:, m, a, k, i] = found.value, found.stderr
+                    done += 1
+                    report(done / total)
+    dims = ("dimension_method", "at", "sigma", "point")  # `sel` takes a `method` of its own
+    text = "kept directions; NaN where the method finds no gap"
+    return xr.Dataset(
+        {
+            "local_dimension": (dims, values[0], {"units": "1", "long_name": text}),
+            "local_dimension_stderr": (dims, values[1], {"units": "1"}),
+        },
+        coords={"at": kinds, "dimension_method": list(methods)},
+    )
+
+
+def question_seconds(
+    subject: Subject, methods: Mapping[str, DimensionMethod], sigma: float, seed: int
+) -> float:
+    r"""Seconds that one question to each method takes, from asking it once."""
+    rows = [Row(subject, name, at, sigma) for name in methods for at in list(subject.points)[:1]]
+    start = time.perf_counter()
+    for row in rows:
+        _answer(row, 0, methods, seed, DRAWS)
+    return time.perf_counter() - start
 
 
 def _check_costs(

@@ -40,7 +40,13 @@ LEAD = {
 # Where denoisers are measured.
 AT = ["training", "held_out"]
 # These exist for every denoiser, so that any two of them can be subtracted.
-MEASURED = ("error", "forward_diagonal", "diagonal")
+MEASURED = (
+    "error",
+    "forward_diagonal",
+    "diagonal",
+    "local_dimension",
+    "local_dimension_stderr",
+)
 
 
 @dataclass(frozen=True)
@@ -213,7 +219,8 @@ def load(run: str | Path) -> xr.Dataset:
     r"""All records of a run as one dataset; units that are not there yet are NaN.
 
     Dims: ``denoiser`` (population, empirical, learned, linear), ``at`` (training, held_out),
-    ``num_samples``, ``seed``, ``step``, ``sigma``, ``point``, ``draw``, ``direction``. Levels
+    ``num_samples``, ``seed``, ``step``, ``sigma``, ``point``, ``draw``, ``direction``, and
+    ``dimension_method`` where local dimensions were asked for. Levels
     and images are those of the design, never recomputed. ``error`` is signed, in noise
     units, along single directions, and a norm along bands: its square adds up.
 
@@ -263,8 +270,10 @@ def _design_coordinates(folder: RunFolder, coords: dict[str, list[Any]]) -> dict
     width = max(len(p) for p in points.values())
     rows = ((design[name][at] for at in AT) for name in ("points", "point_groups"))
     index, groups = (np.array([p + [-1] * (width - len(p)) for p in row]) for row in rows)
+    methods = folder.config.get("dimension")
     return {
         **coords,
+        **({"dimension_method": methods} if methods else {}),
         "at": AT,
         "sigma": ("sigma", sigmas, {"units": "data units"}),
         "sigma_relative": ("sigma", sigmas / design["rms"], {"units": "rms"}),

@@ -20,9 +20,13 @@ import numpy as np
 import torch
 import xarray as xr
 
+from geomem.denoiser import Denoiser
+from geomem.dimension import DimensionMethod
 from geomem.errors import InputError
+from geomem.exact import EmpiricalDenoiser
 from geomem.executors import Executor, LocalExecutor
 from geomem.manifolds import PAPER_VARIANCES
+from geomem.methods import dimension_method
 from geomem.models.networks import NetworkConfig
 from geomem.models.train import Training, TrainState
 from geomem.runs.design import (
@@ -33,6 +37,7 @@ from geomem.runs.design import (
     load_source,
     make_design,
 )
+from geomem.runs.dimensions import Subject, question_seconds
 from geomem.runs.jobs import Numbers, Task, jobs_to_do, run_job
 from geomem.runs.provenance import describe
 from geomem.runs.records import RunFolder, Unit, check_folder, load, write_json
@@ -62,6 +67,10 @@ class Sweep:
     """Noise draws for each image."""
     jacobian_points: int | None = None
     """At how many images the Jacobian is measured; all of them for an MLP, 8 for a U-Net."""
+    dimension: tuple[str, ...] = ()
+    """Methods of local dimension to record, too: names, or package.module:Class of your own."""
+    dimension_points: int = 8
+    """At how many training and held-out images they are asked."""
     samples: int = 256
     """Samples that each network generates, to look for copies."""
     steps: int = 6000
@@ -93,6 +102,7 @@ class Sweep:
 
     def __post_init__(self) -> None:
         least = {"levels": 2, "points": 8, "draws": 1, "samples": 0, "steps": 1, "batch_size": 1}
+        least["dimension_points"] = 1
         for name, value in least.items():
             if getattr(self, name) < value:
                 raise InputError(f"--{name.replace('_', '-')} must be at least {value}")
@@ -180,6 +190,7 @@ class Sweep:
     def prepare(self, out: Path) -> RunFolder:
         r"""Starts or reopens the run folder: checks the data and writes the design."""
         out = Path(out)
+        self.dimension_methods()  # refuses names of nothing
         check_folder(out, self.config())
         if (out / "config.json").exists():
             folder = RunFolder.open(out)
@@ -190,9 +201,10 @@ class Sweep:
 
     def config(self) -> dict[str, Any]:
         r"""The config as plain JSON values."""
+        asked = {k: v for k, v in asdict(self).items() if self.dimension or "dimension" not in k}
         return {"kind": "sweep"} | {
             k: str(v) if isinstance(v, Path) else list(v) if isinstance(v, tuple) else v
-            for k, v in asdict(self).items()
+            for k, v in asked.items()
         }
 
     @classmethod
@@ -256,6 +268,10 @@ class Sweep:
             raise InputError(f"a U-Net needs images, got points of shape {shape}; use mlp")
         return NetworkConfig(kind, shape, source.rms, channels=self.channels)
 
+    def dimension_methods(self) -> dict[str, DimensionMethod]:
+        r"""The methods of local dimension that are recorded, by name."""
+        return {text: dimension_method(text) for text in self.dimension}
+
     def training_recipe(self) -> Training:
         r"""The training recipe."""
         return Training(self.steps, self.batch_size, self.learning_rate)
@@ -295,10 +311,27 @@ class Sweep:
     def _cost(self, folder: RunFolder, unit: Unit) -> float:
         # Seconds, roughly: shares of the work, for the progress line and the forecast.
         d, levels = int(folder.design["data"]["ambient_dim"]), len(folder.design["sigmas"])
+        dimensions = self._dimension_seconds(folder, unit) * 2 * self.dimension_points * levels
         if unit.denoiser != "learned":
             pairs: float = 2 * self.points * self.draws * levels * (unit.num_samples or 1)
-            return 0.2 + pairs * d * 5e-10
-        return self._step_seconds * self.steps * 1.15
+            return 0.2 + pairs * d * 5e-10 + dimensions
+        return self._step_seconds * self.steps * 1.15 + dimensions
+
+    def _dimension_seconds(self, folder: RunFolder, unit: Unit) -> float:
+        # Of one question to each method, on a denoiser of the same size.
+        if not self.dimension:
+            return 0.0
+        x = self.source.reserved[:1].double()
+        denoiser: Denoiser = self.source.linear_control
+        if unit.denoiser == "empirical":
+            known = folder.design["order"][: unit.num_samples]
+            denoiser = EmpiricalDenoiser(self.source.data.tensor(known).double())
+        elif unit.denoiser == "learned":
+            denoiser, x = self.network_config(self.source).build(0).eval(), x.float()
+        subject = Subject(denoiser, {"training": x}, {"denoiser": unit.denoiser})
+        with one_thread():
+            methods = self.dimension_methods()
+            return question_seconds(subject, methods, self.source.rms / 3, self.seed)
 
     @cached_property
     def _step_seconds(self) -> float:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ from geomem.models.networks import PreconditionedDenoiser, save_network
 from geomem.models.sample import heun, sigma_steps
 from geomem.models.train import TrainState, checkpoint_step, train
 from geomem.runs import copies
+from geomem.runs.dimensions import Subject, local_dimensions
 from geomem.runs.measure import Measurement, measure
 from geomem.runs.records import AT, RunFolder, Unit
 from geomem.stats import torch_rng
@@ -70,9 +71,11 @@ class UnitRunner:
 
     def _control(self, unit: Unit, report: Callable[[float], None]) -> xr.Dataset:
         denoiser = self._exact(unit)
+        tell = self._measuring(report)
         record = measure(
-            denoiser, self._points(unit), self._exactly, dtype=torch.float64, report=report
+            denoiser, self._points(unit), self._exactly, dtype=torch.float64, report=tell
         )
+        record = self._with_dimensions(record, unit, denoiser, report)
         if isinstance(denoiser, EmpiricalDenoiser):
             return record.merge(self._posterior(denoiser))
         return record.merge(self._pictures()) if unit.denoiser == "linear" else record
@@ -150,7 +153,9 @@ class UnitRunner:
     ) -> None:
         path = self.folder.path / "networks" / f"{_name(unit)}-step{unit.step}"
         save_network(denoiser, self.network, path)
-        record = measure(denoiser, self._points(unit), self.how, report=report)
+        tell = self._measuring(report)
+        record = measure(denoiser, self._points(unit), self.how, report=tell)
+        record = self._with_dimensions(record, unit, denoiser, report)
         if self.sweep.samples:
             record = record.merge(self._generate(unit, denoiser))
         self.folder.write_record(unit.number, record)
@@ -190,6 +195,30 @@ class UnitRunner:
         levels = sigma_steps(0.01 * self.source.rms, 80 * self.source.rms, SAMPLE_STEPS)
         batches = torch.split(noise.to(self.device), 256)
         return torch.cat([heun(denoiser, b, levels) for b in batches]).cpu()
+
+    # -------------------------------------------------------------------- local dimensions
+
+    def _measuring(self, report: Callable[[float], None]) -> Callable[[float], None]:
+        return _between(report, 0.0, 0.5) if self.sweep.dimension else report
+
+    def _with_dimensions(
+        self, record: xr.Dataset, unit: Unit, denoiser: Denoiser, report: Callable[[float], None]
+    ) -> xr.Dataset:
+        if not self.sweep.dimension:
+            return record
+        learned, count = unit.denoiser == "learned", self.sweep.dimension_points
+        place: Any = (self.device, torch.float32) if learned else ("cpu", torch.float64)
+        points = {at: x[:count].to(*place) for at, x in self._points(unit).items()}
+        found = local_dimensions(
+            Subject(denoiser, points, {"denoiser": unit.denoiser}),
+            self.sweep.dimension_methods(),
+            self.how.sigmas.tolist(),
+            width=record.sizes["point"],
+            seed=self.sweep.seed,
+            draws=self.sweep.draws,
+            report=_between(report, 0.5, 1.0),
+        )
+        return record.merge(found)
 
     # ------------------------------------------------------------------------------- data
 
