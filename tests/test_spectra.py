@@ -17,9 +17,11 @@ from geomem.spectra import (
     LanczosQuadrature,
     Spectrum,
     asymmetry,
+    decompose,
     singular_values,
     spectrum,
 )
+from geomem.stats import Estimate
 from tests.references import normal, rotation
 
 
@@ -89,10 +91,31 @@ def test_singular_values_and_asymmetry() -> None:
     expected = np.linalg.svd(A.numpy(), compute_uv=False)
     np.testing.assert_allclose(singular_values(Matrix(A)).numpy(), expected, atol=1e-12)
     S, K = A + A.T, A - A.T
-    assert asymmetry(Matrix(S)) == 0
-    assert asymmetry(Matrix(S + 0.1 * K)) == pytest.approx(0.1 * float(K.norm() / S.norm()))
-    assert asymmetry(Matrix(K)) == math.inf  # nothing symmetric in it
-    assert math.isnan(asymmetry(Matrix(torch.zeros(2, 2))))
+    assert asymmetry(Matrix(S)) == Estimate(0.0, 0.0)
+    found = asymmetry(Matrix(S + 0.1 * K))
+    assert found.value == pytest.approx(0.1 * float(K.norm() / S.norm()))
+    assert found.stderr == 0
+    assert asymmetry(Matrix(K)).value == math.inf  # nothing symmetric in it
+    assert math.isnan(asymmetry(Matrix(torch.zeros(2, 2))).value)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.05, 1.0])
+def test_asymmetry_by_probes(share: float) -> None:
+    A = normal(0, 200, 200)
+    A = Matrix(A + A.T + share * (A - A.T))
+    exact = asymmetry(A).value
+    found = [asymmetry(A, probes=16, seed=s) for s in range(40)]
+    values = np.array([e.value for e in found])
+    if share == 0:  # to the rounding of two products
+        assert values.max() < 1e-14
+        return
+    assert values == pytest.approx(exact, rel=0.2)
+    z = np.array([e.z_score(exact) for e in found])
+    # A t distribution with 15 degrees: 40 of them have a mean to 0.17 and a spread to 12 %.
+    assert abs(z.mean()) < 4 * 0.17
+    assert z.std(ddof=1) == pytest.approx(1.07, rel=0.5)
+    assert asymmetry(Matrix(normal(1, 5, 5)), probes=1).stderr is not None
+    assert math.isnan(asymmetry(Matrix(torch.zeros(4, 4)), probes=3).value)
 
 
 def test_full_depth_gives_each_probe_its_exact_integral() -> None:
@@ -183,3 +206,73 @@ def test_one_probe_says_nothing_about_its_error() -> None:
 def test_bad_settings(depth: int, probes: int) -> None:
     with pytest.raises(InputError, match="depth >= 1"):
         LanczosQuadrature(depth=depth, probes=probes)
+
+
+def test_three_outputs_of_one_matrix() -> None:
+    A = normal(5, 8, 8).float()
+    found = decompose(Matrix(A))
+    exact = A.double()
+    np.testing.assert_allclose(
+        found.spectrum.nodes[0].numpy(), np.linalg.eigvalsh((exact + exact.T) / 2)[::-1], atol=1e-12
+    )
+    np.testing.assert_allclose(
+        found.singular_values.numpy(), np.linalg.svd(exact, compute_uv=False), atol=1e-12
+    )
+    assert found.asymmetry == asymmetry(Matrix(exact))
+
+
+# -------------------------------------------------------------------------- what auto takes
+
+
+def projector(n: int, rank: int) -> Matrix:
+    Q = rotation(1, n)[:, :rank]
+    return Matrix(Q @ Q.T)
+
+
+def test_auto_says_what_it_chose() -> None:
+    few = spectrum(projector(40, 7), "auto")
+    assert few.exact
+    assert few.how == "dense: all 40 eigenvalues; chosen: 40 coordinates are few"
+    factor = spectrum(Factored(normal(0, 30, 3)), "auto")
+    assert factor.exact
+    assert factor.how.endswith("chosen: there is a factor")
+    exact = spectrum(projector(40, 7), "auto", accuracy=0)
+    assert exact.how.endswith("chosen: exact is asked for")
+
+
+def test_auto_samples_what_is_large() -> None:
+    rank = 40
+    operator = projector(1200, rank)
+    rough = spectrum(operator, "auto", accuracy=5.0)
+    assert not rough.exact
+    assert "the trace is known to ±" in rough.how
+    assert abs(rough.trace().z_score(rank)) < 4
+    assert rough.trace().stderr <= 5
+    # ± 1 takes 2 r = 80 probes of depth 24: more than all 1200 columns from one side.
+    fine = spectrum(operator, "auto", accuracy=1.0)
+    assert fine.exact
+    assert "by sampling would take" in fine.how
+    # Where the matrix is not allowed the probes are taken, and the error is about what was asked.
+    small = spectrum(operator, "auto", accuracy=2.0, max_bytes=2**20)
+    assert not small.exact
+    assert "probes" in small.how
+    assert small.trace().stderr < 3
+    low, high = small.count_bounds(0.5)
+    # The smear at depth 24 of a projector is nothing: what is left is that of the probes.
+    assert high.value - low.value < 1e-6
+    assert abs(low.z_score(rank)) < 4
+
+
+def test_auto_refuses_what_it_cannot() -> None:
+    with pytest.raises(InputError, match="raise max_bytes"):
+        spectrum(projector(40, 7), "auto", accuracy=0, max_bytes=1000)
+    with pytest.raises(InputError, match="0 for exact"):
+        spectrum(projector(40, 7), "auto", accuracy=-1)
+    with pytest.raises(InputError, match="pass 'auto'"):
+        spectrum(projector(40, 7), "all")  # type: ignore[arg-type]
+
+
+def test_dense_refuses_what_does_not_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("geomem.work.available_memory", lambda: 1e4)
+    with pytest.raises(InputError, match="never make the matrix"):
+        Dense()(projector(40, 7))

@@ -16,8 +16,11 @@ _HOME = {
     "executors": "Executor LocalExecutor RayExecutor",
     "noise": "EDM DiscreteBetas FlowMatching VarianceExploding VariancePreserving log_levels",
     "denoiser": "Denoiser ProductDenoiser ScheduledDenoiser score",
-    "operators": "DenoiserJacobian Factored LinearOperator Matrix jacobian_diagonal",
-    "spectra": "Dense Gram LanczosQuadrature Spectrum spectrum",
+    "operators": "Cost DenoiserJacobian Factored LinearOperator Matrix jacobian_diagonal",
+    "spectra": (
+        "AdaptiveTrace Dense Gram LanczosQuadrature RandomizedSVD Spectrum asymmetry decompose "
+        "leading leading_singular singular_values spectrum trace"
+    ),
     "posterior": "Posterior",
     "exact": "EmpiricalDenoiser GaussianDenoiser",
     "mixture": "MixtureDenoiser",
