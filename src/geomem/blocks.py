@@ -106,7 +106,7 @@ class MemoryMapped:
 
     @property
     def dtype(self) -> torch.dtype:
-        return torch.from_numpy(self.arrays[0][:1]).dtype
+        return torch.from_numpy(np.empty(0, self.arrays[0].dtype)).dtype
 
     def _rows(self) -> Iterator[np.ndarray[Any, Any]]:
         first, last = self.start, self.start + self.num_samples
@@ -271,7 +271,9 @@ def as_blocks(data: Tensor | np.ndarray[Any, Any] | Blocks | Sequence[Path | str
             raise InputError(
                 "this array is a part of a memory-mapped one; pass the whole one, or the path"
             )
-        return MemoryMapped((data,))
+        return (
+            open_npy(data.filename) if data.mode == "r" and data.filename else MemoryMapped((data,))
+        )
     if isinstance(data, np.ndarray):
         return InMemory(torch.from_numpy(data))
     if isinstance(data, Sequence):

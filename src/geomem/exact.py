@@ -205,8 +205,9 @@ class EmpiricalDenoiser:
         known = self._run(self._pass(queries, levels, torch.float64, with_mean=False))
         energies = distance.square() / (2 * levels[0, :, None].square())
         # Relative to the nearest point first: far away, logarithms of 1e14 hold no ln N.
-        log_sum = known.log_partition[0] + energies[:, 0]
-        return index, (energies[:, :1] - energies - log_sum[:, None]).exp()
+        log_sum = (known.log_partition[0] + energies[:, 0]).clamp(0, math.log(self.num_samples))
+        weights = (energies[:, :1] - energies - log_sum[:, None]).exp()
+        return index, weights / weights.sum(1, keepdim=True).clamp(min=1)
 
     def neighbours(self, x: Tensor, k: int) -> tuple[Tensor, Tensor]:
         r"""The ``k`` nearest training points, exactly, and their distances.
@@ -356,7 +357,7 @@ class EmpiricalDenoiser:
             mean,
             merged.participation,
             merged.entropy.clamp(min=0),  # its rounding has both signs
-            merged.log_dropped,
+            merged.dropped,
         )
 
 

@@ -219,8 +219,8 @@ def _certify(
         return part
     # Rounding in float32 is relative; it may not let a point look farther than it is.
     first = values[:, min(kept, values.shape[1] - 1)].double() * (1 - 1e-6)
-    nearest = known.nearest - known.error + (first - known.error).clamp(min=0)
-    bound = math.log(n - kept) - nearest.clamp(min=0) / (2 * levels.square())
+    farther = (first - 2 * known.error).clamp(min=0)
+    bound = (n - kept) * (-farther / (2 * levels.square())).exp()
     return Posterior(part.log_partition, part.mean, part.participation, part.entropy, bound)
 
 
@@ -257,9 +257,9 @@ def _all(
     log_sum, variances = sums.log(), 2 * levels.square()
     base = -known.nearest / variances
     entropy = log_sum + moments / (variances * sums)
-    cut_off = base + math.log(len(block)) + lowest * math.log(2)
+    lightest = len(block) * 2**lowest / sums  # what no weight may be below
     return Posterior(
-        base + log_sum, mean / sums[..., None], squares / sums.square(), entropy, cut_off
+        base + log_sum, mean / sums[..., None], squares / sums.square(), entropy, lightest
     )
 
 
@@ -270,7 +270,7 @@ def concatenate(parts: list[Posterior], dim: int = 1) -> Posterior:
     r"""Posteriors of different queries (or, along dimension 0, levels) side by side."""
     if len(parts) == 1:
         return parts[0]
-    names = ("log_partition", "mean", "participation", "entropy", "log_dropped")
+    names = ("log_partition", "mean", "participation", "entropy", "dropped")
     return Posterior(*(torch.cat([getattr(p, name) for p in parts], dim) for name in names))
 
 
@@ -284,5 +284,5 @@ def _assemble(parts: list[tuple[Tensor, Posterior]]) -> Posterior:
         whole.mean[order],
         whole.participation[order],
         whole.entropy[order],
-        whole.log_dropped[order],
+        whole.dropped[order],
     )

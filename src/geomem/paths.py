@@ -142,5 +142,5 @@ def _posterior(sums: _Sums, z: Tensor, levels: Tensor, n: int, lowest: float) ->
         sums.mean / sums.weights[..., None],
         sums.squares / sums.weights.square(),
         entropy,
-        base + math.log(n) + lowest * math.log(2),
+        n * 2**lowest / sums.weights,
     )

@@ -35,30 +35,21 @@ class Posterior:
             :math:`(T, B, 0)`, where only the scalars were asked for.
         participation: The sum of squared weights, with shape :math:`(T, B)`.
         entropy: The entropy of the weights in nats, with shape :math:`(T, B)`.
-        log_dropped: Logarithm of a certified bound on what the sum of ``log_partition`` leaves
-            out, with shape :math:`(T, B)`; minus infinity where nothing was left out.
+        dropped: Certified bound on the weight that was left out, with shape :math:`(T, B)`; 0
+            where nothing was. Weights are off by at most this in total variation, and the mean
+            by at most this times the diameter of the data, beside the rounding of products.
     """
 
     log_partition: Tensor
     mean: Tensor
     participation: Tensor
     entropy: Tensor
-    log_dropped: Tensor
+    dropped: Tensor
 
     @property
     def effective_points(self) -> Tensor:
         r"""How many training points share ``x``, with shape :math:`(T, B)`."""
         return 1 / self.participation
-
-    @property
-    def dropped(self) -> Tensor:
-        r"""Certified bound on the weight that was left out, with shape :math:`(T, B)`.
-
-        The weights are off by at most this in total variation, and the mean by at most this
-        times the diameter of the data, beside the rounding of the products.
-        """
-        # Relative to all there is, the dropped part included: at most 1.
-        return (self.log_dropped - self.log_partition).sigmoid()
 
     def merge(self, other: Posterior) -> Posterior:
         r"""The posterior over the union of both parts."""
@@ -70,7 +61,7 @@ class Posterior:
             scale(p, self.mean) + scale(q, other.mean),
             p**2 * self.participation + q**2 * other.participation,
             p * self.entropy + q * other.entropy - torch.xlogy(p, p) - torch.xlogy(q, q),
-            torch.logaddexp(self.log_dropped, other.log_dropped),
+            p * self.dropped + q * other.dropped,
         )
 
 
@@ -113,7 +104,7 @@ def from_logits(logits: Tensor, data: Tensor) -> Posterior:
         mean,
         weights.square().sum(-1),
         -(weights * log_weights).sum(-1),
-        torch.full_like(log_partition, -torch.inf),
+        torch.zeros_like(log_partition),
     )
 
 
