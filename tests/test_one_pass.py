@@ -8,7 +8,6 @@ in total variation and logarithms within 1e-4 + r.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -41,9 +40,7 @@ def agree(one: Posterior, other: Posterior, tolerance: float) -> None:
     for name in NAMES:
         a, b = getattr(one, name).double(), getattr(other, name).double()
         # Logarithms of e^-1e9 are right to eps of themselves.
-        torch.testing.assert_close(
-            a, b, rtol=tolerance, atol=tolerance, msg=lambda m: f"{name} {m}"
-        )
+        torch.testing.assert_close(a, b, rtol=tolerance, atol=tolerance)
 
 
 # ------------------------------------------------------------------------- exactness
@@ -359,10 +356,10 @@ def saved(folder: Path, name: str, data: np.ndarray) -> Path:
 
 
 @pytest.fixture
-def shards(tmp_path: Path) -> Iterator[tuple[Tensor, list[Path]]]:
+def shards(tmp_path: Path) -> tuple[Tensor, list[Path]]:
     data = normal(0, 1000, 3, 2, 2).float()
     parts = data.split([1, 600, 399])
-    yield data, [saved(tmp_path, f"{k}.npy", p.numpy()) for k, p in enumerate(parts)]
+    return data, [saved(tmp_path, f"{k}.npy", p.numpy()) for k, p in enumerate(parts)]
 
 
 def test_files_and_streams_answer_as_memory_does(shards: tuple[Tensor, list[Path]]) -> None:
@@ -455,7 +452,7 @@ def test_streams_that_lie_are_named() -> None:
     with pytest.raises(InputError, match="empty"):
         EmpiricalDenoiser(empty)
     once = iter(torch.zeros(4, 3).split(2))
-    with pytest.raises(InputError, match="starts anew|empty"):
+    with pytest.raises(InputError, match=r"starts anew|empty"):
         EmpiricalDenoiser(Streamed(lambda: once, 4)).posterior(x, sigmas)
     mixed = Streamed(lambda: iter([torch.zeros(2, 3), torch.zeros(2, 4)]), 4)
     with pytest.raises(InputError, match="alike"):
