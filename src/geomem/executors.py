@@ -229,8 +229,8 @@ class RayExecutor:
             ray.init(self.address, **quiet)
         except (Exception, SystemExit) as error:
             raise InputError(
-                f"the Ray cluster at {self.address} cannot be joined ({error}); start one with "
-                "`ray start --head`, or leave --address out"
+                f"the Ray cluster at {self.address} cannot be joined ({error}); if it asks for a "
+                "token, set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN as on its machines"
             ) from error
 
 

@@ -19,7 +19,7 @@ import pytest
 from geomem.cli import run
 from geomem.errors import InputError
 from geomem.executors import Executor, LocalExecutor, RayExecutor
-from geomem.runs.jobs import Task, jobs_to_do, run_job
+from geomem.runs.jobs import Task, array_indices, jobs_to_do, run_job
 from geomem.runs.records import RunFolder
 from geomem.runs.sweep import Sweep, open_sweep
 
@@ -177,6 +177,14 @@ def test_a_unit_that_is_done_is_left_alone_and_a_lost_one_is_made_again(
     assert capsys.readouterr().out == "4\n"
     assert run(["sweep", str(copy), "--unit", "4"]) == 0
     assert path.read_bytes() == before
+
+
+def test_the_docs_show_what_prepare_prints() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "cluster.md").read_text()
+    sweep = Sweep(data="digits", seeds=(0, 1, 2), measured_steps=(1500, 3000))
+    assert "--data digits --seeds 0 1 2 --measured-steps 1500 3000" in page
+    folder = RunFolder(Path("not-there"), sweep.config(), sweep.design())
+    assert f"prints `{array_indices(jobs_to_do(folder))}`" in page
 
 
 def both(task: tuple[Path, int], report: Callable[[Any], None]) -> list[int]:
