@@ -251,9 +251,9 @@ class EmpiricalDenoiser:
 
     def _covariance(self, x: Tensor, sigma: Tensor, unit: float) -> LinearOperator:
         queries, levels = self._queries(x[None]), _rows(sigma.reshape(1, 1), x[None])
-        known = self._run(self._pass(queries, levels, torch.float64, with_mean=True))
+        blocks, dtype = self._blocks(x[None]), self._work_dtype(x)
         return covariance_operator(
-            queries[0], float(levels), self._blocks(x), known, self._log_tolerance, unit
+            queries[0], float(levels), blocks, self._log_tolerance, dtype, unit
         )
 
     def jacobian_diagonal(self, x: Tensor, sigma: Tensor, directions: Tensor) -> Tensor:

@@ -8,11 +8,13 @@ are taken.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
 import torch
 from torch import Tensor
 
+from geomem.errors import InputError
 from geomem.one_pass import Block
 
 _BYTES, _EXTRA = 2**24, 16
@@ -47,31 +49,38 @@ def nearest(
 
 
 def _nearest_of_block(x: Tensor, block: Block, k: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    scores, error = _scores(x, block, dtype)
+    approximate, error = scores(x, block, dtype)
     index = x.new_zeros(len(x), k, dtype=torch.long)
     distance = x.new_zeros(len(x), k)
     rows, count = torch.arange(len(x), device=x.device), min(k + _EXTRA, len(block))
     while len(rows):
-        found, far, certain = _candidates(x[rows], block, scores[rows], error[rows], k, count)
+        found, far, certain = _candidates(x[rows], block, approximate[rows], error[rows], k, count)
         index[rows[certain]], distance[rows[certain]] = found[certain], far[certain]
         rows, count = rows[~certain], min(4 * count, len(block))
     return index, distance
 
 
-def _scores(x: Tensor, block: Block, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    # |y|² - 2 x·y, and a bound on its rounding; |x|² is the same for all.
+def scores(x: Tensor, block: Block, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    r""":math:`|x_i|^2 - 2 x \cdot x_i`, with shape :math:`(B, n)`, and a bound on its rounding.
+
+    The squared distance lacks :math:`|x|^2`, which is the same for all points.
+    """
     B, d = x.shape
     q = x.to(dtype)
-    scores = torch.empty(B, len(block), dtype=dtype, device=x.device)
+    found = torch.empty(B, len(block), dtype=dtype, device=x.device)
     largest = x.new_zeros(())
-    for chunk in block.chunks(max(1, _BYTES // (dtype.itemsize * max(d, B)))):
-        y = block.centred(chunk, dtype)
-        squares = torch.linalg.vecdot(y, y)
+    size = max(1, _BYTES // (4 * dtype.itemsize * max(d, B)))
+    points = block.buffer(size, dtype)
+    for chunk in block.chunks(size):
+        y = block.centred(chunk, dtype, out=points)
+        squares = torch.linalg.vector_norm(y, dim=1).square()
         largest = torch.maximum(largest, squares.max().double())
-        scores[:, chunk] = torch.addmm(squares[None], q, y.T, alpha=-2)
+        found[:, chunk] = torch.addmm(squares[None], q, y.T, alpha=-2)
+    if not math.isfinite(float(largest)):
+        raise InputError("the training set holds NaN or infinite values; clean it first")
     # Rounding of the terms, of their sums, and of queries and points to this dtype.
     eps = max(torch.finfo(dtype).eps, _product_eps(x.device, dtype))
-    return scores, (8 + d**0.5) * eps * (x.square().sum(1) + largest)
+    return found, (8 + d**0.5) * eps * (x.square().sum(1) + largest)
 
 
 def _product_eps(device: torch.device, dtype: torch.dtype) -> float:
@@ -81,9 +90,9 @@ def _product_eps(device: torch.device, dtype: torch.dtype) -> float:
 
 
 def _candidates(
-    x: Tensor, block: Block, scores: Tensor, error: Tensor, k: int, count: int
+    x: Tensor, block: Block, approximate: Tensor, error: Tensor, k: int, count: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    near = scores.topk(count, largest=False)
+    near = approximate.topk(count, largest=False)
     distance = _explicit(x, block, near.indices)
     # In the order of the data first, so that equal distances keep it.
     by_index = near.indices.sort(dim=1)

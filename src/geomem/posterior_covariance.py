@@ -2,7 +2,12 @@ r"""Posterior covariance of an exact denoiser, on the training points that carry
 
 With weights :math:`w_i` and mean :math:`m`, :math:`\mathrm{Cov} = F F^\top` for the factor with
 columns :math:`\sqrt{w_i} (x_i - m)`. Where memorization lives few points weigh, the factor is
-thin, and the whole spectrum costs an eigendecomposition of their number.
+thin, and the whole spectrum costs an eigendecomposition of their number. Where more points
+than coordinates weigh, they are added up to the matrix itself.
+
+One pass finds both: products select the points (float32 is enough to select), explicit
+differences from the query, in float64, are what is added up. Relative to the query nothing
+cancels: a posterior is about as wide as the noise, and so are those differences.
 """
 
 from __future__ import annotations
@@ -12,9 +17,10 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from geomem.one_pass import Block, distances
+from geomem.neighbours import scores
+from geomem.one_pass import Block
 from geomem.operators import Factored, LinearOperator, Matrix
-from geomem.posterior import Posterior, scale
+from geomem.posterior import scale
 
 _BYTES = 2**25
 
@@ -23,8 +29,8 @@ def covariance_operator(
     x: Tensor,
     sigma: float,
     blocks: Iterable[Block],
-    known: Posterior,
     log_tolerance: float,
+    dtype: torch.dtype,
     unit: float,
 ) -> LinearOperator:
     r"""Covariance of the posterior at one point, in units of ``unit`` squared.
@@ -33,49 +39,76 @@ def covariance_operator(
         x: The query about the centre, with shape :math:`(d)`, in float64.
         sigma: The noise level.
         blocks: The training points.
-        known: The posterior at the query, with its mean.
-        log_tolerance: Logarithm of the weight below which a point may be left out.
+        log_tolerance: Logarithm of the weight, relative to the heaviest point's, below which
+            a point may be left out.
+        dtype: The dtype of the products that select points.
         unit: What lengths are divided by.
 
     Returns:
-        A :class:`Factored` of shape :math:`(d, k)` for k < d kept points, else a matrix.
+        A :class:`Factored` of shape :math:`(d, k)` for k <= d kept points, else a matrix.
     """
-    floor = float(known.log_partition) + log_tolerance
-    mean = known.mean[0, 0]
-    rows = _kept(x, sigma, blocks, floor, mean, float(known.log_partition), unit)
-    columns: list[Tensor] = []
-    matrix: Tensor | None = None
-    for part in rows:
-        columns.append(part)
-        if matrix is not None or sum(len(c) for c in columns) >= len(x):
-            gram = sum((c.T @ c for c in columns), torch.zeros((), dtype=x.dtype))
-            matrix = gram if matrix is None else matrix + gram
-            columns = []
-    if matrix is not None:
-        rest = torch.cat([*columns, x.new_zeros(1, len(x))])
-        return Matrix(matrix + rest.T @ rest)
-    return Factored(torch.cat([*columns, x.new_zeros(0, len(x))]).T)
+    moments = _Moments(len(x), x)
+    for logits, differences in _kept(x, sigma, blocks, log_tolerance, dtype):
+        moments.add(logits, differences / unit)
+    return moments.operator(log_tolerance)
 
 
 def _kept(
-    x: Tensor,
-    sigma: float,
-    blocks: Iterable[Block],
-    floor: float,
-    mean: Tensor,
-    log_partition: float,
-    unit: float,
-) -> Iterable[Tensor]:
-    # Rows sqrt(w) (x_i - m) of the points above the floor, a working array at a time.
+    x: Tensor, sigma: float, blocks: Iterable[Block], log_tolerance: float, dtype: torch.dtype
+) -> Iterable[tuple[Tensor, Tensor]]:
+    # Exponents and differences x_i - x of all points that may weigh, a working array at a time.
     size = max(1, _BYTES // (8 * len(x)))
+    nearest = torch.inf
     for block in blocks:
-        near = distances(x[None], block, torch.float64)
-        limit = -2 * sigma**2 * floor - float(near.nearest) + 2 * float(near.error)
-        index = (near.excess[0] <= limit).nonzero()[:, 0]
-        for some in torch.split(index, size):
-            y = block.centred(some)
-            log_weights = -(y - x).square().sum(1) / (2 * sigma**2) - log_partition
-            yield (log_weights / 2).exp()[:, None] * (y - mean) / unit
+        found, error = scores(x[None], block, dtype)
+        squares, margin = found[0].double() + x.square().sum(), float(error)
+        nearest = min(nearest, float(squares.min()))
+        limit = nearest + 2 * margin - 2 * sigma**2 * log_tolerance
+        for some in torch.split((squares <= limit).nonzero()[:, 0], size):
+            differences = block.centred(some) - x
+            yield -differences.square().sum(1) / (2 * sigma**2), differences
+
+
+class _Moments:
+    # Points one by one while they are few; their weighted sums once they outnumber the
+    # coordinates. All weights are relative to exp(largest).
+    def __init__(self, d: int, like: Tensor) -> None:
+        self.d, self.like, self.largest = d, like, -torch.inf
+        self.logits: list[Tensor] = []
+        self.rows: list[Tensor] = []
+        self.sums: tuple[Tensor, Tensor, Tensor] | None = None
+
+    def add(self, logits: Tensor, rows: Tensor) -> None:
+        self.logits.append(logits)
+        self.rows.append(rows)
+        if sum(len(r) for r in self.rows) > 2 * self.d:
+            self.fold()
+
+    def fold(self) -> None:
+        logits, rows = torch.cat(self.logits), torch.cat(self.rows)
+        largest = max(self.largest, float(logits.max()))
+        weights = (logits - largest).exp()
+        weighted = weights[:, None] * rows
+        new = weights.sum(), weighted.sum(0), weighted.T @ rows
+        if self.sums is not None:
+            factor = torch.tensor(self.largest - largest, dtype=logits.dtype).exp()
+            new = tuple(n + factor * old for n, old in zip(new, self.sums, strict=True))  # type: ignore[assignment]
+        self.sums, self.largest, self.logits, self.rows = new, largest, [], []
+
+    def operator(self, log_tolerance: float) -> LinearOperator:
+        if self.sums is None:
+            logits, rows = torch.cat(self.logits), torch.cat(self.rows)
+            seen = logits >= logits.max() + log_tolerance
+            if int(seen.sum()) <= self.d:
+                weights = logits[seen].softmax(0)[:, None]
+                centred = rows[seen] - (weights * rows[seen]).sum(0)
+                return Factored((weights.sqrt() * centred).T)
+        if self.logits:
+            self.fold()
+        assert self.sums is not None  # a set has at least one point
+        total, first, second = self.sums
+        mean = first / total
+        return Matrix(second / total - torch.outer(mean, mean))
 
 
 def diagonal(projected: list[Tensor], weights: Tensor, sigma: Tensor) -> Tensor:
