@@ -22,9 +22,12 @@ from geomem.dimension import (
     Threshold,
     jacobian_spectrum,
 )
+from geomem.dimension_scores import FLIPD, FilteredTrace, NormalBundle, SpikeRule
 from geomem.exact import EmpiricalDenoiser, GaussianDenoiser
+from geomem.local_dimension import LocalDimension
 from geomem.models.networks import NetworkConfig
 from geomem.operators import Factored, LinearOperator
+from geomem.randomized import RandomizedSVD
 from geomem.spectra import Dense, Gram, LanczosQuadrature, Spectrum, SpectrumMethod
 from geomem.stats import Estimate
 from geomem.testing import check_denoiser, check_dimension_method, check_spectrum_method
@@ -43,7 +46,13 @@ def factored(matrix: Tensor) -> LinearOperator:
 
 @pytest.mark.parametrize(
     "method",
-    [Dense(), LANCZOS, LanczosQuadrature(depth=2, probes=2), LanczosQuadrature(depth=12, probes=3)],
+    [
+        Dense(),
+        LANCZOS,
+        LanczosQuadrature(depth=2, probes=2),
+        LanczosQuadrature(depth=12, probes=3),
+        RandomizedSVD(rank=6),
+    ],
     ids=repr,
 )
 def test_our_spectrum_methods_pass(method: SpectrumMethod) -> None:
@@ -66,11 +75,30 @@ def test_one_probe_says_nothing_about_its_error_and_passes() -> None:
         LargestGap(),
         ForwardSoftCount(pairs=32),
         SoftCount(LanczosQuadrature(depth=4, probes=4)),
+        LocalDimension(),
+        FLIPD(),
+        FilteredTrace(),
     ],
-    ids=repr,
+    ids=lambda m: type(m).__name__,
 )
 def test_our_dimension_methods_pass(method: DimensionMethod) -> None:
-    check_dimension_method(method)
+    check_dimension_method(method, seeds=12)
+
+
+@pytest.mark.parametrize(
+    ("method", "why"),
+    [
+        (NormalBundle(), "spectra without a gap get a dimension"),
+        (SpikeRule(), "data in all of 12 dimensions"),
+    ],
+    ids=["NormalBundle", "SpikeRule"],
+)
+def test_published_rules_without_a_test_of_their_gap_do_not(
+    method: DimensionMethod, why: str
+) -> None:
+    # Both are here as they were published, and say in their docstrings that they always answer.
+    with pytest.raises(AssertionError, match=why):
+        check_dimension_method(method)
 
 
 GOOD: dict[str, Callable[[], Denoiser]] = {
@@ -144,9 +172,10 @@ BAD_DENOISERS: dict[str, tuple[Denoiser, str]] = {
     "a batch that sees itself": (lambda x, s: pull(x - x.mean(0), s), "alone"),
     "one level for all": (by_the_first_level, "level of one point"),
     "one level's own way": (lambda x, s: pull(x, s) * (1 + 0.1 * s.ndim), r"shape \(B\) and \(\)"),
-    "no graph": (no_graph, "detach"),
-    "rounding inside": (lambda x, s: pull((x * 8).round() / 8, s), "rounding"),
-    "one derivative": (lambda x, s: Once.apply(x), "no derivative of its own"),
+    "no graph": (no_graph, "detached"),
+    "half a graph": (lambda x, s: (pull(x, s) + pull(x.detach(), s)) / 2, "look for .detach"),
+    "rounding inside": (lambda x, s: pull((x * 8).round() / 8, s), "has no derivative"),
+    "one derivative": (lambda x, s: Once.apply(x), "has no derivative"),
     "in place": (in_place, "in place"),
     "threads": (changes_threads, "number of threads"),
 }
