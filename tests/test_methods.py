@@ -136,3 +136,17 @@ def test_bad_names_and_arguments(text: str, own: str) -> None:
 def test_an_answer_that_is_none() -> None:
     with pytest.raises(InputError, match="check_dimension_method"):
         ask(lambda D, x, s: 4.0, lambda x, s: x, torch.zeros(2), torch.tensor(1.0))  # type: ignore[arg-type, return-value]
+
+
+@pytest.mark.parametrize("name", sorted(DIMENSIONS))
+def test_every_method_asks_at_the_door(name: str) -> None:
+    dropout = torch.nn.Dropout(0.5).train()
+    bad = {
+        "draws random numbers": lambda x, s: x / 2 + 0.1 * torch.randn_like(x),
+        "dropout \\(Dropout": lambda x, s: dropout(x) / 2,
+        "for points of shape": lambda x, s: x.sum(1),
+        "NaN or infinity": lambda x, s: x / 0 * 0,
+    }
+    for named, denoiser in bad.items():
+        with pytest.raises(InputError, match=named):
+            dimension_method(name)(denoiser, torch.ones(6), torch.tensor(0.3))
