@@ -23,14 +23,11 @@ import torch
 from torch import Tensor
 
 from geomem.errors import InputError
-from geomem.posterior import (
-    LOG_WEIGHT_ERROR,
-    Posterior,
-    from_logits,
-    rounding_of_products,
-)
+from geomem.posterior import Posterior, from_logits, rounding_of_products
 
 LOG2E = math.log2(math.e)
+# Exponents that rounding could reach by more than this are taken from explicit differences.
+BLURRED = 3e-8
 # How many of the nearest points are found; beyond, a level is dense. Finding 1024 of them takes
 # twice the time and saves nothing.
 NEAREST = 256
@@ -149,7 +146,7 @@ def block_posterior(
     cut = 2 * levels.square() * -log_tolerance + 2 * known.error  # of the excess, (T, B)
     near = known.excess.topk(min(NEAREST, len(block)), largest=False)
     counts = torch.searchsorted(near.values, cut.T.to(near.values).contiguous(), right=True).T
-    blurred = known.error / (2 * levels.square()) > LOG_WEIGHT_ERROR
+    blurred = known.error / (2 * levels.square()) > BLURRED
     few = (counts < NEAREST).all(1) | (len(block) <= NEAREST)
     if bool((blurred.any(1) & ~few).any()):
         dtype = torch.float64

@@ -16,31 +16,65 @@ import math
 import torch
 from torch import Tensor
 
-from geomem.one_pass import LOG2E, Block
-from geomem.posterior import LOG_WEIGHT_ERROR, Posterior, rounding_of_products
+from geomem.one_pass import BLURRED, LOG2E, Block
+from geomem.posterior import Posterior, rounding_of_products
 
-_CACHED, _BYTES = 2**18, 2**24
+_CACHED, _BYTES = 2**18, 2**23
 _VISIBLE = 90.0  # bits: lighter than 2^-90 of the heaviest is nothing in float64
 
 
 class _Sums:
-    # Sums over points at T levels, relative to 2^largest.
-    def __init__(self, levels: Tensor, d: int) -> None:
+    # Sums over points at T levels, relative to 2^largest; working arrays of one chunk.
+    def __init__(
+        self, levels: Tensor, d: int, size: int, together: int, dtype: torch.dtype
+    ) -> None:
         T, B = levels.shape
         self.largest = levels.new_full((T, B), -torch.inf)
         self.weights, self.squares, self.moments = (levels.new_zeros(T, B) for _ in range(3))
         self.mean = levels.new_zeros(T, B, d)
+        self.bits = levels.new_empty(B * size)
+        self.excess = torch.empty(B * size, dtype=dtype, device=levels.device)
+        self.group = torch.empty(together, B * size, dtype=dtype, device=levels.device)
+        # Lighter than 2^-62 cannot be seen beside 1, and its square is still a normal number.
+        self.lowest = -62.0 if dtype == torch.float32 else -500.0
 
-    def rescale(self, at: slice, largest: Tensor) -> None:
-        old = self.largest[at]
+    def add(self, t: int, a: Tensor, b: Tensor, A: Tensor, G: Tensor, out: Tensor) -> None:
+        r"""Adds a chunk at level t; its weights go into ``out``, with shape (B, n)."""
+        bits = torch.mul(G, b[:, None], out=self.bits[: G.numel()].view_as(G))
+        bits.addcmul_(A, a[:, None])
+        largest = torch.maximum(self.largest[t], bits.amax(1))
+        self._rescale(t, largest)
+        excess = self.excess[: G.numel()].view_as(G)
+        excess.copy_(bits.sub_(largest[:, None])).clamp_(min=self.lowest)
+        weights = torch.exp2(excess, out=out)
+        self.weights[t] += weights.sum(1)
+        self.squares[t] += torch.linalg.vector_norm(weights, dim=1).double().square()
+        self.moments[t] += torch.linalg.vecdot(weights, excess)
+
+    def _rescale(self, t: int, largest: Tensor) -> None:
+        old = self.largest[t]
         bits = torch.where(old == -torch.inf, 0.0, old - largest)
+        if bool((bits == 0).all()):
+            self.largest[t] = largest
+            return
         factor = bits.exp2()
         # Moments are of exponents, which move with their origin.
-        self.moments[at] = factor * (self.moments[at] + bits * self.weights[at])
-        self.weights[at] *= factor
-        self.squares[at] *= factor.square()
-        self.mean[at] *= factor[..., None]
-        self.largest[at] = largest
+        self.moments[t] = factor * (self.moments[t] + bits * self.weights[t])
+        self.weights[t] *= factor
+        self.squares[t] *= factor.square()
+        self.mean[t] *= factor[:, None]
+        self.largest[t] = largest
+
+    def posterior(self, z: Tensor, n: int) -> Posterior:
+        log_sum = self.weights.log()
+        base = math.log(2) * self.largest - z.square().sum(1) / 2
+        return Posterior(
+            base + log_sum,
+            self.mean / self.weights[..., None],
+            self.squares / self.weights.square(),
+            log_sum - math.log(2) * self.moments / self.weights,
+            n * 2**self.lowest / self.weights,
+        )
 
 
 def path_posterior(
@@ -57,17 +91,23 @@ def path_posterior(
         with_mean: Whether to compute means.
     """
     B, d = y_0.shape
-    sums = _Sums(levels, d if with_mean else 0)
-    lowest = -62.0 if dtype == torch.float32 else -500.0
-    size = max(1, min(_CACHED // B, _BYTES // (8 * d)))
-    together = max(1, 4 * _CACHED // (B * size))
+    size = max(1, min(_CACHED // B, _BYTES // (8 * d), len(block)))
+    together = min(len(levels), max(1, 4 * _CACHED // (B * size))) if with_mean else 1
+    sums = _Sums(levels, d if with_mean else 0, size, together, dtype)
+    points = block.buffer(size, torch.float64)
+    a, b = -LOG2E / (2 * levels.square()), -LOG2E / levels
     for chunk in block.chunks(size):
-        y = block.centred(chunk)
+        y = block.centred(chunk, out=points)
         A, G = _two_products(y_0, z, y, levels)
         for k in range(0, len(levels), together):
-            at = slice(k, k + together)
-            _add(sums, at, levels[at], A, G, y if with_mean else None, dtype, lowest)
-    return _posterior(sums, z, levels, len(block), lowest)
+            some = range(k, min(k + together, len(levels)))
+            group = sums.group[: len(some), : G.numel()].view(len(some), *G.shape)
+            for t, out in zip(some, group, strict=True):
+                sums.add(t, a[t], b[t], A, G, out)
+            if with_mean:
+                product = group.flatten(0, 1) @ y.to(dtype)
+                sums.mean[some.start : some.stop] += product.view(len(some), B, d)
+    return sums.posterior(z, len(block))
 
 
 def _two_products(y_0: Tensor, z: Tensor, y: Tensor, levels: Tensor) -> tuple[Tensor, Tensor]:
@@ -80,7 +120,7 @@ def _two_products(y_0: Tensor, z: Tensor, y: Tensor, levels: Tensor) -> tuple[Te
     smallest = levels.min(0).values
     error = rounding_of_products(squares, y_squares.max(), d) / smallest.square()
     error = error + rounding_of_products(reach, reach, d) / smallest
-    blurred = error > LOG_WEIGHT_ERROR
+    blurred = error > BLURRED
     if bool(blurred.any()):
         _again(A, G, y_0, z, y, levels, blurred, error)
     return A, G
@@ -106,41 +146,3 @@ def _again(
         difference = y_0[b[some]] - y[i[some]]
         A[b[some], i[some]] = difference.square().sum(1)
         G[b[some], i[some]] = (z[b[some]] * difference).sum(1)
-
-
-def _add(
-    sums: _Sums,
-    at: slice,
-    levels: Tensor,
-    A: Tensor,
-    G: Tensor,
-    y: Tensor | None,
-    dtype: torch.dtype,
-    lowest: float,
-) -> None:
-    a, b = -LOG2E / (2 * levels.square()), -LOG2E / levels
-    bits = torch.addcmul(G * b[..., None], A, a[..., None])  # (T, B, n)
-    largest = torch.maximum(sums.largest[at], bits.amax(2))
-    sums.rescale(at, largest)
-    excess = torch.empty_like(bits, dtype=dtype)
-    torch.sub(bits, largest[..., None], out=excess)
-    weights = excess.clamp_(min=lowest).exp2()
-    sums.weights[at] += weights.sum(2)
-    sums.squares[at] += torch.linalg.vector_norm(weights, dim=2).double().square()
-    sums.moments[at] += torch.linalg.vecdot(weights, excess)
-    if y is not None:
-        products = weights.flatten(0, 1) @ y.to(dtype)
-        sums.mean[at] += products.reshape(*levels.shape, -1)
-
-
-def _posterior(sums: _Sums, z: Tensor, levels: Tensor, n: int, lowest: float) -> Posterior:
-    log_sum = sums.weights.log()
-    base = math.log(2) * sums.largest - z.square().sum(1) / 2
-    entropy = log_sum - math.log(2) * sums.moments / sums.weights
-    return Posterior(
-        base + log_sum,
-        sums.mean / sums.weights[..., None],
-        sums.squares / sums.weights.square(),
-        entropy,
-        n * 2**lowest / sums.weights,
-    )
