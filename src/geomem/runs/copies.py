@@ -23,10 +23,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from geomem.errors import InputError
+from geomem.exact import EmpiricalDenoiser
 from geomem.stats import Proportion, conformal_p_values
 
 MIN_CALIBRATION = 199
 LEVEL = 0.01
+_CANDIDATES = 32
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,40 +60,33 @@ def nearest(queries: Tensor, training: Tensor, groups: NDArray[np.int64]) -> Nea
     """
     if not bool(torch.isfinite(queries).all()):
         raise InputError("a sample holds NaN or infinite values; check the denoiser")
-    centre = training.flatten(1).double().mean(0)
-    data, asked = training.flatten(1).double() - centre, queries.flatten(1).double() - centre
-    size = max(1, 2**26 // max(data.numel(), 1) + 64)
-    parts = [_nearest(q, data, groups) for q in torch.split(asked, size)]
-    index, distance, ratio = (np.concatenate(p) for p in zip(*parts, strict=True))
-    return Nearest(index, distance, ratio)
+    exact = EmpiricalDenoiser(training)
+    found, distances = exact.neighbours(queries, min(_CANDIDATES, len(training)))
+    index, distance = found.numpy(force=True), distances.numpy(force=True)
+    alone = (groups[index] == groups[index[:, :1]]).all(1)
+    if alone.any() and index.shape[1] < len(training):
+        return _among_all(exact, queries, groups)  # a large group lies in front
+    return Nearest(index[:, 0], distance[:, 0], _ratios(index, distance, groups))
 
 
-def _nearest(
-    queries: Tensor, data: Tensor, groups: NDArray[np.int64]
-) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
-    # One product picks candidates; explicit differences decide among them, since a distance
-    # of 0 comes out of the product as anything up to 1e-7.
-    product = data.square().sum(1) - 2 * queries @ data.T
-    candidates = product.topk(min(32, len(data)), dim=1, largest=False).indices
-    rows = [_one(q, data, c, groups) for q, c in zip(queries, candidates, strict=True)]
-    index, distance, ratio = zip(*rows, strict=True)
-    return np.array(index), np.array(distance), np.array(ratio)
+def _among_all(exact: EmpiricalDenoiser, queries: Tensor, groups: NDArray[np.int64]) -> Nearest:
+    parts = [exact.neighbours(q[None], exact.num_samples) for q in queries]
+    rows = [(i.numpy(force=True), d.numpy(force=True)) for i, d in parts]
+    ratios = [_ratios(i, d, groups) for i, d in rows]
+    index, distance = (np.concatenate([row[k][:, 0] for row in rows]) for k in (0, 1))
+    return Nearest(index, distance, np.concatenate(ratios))
 
 
-def _one(
-    query: Tensor, data: Tensor, candidates: Tensor, groups: NDArray[np.int64]
-) -> tuple[int, float, float]:
-    rows = candidates.numpy(force=True)
-    if len(set(groups[rows])) == 1 and len(rows) < len(data):
-        rows = np.arange(len(data))  # one large group lies in front: look at everything
-    distances = (data[rows] - query).square().sum(1).sqrt().numpy(force=True)
-    first = int(distances.argmin())
-    others = distances[groups[rows] != groups[rows[first]]]
-    if not len(others):
-        return int(rows[first]), float(distances[first]), np.nan
-    second = float(others.min())  # two groups at distance 0: equally near, no copy of one
-    ratio = float(distances[first]) / second if second > 0 else 1.0
-    return int(rows[first]), float(distances[first]), ratio
+def _ratios(
+    index: NDArray[np.int64], distance: NDArray[np.float64], groups: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    # The first neighbour of another group; two groups at distance 0 are equally near, which is
+    # no copy of one of them.
+    other = groups[index] != groups[index[:, :1]]
+    second = np.take_along_axis(distance, other.argmax(1)[:, None], axis=1)[:, 0]
+    safe = np.where(second > 0, second, 1.0)
+    ratio = np.where(second > 0, distance[:, 0] / safe, 1.0)
+    return np.where(other.any(1), ratio, np.nan)
 
 
 @dataclass(frozen=True, eq=False)
