@@ -22,7 +22,7 @@ import secrets
 import socket
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
@@ -145,8 +145,8 @@ class RayExecutor:
     A session of Ray that is there already is used. Else one is started on this machine, and
     lives until this process ends, so that a second run starts at once. Such a session
     **listens on all network interfaces**, whatever it is asked; from Ray 2.52 on it talks
-    only to who knows a random token that never leaves this machine. Its dashboard and its
-    usage reports are off.
+    only to who knows a random token (``RAY_AUTH_TOKEN`` in this process's environment). Its
+    dashboard and its usage reports are off.
 
     On a cluster every machine needs geomem in this version, and the files that units read
     and write under the paths that they have here.
@@ -210,10 +210,11 @@ class RayExecutor:
             _stop(ray, list(running), mailbox)
 
     def _joined(self) -> Any:
-        with _private(self.address is None):
-            ray = _import_ray()
-            if not ray.is_initialized():
-                self._join(ray)
+        if self.address is None:
+            _keep_private()
+        ray = _import_ray()
+        if not ray.is_initialized():
+            self._join(ray)
         if self.gpus > ray.cluster_resources().get("GPU", 0):
             raise InputError("Ray sees no GPU for a unit; use --device cpu, or --executor local")
         return ray
@@ -243,22 +244,14 @@ def _import_ray() -> Any:
         ) from error
 
 
-@contextmanager
-def _private(here: bool) -> Iterator[None]:
+def _keep_private() -> None:
     # A session of our own is for nobody else. Ray reads its mode when it is imported and not
-    # again, so that a program that has imported Ray before has decided for itself.
-    ours = {"RAY_USAGE_STATS_ENABLED": "0"}
+    # again: a program that has imported it before has decided for itself, and afterwards the
+    # token stays, since whoever starts another session here needs one.
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     if "ray" not in sys.modules and "RAY_AUTH_MODE" not in os.environ:
-        ours |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
-    if not here:
-        ours = {}
-    before = {name: os.environ.get(name) for name in ours}
-    os.environ.update(ours)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            os.environ.pop(name) if value is None else os.environ.update({name: value})
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+        os.environ["RAY_AUTH_MODE"] = "token"
 
 
 def _check_answers(address: str) -> None:
