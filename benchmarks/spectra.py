@@ -129,7 +129,9 @@ def paper(denoiser: Any, x: Tensor, sigma: Tensor) -> int:
     image = x.ndim == 3
     method = OrthogonalDifferences(factor=4, directions="images" if image else "vectors")
     values = method(denoiser, x, sigma)
-    return int((values * float(sigma) / 2 < 0.5).sum())  # |(J - I) z| / sigma, 4 rows a direction
+    # Rows are (J - I) z / sigma: 4 d of them, of mean square c h (images) or 1 over d.
+    scale = float(sigma) / math.sqrt(4 * x.shape[0] * x.shape[1] if image else 4)
+    return int((values * scale < 0.5).sum())
 
 
 def jacfwd_in_chunks(f: Callable[[Tensor], Tensor], x: Tensor, size: int = 98) -> Tensor:
