@@ -10,9 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from geomem.charts import HiddenManifold, RingTorus, SwissRoll
+from geomem.curved import Sphere, Torus
 from geomem.errors import InputError
-from geomem.manifolds import PAPER_VARIANCES, LinearManifold, NormalizedLinear
-from geomem.operators import jacobian_diagonal
+from geomem.manifolds import PAPER_VARIANCES, LinearManifold, Manifold, NormalizedLinear
+from geomem.operators import DenoiserJacobian, jacobian_diagonal
+from geomem.shapes import RenderedShapes, Spreads
+from geomem.squiggles import Squiggle, Union
+from geomem.subspaces import principal_angles
 from tests.references import level, normal, rotation
 
 VARIANCES = torch.tensor([1.0, 0.25, 0.0], dtype=torch.float64)
@@ -80,6 +85,42 @@ def test_normalised_points_have_length_one(rng: torch.Generator) -> None:
     x = sphere.sample(50, rng)
     torch.testing.assert_close(x.norm(dim=1), torch.ones(50).double(), rtol=0, atol=1e-14)
     assert (sphere.dim, sphere.ambient_dim) == (1, 6)
+
+
+# ------------------------------------------------------ what every manifold promises
+
+ZOO: dict[str, Manifold] = {
+    "linear": LinearManifold(torch.ones(3), 30),
+    "sphere": Sphere(4, 30, seed=0),
+    "flat torus": Torus([1.0, 0.5], 30, seed=0),
+    "ring torus": RingTorus(30, seed=0),
+    "swiss roll": SwissRoll(30, seed=0),
+    "hidden manifold": HiddenManifold(2, 30),
+    "curve": Squiggle(1, 30),
+    "surface": Squiggle(2, 30),
+    "union": Union([Squiggle(2, 30), Squiggle(2, 30, seed=5, centre=3.0)]),
+    "shapes": RenderedShapes(8, Spreads(y=0, log_size=0)),
+    "sphere in images' dimension": Sphere(10, 3072, seed=0),
+    "swiss roll in images' dimension": SwissRoll(3072, seed=0),
+}
+
+
+@pytest.mark.parametrize("manifold", ZOO.values(), ids=ZOO.keys())
+def test_every_manifold_keeps_its_promises(manifold: Manifold, rng: torch.Generator) -> None:
+    x_0 = manifold.sample(3, rng)
+    assert (x_0.dtype, x_0.shape) == (torch.float64, (3, manifold.ambient_dim))
+    basis = manifold.tangent(x_0)
+    assert basis.shape == (3, manifold.ambient_dim, manifold.dim)
+    identity = torch.eye(manifold.dim).double().expand(3, -1, -1)
+    torch.testing.assert_close(basis.mT @ basis, identity, rtol=0, atol=1e-10)
+    # At small noise the denoiser returns the point, and its Jacobian projects on the tangent.
+    denoiser, sigma = manifold.population_denoiser(), level(1e-4)
+    x = x_0 + 1e-4 * normal(1, *x_0.shape)
+    assert float((denoiser(x, sigma) - x_0).norm(dim=1).max()) < 1e-4 * 4 * manifold.dim**0.5
+    image = DenoiserJacobian(denoiser, x[0], sigma).symmetric_part.matmat(basis[0])
+    torch.testing.assert_close(basis[0].T @ image, identity[0], rtol=0, atol=0.01)
+    angles = principal_angles(torch.linalg.qr(image).Q, basis[0])
+    assert float(angles.max()) < 0.01
 
 
 @pytest.mark.parametrize(

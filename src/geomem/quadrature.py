@@ -301,26 +301,45 @@ class ChartDenoiser:
             if float(too_long.max()) <= 1 or float((half / self._half).min()) < 1e-12:
                 return self._nodes_in(centres, half)
             centres, half = _split(centres, half, int(too_long.argmax()))
-            measured = self._measure(centres, half)
+            measured = self._measure(centres, half, y)
 
     def _allowed(self, axis: Axis) -> float:
         return self.rule.spacing if axis.closed else self.rule.panel
 
-    def _measure(self, centres: Tensor, half: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        # Points, lengths of the cells along each axis (n, m), and log-densities.
-        steps = half.diag()
-        lengths = [(self.chart(centres + s) - self.chart(centres - s)).norm(dim=1) for s in steps]
-        return self.chart(centres), torch.stack(lengths, dim=1), self.log_prior(centres)
+    def _measure(
+        self, centres: Tensor, half: Tensor, y: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        # Points, lengths of the cells along each axis (n, m), log-densities, and how far a
+        # cell can reach towards y, in squared distance: inf where y is not known.
+        points, lengths = self.chart(centres), []
+        reach = torch.full((len(centres),), 0.0 if y is not None else math.inf).double()
+        for step in half.diag():
+            after, before = self.chart(centres + step), self.chart(centres - step)
+            lengths.append((after - before).norm(dim=1))
+            if y is not None:
+                # |y - p - d t/2 - s t²/2|² >= |y - p|² - |(y - p)·d| - |y - p| |s|, t from
+                # -1 to 1; a quarter more of d, and m of s, for what is oblique and twisted.
+                ray, bend = y - points, (after + before - 2 * points).norm(dim=1)
+                reach += 1.25 * ((after - before) * ray).sum(1).abs()
+                reach += len(half) * bend * ray.norm(dim=1)
+        return points, torch.stack(lengths, dim=1), self.log_prior(centres), reach
 
     def _visible(
-        self, y: Tensor, sigma: Tensor, points: Tensor, lengths: Tensor, log_prior: Tensor
+        self,
+        y: Tensor,
+        sigma: Tensor,
+        points: Tensor,
+        lengths: Tensor,
+        log_prior: Tensor,
+        reach: Tensor,
     ) -> Tensor:
         # No point of a cell is nearer than its centre by more than the cell's radius: half its
         # diagonal, and half as much again because charts bend and axes are oblique.
         distance, radius = (points - y).norm(dim=1), 0.75 * lengths.norm(dim=1)
-        nearest = (distance - radius).clamp(min=0)
-        least = (distance.square() / (2 * sigma**2) - log_prior).min()
-        visible: Tensor = nearest.square() / (2 * sigma**2) - log_prior <= least + self.rule.reach
+        squares = distance.square()
+        nearest = torch.maximum((distance - radius).clamp(min=0).square(), squares - reach)
+        least = (squares / (2 * sigma**2) - log_prior).min()
+        visible: Tensor = nearest / (2 * sigma**2) - log_prior <= least + self.rule.reach
         return visible
 
     def _nodes_in(self, centres: Tensor, half: Tensor) -> tuple[Tensor, Tensor]:
