@@ -227,6 +227,12 @@ def test_a_global_network_is_found_and_a_namesake_is_not() -> None:
     assert not any(name.startswith("net") for name in names)
 
 
+def test_a_dropout_at_rest_is_not_to_blame() -> None:
+    resting = Net(nn.Dropout(0.5)).eval()
+    with pytest.raises(InputError, match="draws random numbers"):
+        admit(lambda x, sigma: resting(x, sigma) + torch.randn_like(x), X, ONE)
+
+
 @pytest.mark.usefixtures("silence")
 def test_a_training_network_that_is_not_asked_does_no_harm() -> None:
     # A state of training holds the network that learns beside the average that is measured.
@@ -315,7 +321,7 @@ def test_levels_outside_are_told_once_a_side(sigma: float, side: str) -> None:
             admit(denoiser, X, level(sigma * factor))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        for inside in (0.1, 1.0, 10.0, float(torch.tensor(0.1))):
+        for inside in (0.1, 1.0, 10.0, 0.1 * (1 - 1e-6), 10.0 * (1 + 1e-6)):  # rounded ends
             admit(denoiser, X, level(inside))
 
 
