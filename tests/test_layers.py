@@ -9,9 +9,11 @@ import pytest
 
 SOURCE = Path(__file__).parent.parent / "src" / "geomem"
 FIRST = (
-    "errors stats work pools executors noise denoiser checks linear operators measures lanczos randomized traces spectra gaussian posterior blocks one_pass passes neighbours paths posterior_covariance exact mixture manifolds quadrature curved charts squiggles shapes gaps ritz "
-    "differences dimension dimension_scores local_dimension plateau data_dimension methods subspaces tangents "
-    "information loaders sets data splits cite"
+    "errors stats work pools executors noise denoiser checks linear operators measures "
+    "lanczos randomized traces spectra gaussian posterior blocks one_pass passes neighbours "
+    "paths posterior_covariance exact mixture manifolds quadrature curved charts squiggles "
+    "shapes gaps ritz differences dimension dimension_scores local_dimension plateau "
+    "data_dimension methods subspaces tangents information loaders sets data splits cite"
 ).split()
 FLOORS = ["theory", "models", "runs", "show"]
 TOP = "testing cli_output cli_theory_check cli_theory cli_plan cli_dimension cli_sweep cli".split()
