@@ -98,12 +98,11 @@ class UnitRunner:
         shape = self.source.data.item_shape
         z = self.how.noise("training", count, shape).double()
         x_0 = denoiser.data[:count].double()
-        rows = []
-        for sigma in self.how.sigmas:
-            x = (x_0[:, None] + sigma * z).flatten(0, 1)
-            posterior = denoiser.posterior(x, sigma[None])
-            rows.append(torch.stack([posterior.entropy[0], posterior.participation[0]]))
-        values = torch.stack(rows).unflatten(2, z.shape[:2])  # type: ignore[no-untyped-call]
+        # Noised images are paths in sigma: two products answer for all levels.
+        starts = x_0.repeat_interleave(z.shape[1], dim=0)
+        known = denoiser.path(starts, z.flatten(0, 1), self.how.sigmas, scalars_only=True)
+        rows = torch.stack([known.entropy, known.participation], dim=1)  # (T, 2, B)
+        values = rows.unflatten(2, z.shape[:2])  # type: ignore[no-untyped-call]
         blank = np.full((2, len(rows), self.sweep.points, self.sweep.draws), np.nan)
         blank[:, :, :count] = values.transpose(0, 1).numpy()
         dims = ("sigma", "point", "draw")
