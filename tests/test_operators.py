@@ -193,9 +193,16 @@ def test_any_callable_is_a_denoiser() -> None:
             return y
 
     x = torch.tensor([1.0, 3.0])
-    J = DenoiserJacobian(Odd(), x, torch.tensor(1.0), strategy="repeated")
-    assert J.dense().tolist() == [[2.0, 0.0], [0.0, 6.0]]
-    assert J.symmetric_part.matmat(torch.eye(2)).tolist() == [[2.0, 0.0], [0.0, 6.0]]
+    for strategy in ("shared", "repeated"):
+        J = DenoiserJacobian(Odd(), x, torch.tensor(1.0), strategy=strategy)
+        assert J.dense().tolist() == [[2.0, 0.0], [0.0, 6.0]]
+        assert J.symmetric_part.matmat(torch.eye(2)).tolist() == [[2.0, 0.0], [0.0, 6.0]]
+
+    def broken(x: Tensor, sigma: Tensor) -> Tensor:
+        raise RuntimeError("of the user")
+
+    with pytest.raises(RuntimeError, match="of the user"):
+        DenoiserJacobian(broken, x, torch.tensor(1.0)).dense()
 
 
 # ------------------------------------------------------------------------- float64 and cost

@@ -17,7 +17,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
-from torch.func import vjp, vmap
+from torch.func import functional_call, vjp, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from geomem.denoiser import Denoiser
@@ -61,8 +61,9 @@ class DenoiserJacobian(LinearOperator):
             pass of one point is seen to keep.
         strategy: ``shared``: one forward pass, and a batch of cotangents pulled back through
             it. ``repeated``: the point repeated along the batch, one ordinary backward pass;
-            it needs nothing of :mod:`torch.func`, so it is the one for unusual code. Which is
-            faster depends on the machine by up to a factor of two: :meth:`tuned` measures.
+            it needs nothing of :mod:`torch.func`, and is what ``shared`` turns to for code
+            that cannot be batched. Which is faster depends on the machine, by up to a factor of
+            two: :meth:`tuned` measures.
 
     Raises:
         InputError: From the products, if the denoiser returns another shape, NaN or infinity,
@@ -91,6 +92,13 @@ class DenoiserJacobian(LinearOperator):
         self.chunk_size, self.max_bytes, self.strategy = chunk_size, max_bytes, strategy
         self.size = x.numel()
         self.like = x.new_empty(0)
+        shared = [(True, self._shared), (False, self._shared)] if strategy == "shared" else []
+        # Weights that ask for gradients would have some computed, for nobody. They share their
+        # memory with the network's own.
+        self._weights: dict[str, Tensor] | None = None
+        if isinstance(denoiser, nn.Module):
+            self._weights = {name: w.detach() for name, w in denoiser.named_parameters()}
+        self._ways = [*shared, (False, self._repeated)]
 
     # ------------------------------------------------------------------- products
 
@@ -119,14 +127,25 @@ class DenoiserJacobian(LinearOperator):
                 f"products are with {self.size} rows, one a coordinate, got {tuple(V.shape)}"
             )
         rows = V.detach().T.reshape(-1, *self.x.shape).to(self.x)
-        passes = self._shared if self.strategy == "shared" else self._repeated
         # Attention's fast kernels have no second derivative and no rule for batches of them.
-        with sdpa_kernel(SDPBackend.MATH), torch.enable_grad():
-            found = [passes(chunk, push, pull) for chunk in torch.split(rows, self._chunk)]
-        products = [torch.cat(parts).flatten(1).T for parts in zip(*found, strict=True)]
+        with sdpa_kernel(SDPBackend.MATH):
+            products = [found.flatten(1).T for found in self._first_that_works(rows, push, pull)]
         for product in products:
             self._check_product(product, V)
         return products
+
+    def _first_that_works(self, rows: Tensor, push: bool, pull: bool) -> list[Tensor]:
+        # Without gradient mode torch takes fused kernels for the derivatives of norms, a
+        # quarter faster, which do not all know batches; what is left knows everything.
+        while True:
+            fused, passes = self._ways[0]
+            try:
+                with torch.set_grad_enabled(not fused):
+                    return passes(rows, push, pull)
+            except RuntimeError:
+                if len(self._ways) == 1:
+                    raise
+                del self._ways[0]
 
     def _shared(self, rows: Tensor, push: bool, pull: bool) -> list[Tensor]:
         y, back = _vjp(self._at_one_point, self.x)
@@ -135,12 +154,20 @@ class DenoiserJacobian(LinearOperator):
         # pullback is taken, so zero serves.
         ways = [_vjp(back, torch.zeros_like(y))[1]] if push else []
         ways += [back] if pull else []
-        return [vmap(way)(rows).detach() for way in ways]
+        return [vmap(way, chunk_size=self._chunk)(rows).detach() for way in ways]
 
     def _at_one_point(self, x: Tensor) -> Tensor:
-        return self.denoiser(x[None], self.sigma)[0]
+        if self._weights is None:
+            return self.denoiser(x[None], self.sigma)[0]
+        module: Any = self.denoiser
+        y: Tensor = functional_call(module, self._weights, (x[None], self.sigma))
+        return y[0]
 
     def _repeated(self, rows: Tensor, push: bool, pull: bool) -> list[Tensor]:
+        found = [self._one_chunk(chunk, push, pull) for chunk in torch.split(rows, self._chunk)]
+        return [torch.cat(parts) for parts in zip(*found, strict=True)]
+
+    def _one_chunk(self, rows: Tensor, push: bool, pull: bool) -> list[Tensor]:
         x = self.x.expand(len(rows), *self.x.shape).clone().requires_grad_()
         y = self.denoiser(x, self.sigma)
         self._check_output(y, x)
