@@ -140,7 +140,9 @@ class MemoryMapped:
 
 
 def _map_again(
-    where: tuple[tuple[str, str, int, tuple[int, ...]], ...], start: int, stop: int | None
+    where: tuple[tuple[str, str, int, tuple[int, ...]], ...],
+    start: int = 0,
+    stop: int | None = None,
 ) -> MemoryMapped:
     arrays = tuple(
         np.memmap(path, dtype=dtype, mode="c", offset=offset, shape=shape)
@@ -271,9 +273,7 @@ def as_blocks(data: Tensor | np.ndarray[Any, Any] | Blocks | Sequence[Path | str
             raise InputError(
                 "this array is a part of a memory-mapped one; pass the whole one, or the path"
             )
-        return (
-            open_npy(data.filename) if data.mode == "r" and data.filename else MemoryMapped((data,))
-        )
+        return _map_again(((str(data.filename), data.dtype.str, data.offset, data.shape),))
     if isinstance(data, np.ndarray):
         return InMemory(torch.from_numpy(data))
     if isinstance(data, Sequence):
