@@ -5,7 +5,7 @@ and not how often 1 occurs; blocks do. Random directions are multiplied, their i
 appended and the operator is diagonalised within what has been seen (Rayleigh and Ritz). Ritz
 values lie between eigenvalues, so those above a threshold are never more than there are. A
 block of b random directions meets every kept direction as long as there are fewer than b:
-if b images hold clearly fewer new ones, all have been found.
+if b images hold fewer new ones, all have been found.
 
 References:
     | Halko, Martinsson & Tropp, Finding structure with randomness (2011), arXiv 0909.4061
@@ -133,7 +133,7 @@ def leading_pairs(
         operator: The operator :math:`A`; only products with its transpose are taken.
         rng: The source of the random directions.
         above: The threshold.
-        block: Random directions of the first round, at least 3; each round doubles them.
+        block: Random directions of a round, at least 3; more where many have been found.
         depth: How often a round multiplies its images again, where they are not settled.
             One is enough for a projector; networks keep a few percent in lost directions.
         products: The most products that are taken; all d if not given, at most 1024.
@@ -161,27 +161,32 @@ def leading_pairs(
         size = min(block, left if left == outside else -(-left // 2))
         start = seen.V.shape[1]
         fresh = seen.grow(torch.randn(operator.size, size, generator=rng).to(operator.like))
-        _refine(seen, start, above, depth, limit)
+        exhausted = _refine(seen, start, above, depth, limit)
         kept = int((seen.values > above).sum())
         counts = torch.cat([counts, before + outside * _shares(seen, fresh, above)])
-        complete = kept - before <= size - 2 or seen.room == 0
+        complete = kept - before <= size - (1 if exhausted else 2) or seen.room == 0
         if complete and level is not None and kept:
             _resolve(seen, start, above, level(kept), depth, limit)
-        block = 2 * block
+        block = max(block, kept // 4)
     sizes = seen.residual.norm(dim=0).double()
     beyond = Estimate(0.0) if complete else _beyond(counts, kept)
     return RitzPairs(seen.values, seen.vectors, sizes, beyond, seen.V.shape[1])
 
 
-def _refine(seen: _Seen, start: int, above: float, depth: int, limit: int) -> None:
+def _refine(seen: _Seen, start: int, above: float, depth: int, limit: int) -> bool:
+    # Says whether there were fewer new images than directions: then there are no more.
+    exhausted = False
     size = seen.V.shape[1] - start
     for step in range(depth):
         left = min(size, limit - seen.V.shape[1])
         images = step == 0
         new = seen.images(start, seen.tolerance) if images else seen.unsettled(above, left)
+        if images:  # of b kept directions the last image is as short in .0002 of cases
+            exhausted = seen.images(start, 4e-4 * seen.tolerance).shape[1] < size
         if min(left, new.shape[1]) == 0:
-            return
+            break
         seen.grow(new[:, :left])
+    return exhausted
 
 
 def _resolve(seen: _Seen, start: int, above: float, level: float, depth: int, limit: int) -> None:
