@@ -1,6 +1,7 @@
 r"""Computes the numbers and draws the figure of the page on the sphere.
 
-    python docs/figures/sphere.py OUT        all of it, in a few minutes
+    python docs/figures/sphere.py OUT             all of it, in some minutes
+    python docs/figures/sphere.py OUT --redraw    the figure alone, from sphere.json
 
 OUT receives ``sphere.png``, the tables of the page as ``*.md`` and all numbers as
 ``sphere.json``.
@@ -49,6 +50,9 @@ SIGMAS = np.geomspace(0.03, 3, 21)
 TRAINED = (30, 300, 3000)
 STEPS = 8000
 COLOURS = {"plane": "C1", "sphere": "C0"}
+
+
+Curves = dict[str, dict[str, np.ndarray]]
 
 
 def manifolds() -> dict[str, Manifold]:
@@ -149,32 +153,38 @@ def trained_sweep(manifold: Manifold, offset: int) -> dict[str, np.ndarray]:
     return found
 
 
-Curves = dict[str, dict[str, np.ndarray]]
-
-
-def draw(exact: Curves, learned: Curves, path: Path) -> None:
+def draw(document: dict[str, Any], path: Path) -> None:
+    r"""The picture, from what ``sphere.json`` holds: means; their errors are in the tables."""
     figure, axes = plt.subplots(2, 3, figsize=(10.5, 6.2), layout="constrained")
-    for ax, name in zip(axes[0], COLOURS, strict=False):
-        _draw_exact(ax, exact[name])
-        ax.set_title(f"exact denoiser, {_label(name)}", fontsize="medium")
-    handles, labels = axes[0, 0].get_legend_handles_labels()
-    axes[0, 0].legend(handles[:5], labels[:5], frameon=False, fontsize=7, loc="upper right")
-    axes[0, 1].legend(handles[5:], labels[5:], frameon=False, fontsize=7, loc="upper right")
-    _draw_halves(axes[0, 2], exact)
-    for ax, name in zip(axes[1], COLOURS, strict=False):
-        _draw_learned(ax, exact[name]["population"].mean((0, 2)), learned[name])
-        ax.set_title(f"networks, {_label(name)}", fontsize="medium")
-    axes[1, 0].legend(frameon=False, fontsize=7, loc="lower left")
-    _draw_radial(axes[1, 2], exact["sphere"], learned["sphere"])
+    for k, name in enumerate(COLOURS):
+        found = {n: np.array(v) for n, v in document["exact"][name].items()}
+        _draw_exact(axes[0, k], found)
+        _draw_learned(axes[1, k], found["population"].mean(0), document["learned"][name], "")
+        axes[0, k].set_title(f"exact denoiser, {_label(name)}", fontsize="medium")
+        axes[1, k].set_title(f"networks, {_label(name)}", fontsize="medium")
+        axes[0, k].set(ylim=(0, 6.6))
+        axes[1, k].set(ylim=(0, 8))
+    radial = np.array(document["exact"]["sphere"]["radial"]).mean(0)
+    _draw_learned(axes[1, 2], radial, document["learned"]["sphere"], "radial_")
+    axes[1, 2].set(ylim=(-0.2, 1.5))
+    axes[1, 2].set_title("sphere: kept along the radius, a normal direction", fontsize="medium")
+    axes[1, 2].legend(frameon=False, fontsize=7, loc="upper right")
+    _split_legend(axes[0, 0], axes[0, 1])
+    _draw_halves(axes[0, 2], document["half"])
+    for ax in (*axes[0, :2], *axes[1]):
+        ax.set(xscale="log", xlabel="noise level σ", xlim=(SIGMAS[0], SIGMAS[-1]))
+        ax.set_xticks([0.03, 0.1, 0.3, 1, 3], ["0.03", "0.1", "0.3", "1", "3"])
+        ax.minorticks_off()
     for row in axes:
         row[0].set_ylabel("dimension (trace of the Jacobian)")
-    for ax in axes.flat:
-        if ax is not axes[0, 2]:
-            ax.set(xscale="log", xlabel="noise level σ", xlim=(SIGMAS[0], SIGMAS[-1]))
-            ax.set_xticks([0.03, 0.1, 0.3, 1, 3], ["0.03", "0.1", "0.3", "1", "3"])
-            ax.minorticks_off()
     figure.savefig(path, dpi=120)
     plt.close(figure)
+
+
+def _split_legend(left: Axes, right: Axes) -> None:
+    handles, labels = left.get_legend_handles_labels()
+    for ax, part in ((left, slice(0, 5)), (right, slice(5, None))):
+        ax.legend(handles[part], labels[part], frameon=False, fontsize=7, loc="upper right")
 
 
 def _label(name: str) -> str:
@@ -186,21 +196,16 @@ def _shades(count: int) -> np.ndarray:
 
 
 def _draw_exact(ax: Axes, found: dict[str, np.ndarray]) -> None:
-    ax.plot(SIGMAS, found["population"].mean((0, 2)), color="k", lw=1.6, label="population")
-    for i, (size, shade) in enumerate(zip(SIZES, _shades(len(SIZES)), strict=True)):
-        mean = found["empirical"][i].mean(1)
-        error = found["empirical"][i].std(1, ddof=1) / math.sqrt(SETS)
-        ax.fill_between(SIGMAS, mean - 2 * error, mean + 2 * error, color=shade, alpha=0.25, lw=0)
+    ax.plot(SIGMAS, found["population"].mean(0), color="k", lw=1.6, label="population")
+    for mean, size, shade in zip(found["empirical"], SIZES, _shades(len(SIZES)), strict=True):
         ax.plot(SIGMAS, mean, color=shade, lw=1.2, label=f"N = {size:,}")
-    ax.set(ylim=(0, 6.6))
 
 
-def _draw_halves(ax: Axes, exact: Curves) -> None:
-    for name, found in exact.items():
-        levels = half_levels(found)
-        known = [(n, e) for n, e in zip(SIZES, levels, strict=True) if e is not None]
-        n, value, error = zip(*((n, e.value, e.stderr) for n, e in known), strict=True)
-        ax.errorbar(n, value, 2 * np.array(error), fmt="o-", ms=4, color=COLOURS[name],
+def _draw_halves(ax: Axes, half: dict[str, list[list[float] | None]]) -> None:
+    for name, levels in half.items():
+        known = [(n, *e) for n, e in zip(SIZES, levels, strict=True) if e is not None]
+        n, value, error = np.array(known).T
+        ax.errorbar(n, value, 2 * error, fmt="o-", ms=4, color=COLOURS[name],
                     label=_label(name))  # fmt: skip
     ax.set(xscale="log", yscale="log", xlabel="training points N")
     ax.set_title("exact: σ at which half of it is lost", fontsize="medium")
@@ -210,29 +215,17 @@ def _draw_halves(ax: Axes, exact: Curves) -> None:
     ax.legend(frameon=False)
 
 
-def _draw_learned(ax: Axes, population: np.ndarray, found: dict[str, np.ndarray]) -> None:
+def _draw_learned(
+    ax: Axes, population: np.ndarray, found: dict[str, list[list[float]]], which: str
+) -> None:
     ax.plot(SIGMAS, population, color="k", lw=1.6, label="population")
     for i, (size, shade) in enumerate(zip(TRAINED, _shades(len(TRAINED)), strict=True)):
         for at, style in (("training", "-"), ("fresh", "--")):
-            mean = found[at][i].mean(1)
-            error = found[at][i].std(1, ddof=1) / math.sqrt(POINTS)
-            low, high = mean - 2 * error, mean + 2 * error
-            ax.fill_between(SIGMAS, low, high, color=shade, alpha=0.2, lw=0)
-            ax.plot(SIGMAS, mean, style, color=shade, lw=1.2, label=f"N = {size:,}, {at}")
-    ax.set(ylim=(0, 8))
-
-
-def _draw_radial(ax: Axes, exact: dict[str, np.ndarray], found: dict[str, np.ndarray]) -> None:
-    ax.plot(SIGMAS, exact["radial"].mean((0, 2)), color="k", lw=1.6, label="population")
-    for i, (size, shade) in enumerate(zip(TRAINED, _shades(len(TRAINED)), strict=True)):
-        for at, style in (("training", "-"), ("fresh", "--")):
-            ax.plot(SIGMAS, found[f"radial_{at}"][i].mean(1), style, color=shade, lw=1.2,
+            ax.plot(SIGMAS, found[f"{which}{at}"][i], style, color=shade, lw=1.2,
                     label=f"N = {size:,}, {at}")  # fmt: skip
-    ax.set(ylim=(0, 1.4))
-    ax.set_title("sphere: kept along the radius, a normal direction", fontsize="medium")
 
 
-def exact_table(exact: dict[str, dict[str, np.ndarray]]) -> list[list[str]]:
+def exact_table(exact: Curves) -> list[list[str]]:
     levels = {name: half_levels(found) for name, found in exact.items()}
     near = int(np.abs(SIGMAS - 0.3).argmin())
     rows = []
@@ -265,9 +258,7 @@ def _population(values: np.ndarray) -> str:
 AT = ("training", "fresh")
 
 
-def learned_table(
-    exact: dict[str, dict[str, np.ndarray]], learned: dict[str, dict[str, np.ndarray]]
-) -> list[list[str]]:
+def learned_table(exact: Curves, learned: Curves) -> list[list[str]]:
     rows = []
     for sigma in (0.1, 0.3, 1.0):
         k = int(np.abs(SIGMAS - sigma).argmin())
@@ -284,15 +275,11 @@ def _table(path: Path, head: list[str], rows: list[list[str]]) -> None:
     path.write_text("".join(f"| {' | '.join(line)} |\n" for line in lines))
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description="Numbers and figure of the page on the sphere.")
-    parser.add_argument("out", type=Path)
-    out = parser.parse_args().out
-    out.mkdir(parents=True, exist_ok=True)
+def compute(out: Path) -> None:
+    r"""Writes the tables and ``sphere.json``."""
     began, both = time.time(), manifolds()
     exact = {name: exact_sweep(manifold) for name, manifold in both.items()}
     learned = {name: trained_sweep(m, 1000 * (1 + k)) for k, (name, m) in enumerate(both.items())}
-    draw(exact, learned, out / "sphere.png")
     near = f"{SIGMAS[int(np.abs(SIGMAS - 0.3).argmin())]:.2f}"
     head = ["N", "σ½ plane", "σ½ sphere", "sphere / plane", f"dimension at σ = {near}, plane",
             "sphere"]  # fmt: skip
@@ -320,6 +307,18 @@ def main() -> None:
     }  # fmt: skip
     (out / "sphere.json").write_text(json.dumps(document, indent=1) + "\n")
     print(f"{document['seconds']} s")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Numbers and figure of the page on the sphere.")
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--redraw", action="store_true", help="the picture alone")
+    chosen = parser.parse_args()
+    out = chosen.out
+    out.mkdir(parents=True, exist_ok=True)
+    if not chosen.redraw:
+        compute(out)
+    draw(json.loads((out / "sphere.json").read_text()), out / "sphere.png")
 
 
 if __name__ == "__main__":
