@@ -17,7 +17,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
-from torch.func import functional_call, vjp, vmap
+from torch.func import vjp, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from geomem.denoiser import Denoiser
@@ -93,11 +93,6 @@ class DenoiserJacobian(LinearOperator):
         self.size = x.numel()
         self.like = x.new_empty(0)
         shared = [(True, self._shared), (False, self._shared)] if strategy == "shared" else []
-        # Weights that ask for gradients would have some computed, for nobody. They share their
-        # memory with the network's own.
-        self._weights: dict[str, Tensor] | None = None
-        if isinstance(denoiser, nn.Module):
-            self._weights = {name: w.detach() for name, w in denoiser.named_parameters()}
         self._ways = [*shared, (False, self._repeated)]
 
     # ------------------------------------------------------------------- products
@@ -135,8 +130,8 @@ class DenoiserJacobian(LinearOperator):
         return products
 
     def _first_that_works(self, rows: Tensor, push: bool, pull: bool) -> list[Tensor]:
-        # Without gradient mode torch takes fused kernels for the derivatives of norms, a
-        # quarter faster, which do not all know batches; what is left knows everything.
+        # Without gradient mode torch takes fused kernels for the derivatives of norms,
+        # which do not all know batches; what is left knows everything.
         while True:
             fused, passes = self._ways[0]
             try:
@@ -157,11 +152,7 @@ class DenoiserJacobian(LinearOperator):
         return [vmap(way, chunk_size=self._chunk)(rows).detach() for way in ways]
 
     def _at_one_point(self, x: Tensor) -> Tensor:
-        if self._weights is None:
-            return self.denoiser(x[None], self.sigma)[0]
-        module: Any = self.denoiser
-        y: Tensor = functional_call(module, self._weights, (x[None], self.sigma))
-        return y[0]
+        return self.denoiser(x[None], self.sigma)[0]
 
     def _repeated(self, rows: Tensor, push: bool, pull: bool) -> list[Tensor]:
         found = [self._one_chunk(chunk, push, pull) for chunk in torch.split(rows, self._chunk)]
