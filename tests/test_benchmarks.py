@@ -1,0 +1,38 @@
+r"""Benchmarks are run by hand on a quiet machine; here: they start, and their page is theirs."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+SCRIPTS = sorted(p for p in (ROOT / "benchmarks").glob("*.py") if "main()" in p.read_text())
+
+
+def test_the_page_is_what_the_results_say() -> None:
+    script = ROOT / "benchmarks" / "tables.py"
+    result = subprocess.run([sys.executable, script, "--check"], check=False)
+    assert result.returncode == 0, "run python benchmarks/tables.py"
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "benchmarks" / "results").glob("*.json")), ids=str)
+def test_results_name_their_versions_and_no_path(path: Path) -> None:
+    text = path.read_text()
+    result = json.loads(text)
+    versions = result.get("versions") or result["machine"]["versions"]
+    assert versions["torch"]
+    assert "/home/" not in text
+    assert "/root/" not in text
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda p: p.name)
+def test_benchmarks_say_how_they_are_run(script: Path) -> None:
+    result = subprocess.run(
+        [sys.executable, script, "--help"], capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, result.stderr
+    assert "--" in result.stdout
