@@ -53,10 +53,11 @@ def spread(ratio: dict[str, float]) -> str:
 def where(result: dict[str, Any]) -> str:
     m, versions = result["machine"], result["versions"]
     named = ", ".join(f"{k} {v}" for k, v in versions.items() if v)
+    products, copies = number(m["float32_product_gflops"]), number(m["bandwidth_gbytes"])
     return (
         f"`{result['command']}`, {result['date']}; {m['cores']} cores ({m['cpu']}), float32 "
-        f"products {number(m['float32_product_gflops'])} Gflop/s, copies {number(m['bandwidth_gbytes'])} "
-        f"GB/s, load {number(m['load_before'])} before; {named}.\n"
+        f"products {products} Gflop/s, copies {copies} GB/s, load {number(m['load_before'])} "
+        f"before; {named}.\n"
     )
 
 
