@@ -1,6 +1,7 @@
 r"""Computes the numbers and draws the figure of the page on rendered shapes.
 
-    python docs/figures/shapes.py OUT        all of it, in a few minutes
+    python docs/figures/shapes.py OUT             all of it, in some minutes
+    python docs/figures/shapes.py OUT --redraw    the figure alone, from shapes.json
 
 OUT receives ``shapes.png``, the table of the page as ``shapes.md`` and all numbers as
 ``shapes.json``.
@@ -127,8 +128,8 @@ def run() -> Found:
 
 
 def draw(found: Found, path: Path) -> None:
-    figure = plt.figure(figsize=(11, 7), layout="constrained")
-    grid = figure.add_gridspec(3, 4, height_ratios=[0.75, 1, 1])
+    figure = plt.figure(figsize=(11, 6), layout="constrained")
+    grid = figure.add_gridspec(3, 4, height_ratios=[0.38, 1, 1])
     for k, factor in enumerate(FACTORS):
         _draw_images(figure.add_subplot(grid[0, k]), factor)
         for row, kind in enumerate(("exact", "network")):
@@ -142,7 +143,7 @@ def draw(found: Found, path: Path) -> None:
                 label = "exact denoiser" if kind == "exact" else "network"
                 ax.set_ylabel(f"{label}\nretention along the tangent")
                 if not row:
-                    ax.legend(frameon=False, loc="lower right", bbox_to_anchor=(1.0, 0.18))
+                    ax.legend(frameon=False, loc="center right", bbox_to_anchor=(1.0, 0.33))
     figure.savefig(path, dpi=120)
     plt.close(figure)
 
@@ -187,14 +188,10 @@ def table(found: Found) -> list[list[str]]:
     return rows
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description="Numbers and figure of the page on shapes.")
-    parser.add_argument("out", type=Path)
-    out = parser.parse_args().out
-    out.mkdir(parents=True, exist_ok=True)
+def compute(out: Path) -> None:
+    r"""Writes the table and ``shapes.json``."""
     began = time.time()
     found = run()
-    draw(found, out / "shapes.png")
     head = ["denoiser", "factor", "variation", "diagonal", "retention", "memorized, nats an e-fold",
             "angle to the leading 4, degrees"]  # fmt: skip
     lines = [head, ["---"] * len(head), *table(found)]
@@ -209,6 +206,18 @@ def main() -> None:
     }
     (out / "shapes.json").write_text(json.dumps(document) + "\n")
     print(f"{document['seconds']} s")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Numbers and figure of the page on shapes.")
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--redraw", action="store_true", help="the picture alone")
+    chosen = parser.parse_args()
+    chosen.out.mkdir(parents=True, exist_ok=True)
+    if not chosen.redraw:
+        compute(chosen.out)
+    found = json.loads((chosen.out / "shapes.json").read_text())["found"]
+    draw(found, chosen.out / "shapes.png")
 
 
 if __name__ == "__main__":
