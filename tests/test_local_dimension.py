@@ -114,8 +114,7 @@ def test_isotropic_populations_have_no_gap(sigma: float) -> None:
     assert answers([white] * 100, points, sigma) == 0
 
 
-@pytest.mark.parametrize("num_samples", [30, 31, 45, 90])
-@pytest.mark.parametrize("sigma", [0.1, 1.0])
+@pytest.mark.parametrize(("num_samples", "sigma"), [(30, 0.1), (31, 1.0), (60, 1.0)])
 def test_linear_denoisers_of_white_noise_have_no_gap(num_samples: int, sigma: float) -> None:
     data = [normal(s, num_samples, 30) for s in range(100)]
     fitted = [GaussianDenoiser(torch.zeros(30).double(), y.T @ y / num_samples) for y in data]
@@ -123,10 +122,10 @@ def test_linear_denoisers_of_white_noise_have_no_gap(num_samples: int, sigma: fl
     assert answers(list(fitted), points, sigma) <= 5
 
 
-@pytest.mark.parametrize("num_samples", [31, 100, 500])
-@pytest.mark.parametrize("sigma", [1.5, 1.1, 0.9, 0.6])
+@pytest.mark.parametrize("num_samples", [31, 300])
+@pytest.mark.parametrize("sigma", [1.1, 0.9, 0.6])
 def test_exact_denoisers_of_white_noise_have_no_gap(num_samples: int, sigma: float) -> None:
-    # From many effective points at 1.5 through condensation to one at .6.
+    # From a few effective points at 1.1 through condensation to one at .6.
     data = [normal(1000 + s, num_samples, 30) for s in range(100)]
     points = [y[0] + sigma * normal(2000 + s, 30) for s, y in enumerate(data)]
     assert answers([EmpiricalDenoiser(y) for y in data], points, sigma) <= 5
@@ -153,7 +152,7 @@ def trained(data: Tensor, steps: int, seed: int) -> Denoiser:
 
 @pytest.mark.parametrize("num_samples", [20, 2000])
 def test_networks_trained_on_white_noise_have_no_gap(num_samples: int) -> None:
-    networks = [trained(normal(s, num_samples, 12).float(), 400, s) for s in range(2)]
+    networks = [trained(normal(s, num_samples, 12).float(), 300, s) for s in range(2)]
     for sigma in (0.3, 1.0):
         points = [math.hypot(1, sigma) * normal(s, 12).float() for s in range(100)]
         assert answers([networks[s % 2] for s in range(100)], points, sigma) <= 5
