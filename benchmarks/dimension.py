@@ -2,8 +2,6 @@ r"""Local dimensions of the zoo: error and cost of each method, where the truth 
 
 Run on a quiet machine:  python benchmarks/dimension.py [--quick] [--out PATH]
 
-Two questions, and each has its table.
-
 ``population``  the population denoisers of manifolds of known dimension, in d = 30 to 3072.
                 Every method takes its own best noise level for each family, chosen on other
                 points than those it is judged by. "equal" methods have as many network products
