@@ -35,19 +35,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from geomem.charts import HiddenManifold, SwissRoll
-from geomem.curved import Sphere, Torus
-from geomem.data_dimension import ScikitDimension
 from geomem.denoiser import Denoiser
 from geomem.dimension import DimensionMethod, ForwardSoftCount, SoftCount, Threshold, place_of
-from geomem.dimension_scores import FLIPD, FilteredTrace, NormalBundle, SpikeRule
-from geomem.local_dimension import LocalDimension
+from geomem.dimension.from_points import ScikitDimension
+from geomem.dimension.local import LocalDimension
+from geomem.dimension.plateau import Plateau
+from geomem.dimension.scores import FLIPD, FilteredTrace, NormalBundle, SpikeRule
 from geomem.manifolds import LinearManifold
+from geomem.manifolds.charts import HiddenManifold, SwissRoll
+from geomem.manifolds.curved import Sphere, Torus
+from geomem.manifolds.squiggles import Squiggle, Union
 from geomem.models.networks import NetworkConfig
 from geomem.models.train import Training, TrainState
-from geomem.plateau import Plateau
 from geomem.spectra import LanczosQuadrature
-from geomem.squiggles import Squiggle, Union
 from geomem.stats import Estimate, bootstrap_weights, numpy_rng, seed_sequence, torch_rng
 from geomem.work import Progress, atomic_write_text, num_cores, one_thread
 

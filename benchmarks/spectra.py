@@ -32,7 +32,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from geomem.differences import OrthogonalDifferences
+from geomem.dimension.differences import OrthogonalDifferences
 from geomem.models.networks import NetworkConfig
 from geomem.models.train import Training, TrainState
 from geomem.operators import DenoiserJacobian

@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from geomem.data import ImageData, duplicate_groups, load_data
+from geomem.data.sets import data_folder
 from geomem.errors import InputError
-from geomem.sets import data_folder
 
 RNG = np.random.default_rng(0)
 GREY = RNG.integers(0, 256, (6, 5, 7), dtype=np.uint8)

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from geomem.denoiser import Denoiser
 from geomem.exact import EmpiricalDenoiser, GaussianDenoiser, Posterior
-from geomem.mixture import MixtureDenoiser
+from geomem.exact.mixture import MixtureDenoiser
 from geomem.manifolds import LinearManifold
 from geomem.operators import DenoiserJacobian, jacobian_diagonal
 from geomem.spectra import Dense, spectrum

@@ -9,11 +9,8 @@ import pytest
 
 SOURCE = Path(__file__).parent.parent / "src" / "geomem"
 FIRST = (
-    "errors stats work pools executors noise denoiser checks linear operators measures "
-    "lanczos randomized traces spectra gaussian posterior blocks one_pass passes neighbours "
-    "paths posterior_covariance exact mixture manifolds quadrature curved charts squiggles "
-    "shapes gaps ritz differences dimension dimension_scores local_dimension plateau "
-    "data_dimension methods subspaces tangents information loaders sets data splits cite"
+    "errors stats work pools executors noise denoiser checks operators spectra exact manifolds "
+    "dimension subspaces tangents information data cite"
 ).split()
 FLOORS = ["theory", "models", "runs", "show"]
 TOP = "testing cli_output cli_theory_check cli_theory cli_plan cli_dimension cli_sweep cli".split()
@@ -44,6 +41,29 @@ def test_a_module_imports_only_what_stands_above_it(path: Path) -> None:
     assert here in ORDER, f"{here} has no place in the house: add it to this list"
     for name in imports(path) - {here}:
         assert ORDER.index(name) < ORDER.index(here), f"{here} must not import {name}"
+
+
+# Inside a package of the first floor the same holds.
+INSIDE = {
+    "operators": "linear jacobian",
+    "spectra": "measures lanczos randomized traces choice",
+    "exact": (
+        "gaussian posterior blocks one_pass passes neighbours paths covariance empirical mixture"
+    ),
+    "manifolds": "linear quadrature curved charts squiggles shapes",
+    "dimension": ("gaps ritz differences counts scores local plateau from_points names"),
+    "data": "loaders sets images splits",
+}
+
+
+@pytest.mark.parametrize("package", INSIDE)
+def test_a_package_is_read_from_its_first_module_on(package: str) -> None:
+    order = INSIDE[package].split()
+    assert {p.stem for p in (SOURCE / package).glob("*.py")} == {*order, "__init__"}
+    for k, module in enumerate(order):
+        text = (SOURCE / package / f"{module}.py").read_text()
+        later = [m for m in order[k:] if f"from geomem.{package}.{m} import" in text]
+        assert not later, f"{module} must not import {later}"
 
 
 FORBIDDEN = [

@@ -12,9 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from geomem.data import ImageData, duplicate_groups, load_data
-from geomem.errors import InputError
-from geomem.sets import data_folder
-from geomem.splits import (
+from geomem.data.sets import data_folder
+from geomem.data.splits import (
     Split,
     SplitCommand,
     default_split,
@@ -23,6 +22,7 @@ from geomem.splits import (
     read_split,
     write_split,
 )
+from geomem.errors import InputError
 
 SHARES = st.sampled_from([0.0, 0.1, 0.15, 0.3, 0.4])
 SEEDS = st.integers(0, 2**32)

@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from geomem.curved import Sphere
 from geomem.errors import InputError
 from geomem.exact import EmpiricalDenoiser, GaussianDenoiser
+from geomem.manifolds.curved import Sphere
 from geomem.operators import DenoiserJacobian
 from geomem.subspaces import principal_angles, retention
 from geomem.tangents import (

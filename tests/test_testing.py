@@ -22,13 +22,13 @@ from geomem.dimension import (
     Threshold,
     jacobian_spectrum,
 )
-from geomem.dimension_scores import FLIPD, FilteredTrace, NormalBundle, SpikeRule
+from geomem.dimension.local import LocalDimension
+from geomem.dimension.scores import FLIPD, FilteredTrace, NormalBundle, SpikeRule
 from geomem.exact import EmpiricalDenoiser, GaussianDenoiser
-from geomem.local_dimension import LocalDimension
 from geomem.models.networks import NetworkConfig
 from geomem.operators import Factored, LinearOperator
-from geomem.randomized import RandomizedSVD
 from geomem.spectra import Dense, Gram, LanczosQuadrature, Spectrum, SpectrumMethod
+from geomem.spectra.randomized import RandomizedSVD
 from geomem.stats import Estimate
 from geomem.testing import check_denoiser, check_dimension_method, check_spectrum_method
 from tests.references import level, normal

@@ -32,10 +32,10 @@ from torch import Tensor
 import geomem
 from geomem.denoiser import Denoiser
 from geomem.exact import EmpiricalDenoiser
+from geomem.manifolds.shapes import FACTORS, RenderedShapes, Spreads
 from geomem.models.networks import NetworkConfig
 from geomem.models.train import Training, TrainState, train
 from geomem.operators import jacobian_diagonal
-from geomem.shapes import FACTORS, RenderedShapes, Spreads
 from geomem.stats import Estimate, torch_rng
 from geomem.subspaces import retention
 from geomem.tangents import angle_to_space, tangent_basis

@@ -30,10 +30,10 @@ from matplotlib.axes import Axes
 from torch import Tensor
 
 import geomem
-from geomem.curved import Sphere
 from geomem.denoiser import Denoiser
 from geomem.exact import EmpiricalDenoiser
 from geomem.manifolds import LinearManifold, Manifold
+from geomem.manifolds.curved import Sphere
 from geomem.models.networks import NetworkConfig
 from geomem.models.train import Training, TrainState, train
 from geomem.operators import jacobian_diagonal

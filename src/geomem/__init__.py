@@ -21,28 +21,23 @@ _HOME = {
         "AdaptiveTrace Dense Gram LanczosQuadrature RandomizedSVD Spectrum asymmetry decompose "
         "leading leading_singular singular_values spectrum trace"
     ),
-    "posterior": "Posterior",
-    "exact": "EmpiricalDenoiser GaussianDenoiser",
-    "mixture": "MixtureDenoiser",
-    "blocks": "InMemory MemoryMapped Streamed open_npy",
-    "manifolds": "LinearManifold NormalizedLinear",
-    "quadrature": "QuadratureDenoiser",
-    "curved": "Sphere Torus",
-    "charts": "ChartManifold HiddenManifold RingTorus SwissRoll",
-    "squiggles": "Squiggle Union reference_denoiser",
-    "shapes": "RenderedShapes Spreads",
+    "exact": (
+        "EmpiricalDenoiser GaussianDenoiser InMemory MemoryMapped MixtureDenoiser Posterior "
+        "Streamed open_npy"
+    ),
+    "manifolds": (
+        "ChartManifold HiddenManifold LinearManifold NormalizedLinear QuadratureDenoiser "
+        "RenderedShapes RingTorus Sphere Spreads Squiggle SwissRoll Torus Union "
+        "reference_denoiser"
+    ),
     "subspaces": "PrincipalDirections principal_angles retention",
     "tangents": "tangent_basis turning",
-    "ritz": "leading_pairs",
-    "differences": "OrthogonalDifferences",
-    "dimension": "ForwardSoftCount LargestGap NoGap SoftCount Threshold",
-    "dimension_scores": "FLIPD FilteredTrace NormalBundle SpikeRule",
-    "local_dimension": "LocalDimension",
-    "plateau": "Plateau",
-    "data_dimension": "ScikitDimension",
-    "methods": "dimension_method",
-    "data": "ImageData load_data",
-    "splits": "Split make_split nested_subsets read_split write_split",
+    "dimension": (
+        "FLIPD FilteredTrace ForwardSoftCount LargestGap LocalDimension NoGap NormalBundle "
+        "OrthogonalDifferences Plateau ScikitDimension SoftCount SpikeRule Threshold "
+        "dimension_method leading_pairs"
+    ),
+    "data": "ImageData Split load_data make_split nested_subsets read_split write_split",
     "runs.records": "load",
     "runs.numbers": "numbers",
     "runs.verdict": "findings",

@@ -22,7 +22,7 @@ COMMANDS = {
         "local dimension of a denoiser, with its error",
     ),
     "report": ("show.report:ReportCommand", "redraw the page of a run from its records"),
-    "split": ("splits:SplitCommand", "split a data set before training"),
+    "split": ("data.splits:SplitCommand", "split a data set before training"),
     "cite": ("cite:CiteCommand", "how to cite the paper and the software"),
 }
 

@@ -19,17 +19,17 @@ import torch
 
 from geomem import __version__
 from geomem.cli_output import plain, print_table
+from geomem.data.splits import nested_subsets
 from geomem.dimension import DimensionMethod, NoGap
+from geomem.dimension.names import dimension_method
 from geomem.errors import InputError
 from geomem.exact import EmpiricalDenoiser
 from geomem.manifolds import PAPER_VARIANCES
-from geomem.methods import dimension_method
 from geomem.models.networks import load_network
 from geomem.runs.design import LINEAR_NAMES, Source, choose_sizes, load_source
 from geomem.runs.dimensions import DRAWS, Row, Subject, measure_dimensions
 from geomem.runs.records import RunFolder
 from geomem.runs.sweep import Sweep
-from geomem.splits import nested_subsets
 from geomem.stats import Estimate, numpy_rng
 from geomem.work import atomic_write_text, say
 

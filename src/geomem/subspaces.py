@@ -16,7 +16,7 @@ from torch import Tensor
 
 from geomem.denoiser import Denoiser
 from geomem.errors import InputError
-from geomem.gaussian import GaussianDenoiser
+from geomem.exact.gaussian import GaussianDenoiser
 from geomem.operators import jacobian_diagonal
 from geomem.stats import Estimate
 

@@ -10,7 +10,7 @@ import xarray as xr
 from torch import Tensor
 
 from geomem.denoiser import Denoiser
-from geomem.gaussian import GaussianDenoiser
+from geomem.exact.gaussian import GaussianDenoiser
 from geomem.noise import log_levels
 from geomem.runs.measure import Measurement, measure
 from geomem.runs.records import RunFolder, load

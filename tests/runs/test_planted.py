@@ -11,8 +11,8 @@ import torch
 
 from geomem.denoiser import ProductDenoiser
 from geomem.exact import EmpiricalDenoiser
-from geomem.mixture import MixtureDenoiser
-from geomem.gaussian import GaussianDenoiser
+from geomem.exact.gaussian import GaussianDenoiser
+from geomem.exact.mixture import MixtureDenoiser
 from geomem.manifolds import LinearManifold
 from geomem.runs.numbers import numbers
 from tests.runs.planted import draw, gaussian, planted_run, zmax

@@ -19,11 +19,11 @@ import xarray as xr
 
 import geomem
 from geomem import work
+from geomem.data.splits import default_split, write_split
 from geomem.errors import InputError
 from geomem.models.networks import load_network
 from geomem.runs.records import RunFolder
 from geomem.runs.sweep import Sweep
-from geomem.splits import default_split, write_split
 
 TINY = Sweep(
     data="linear",

@@ -13,7 +13,7 @@ import geomem
 from geomem.denoiser import Denoiser
 from geomem.errors import InputError
 from geomem.exact import EmpiricalDenoiser
-from geomem.gaussian import GaussianDenoiser
+from geomem.exact.gaussian import GaussianDenoiser
 from geomem.runs.records import RunFolder
 from geomem.runs.verdict import findings, summarize
 from tests.runs.planted import draw, gaussian, planted_run

@@ -20,13 +20,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from geomem.data import ImageData, duplicate_groups, load_data
+from geomem.data.images import ImageData, duplicate_groups, load_data
+from geomem.data.splits import Split, default_split, nested_subsets, read_split
 from geomem.denoiser import Denoiser
 from geomem.errors import InputError
-from geomem.gaussian import GaussianDenoiser
+from geomem.exact.gaussian import GaussianDenoiser
 from geomem.manifolds import LinearManifold, NormalizedLinear
 from geomem.noise import log_levels
-from geomem.splits import Split, default_split, nested_subsets, read_split
 from geomem.stats import numpy_rng, torch_rng
 from geomem.subspaces import PrincipalDirections
 

@@ -22,7 +22,7 @@ from torch import Tensor
 from geomem.checks import admit
 from geomem.denoiser import Denoiser
 from geomem.dimension import DimensionMethod, NoGap, place_of
-from geomem.methods import ask
+from geomem.dimension.names import ask
 from geomem.noise import check_levels
 from geomem.operators import DenoiserJacobian
 from geomem.stats import Estimate, torch_rng

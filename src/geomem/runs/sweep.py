@@ -22,11 +22,11 @@ import xarray as xr
 
 from geomem.denoiser import Denoiser
 from geomem.dimension import DimensionMethod
+from geomem.dimension.names import dimension_method
 from geomem.errors import InputError
 from geomem.exact import EmpiricalDenoiser
 from geomem.executors import Executor, LocalExecutor
 from geomem.manifolds import PAPER_VARIANCES
-from geomem.methods import dimension_method
 from geomem.models.networks import NetworkConfig
 from geomem.models.train import Training, TrainState
 from geomem.runs.design import (

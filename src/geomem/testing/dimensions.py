@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from geomem.denoiser import Denoiser
-from geomem.dimension import DimensionMethod, NoGap, Place, place_of
+from geomem.dimension.counts import DimensionMethod, NoGap, Place, place_of
 from geomem.errors import InputError
-from geomem.gaussian import GaussianDenoiser
+from geomem.exact.gaussian import GaussianDenoiser
 from geomem.stats import Estimate, torch_rng
 from geomem.testing.common import BEYOND, check_spread, has_seed, nothing_changes, require, reseeded
 

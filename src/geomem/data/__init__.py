@@ -1,0 +1,16 @@
+r"""The data: checked arrays of images, with their names, groups, digests and splits."""
+
+from __future__ import annotations
+
+from geomem.data.images import ImageData, load_data
+from geomem.data.splits import Split, make_split, nested_subsets, read_split, write_split
+
+__all__ = [
+    "ImageData",
+    "Split",
+    "load_data",
+    "make_split",
+    "nested_subsets",
+    "read_split",
+    "write_split",
+]

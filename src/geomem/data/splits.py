@@ -1,0 +1,385 @@
+r"""Splits: which part each image plays, decided before anything is trained.
+
+The *pool* is what training sets are drawn from; *held-out* images are compared with it;
+*reserved* images, never measured, give the principal directions, the unit of noise and the
+linear control. Exact duplicates and declared groups stay together, and a part is stratified by
+label.
+
+Training sets are nested: one seed is one order of the pool, and N images are its first N. A
+difference between N = 50 and N = 500 is then never a difference between two draws.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import defaultdict, deque
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import tyro
+from numpy.typing import ArrayLike
+
+from geomem.data.images import ImageData, codes, duplicate_groups, load_data
+from geomem.data.loaders import IntArray
+from geomem.errors import InputError
+from geomem.stats import numpy_rng
+from geomem.work import atomic_write_text
+
+SPLIT_VERSION = 1
+DIGEST = re.compile("[0-9a-f]{64}")
+DIGITS_COUNTS = (250, 250)  # of 1,797; leaves 1,297 in the pool
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    r"""Which images may be trained on, which are compared, and which are set aside.
+
+    Attributes:
+        pool: The numbers of the images that training sets are drawn from.
+        held_out: Those of the images that are measured beside the training images.
+        reserved: Those of the images that are never measured.
+        seed: The seed of the draw.
+        left_out: How many images of the data are in no part.
+    """
+
+    pool: IntArray
+    held_out: IntArray
+    reserved: IntArray
+    seed: int
+    left_out: int = 0
+
+    def __repr__(self) -> str:
+        parts = f"{len(self.pool):,} pool, {len(self.held_out):,} held out"
+        return f"{parts}, {len(self.reserved):,} reserved"
+
+
+def make_split(
+    data: ImageData, *, held_out: float = 0.15, reserved: float = 0.15, seed: int = 0
+) -> Split:
+    r"""Draws a split, stratified by label, with groups and exact duplicates kept together.
+
+    Every label gives each part its share of images, rounded up or down, where groups do not
+    forbid it. A group draws its part with the probability of the seats that are left there,
+    among parts where all of it fits, so that duplicates are as likely held out as others.
+
+    Arguments:
+        data: The images.
+        held_out: The share of images to hold out, of all.
+        reserved: The share of images to reserve, of all.
+        seed: The seed of the draw.
+
+    Raises:
+        InputError: If a share is not in [0, 1), or a part that was asked for stays empty.
+
+    Example:
+        >>> make_split(load_data("digits"), held_out=0.1, reserved=0.2)
+        1,258 pool, 180 held out, 359 reserved
+    """
+    shares = (held_out, reserved)
+    if not (min(shares) >= 0 and sum(shares) < 1):
+        raise InputError(
+            f"--held-out {held_out:g} and --reserved {reserved:g} must be shares of all images, at "
+            "least 0 and together less than 1; 0.15 and 0.15 are usual"
+        )
+    counts = [max(1, round(share * len(data))) if share > 0 else 0 for share in shares]
+    return _draw_split(data, (counts[0], counts[1]), seed)
+
+
+def default_split(data: ImageData, seed: int = 0) -> Split:
+    r"""The split where none is given.
+
+    The digits: 1,297 in the pool, 250 held out, 250 reserved. Where there is an official test
+    part, the pool is the official training part, and the test part is halved (without images
+    that share a group with a training image). Otherwise 15 % are held out and 15 % reserved.
+    """
+    if data.num_train is not None:
+        return _halve_test_part(data, data.num_train, seed)
+    if data.name == "digits" and len(data) == 1297 + sum(DIGITS_COUNTS):
+        return _draw_split(data, DIGITS_COUNTS, seed)
+    return make_split(data, seed=seed)
+
+
+def _halve_test_part(data: ImageData, num_train: int, seed: int) -> Split:
+    groups = duplicate_groups(data)
+    test = num_train + np.flatnonzero(~np.isin(groups[num_train:], groups[:num_train]))
+    if len(test) < 2:
+        raise InputError(
+            f"only {len(test)} test images of {data.name} share no group with a training image; "
+            "make a split of all images with `geomem split`"
+        )
+    half = len(test) // 2
+    parts = _draw_parts(_strata(data)[test], groups[test], (0, len(test) - half, half), seed)
+    left_out = len(data) - num_train - len(test)
+    return Split(np.arange(num_train), test[parts == 1], test[parts == 2], seed, left_out)
+
+
+def _draw_split(data: ImageData, counts: tuple[int, int], seed: int) -> Split:
+    pool = len(data) - sum(counts)
+    if pool < 2:
+        raise InputError(
+            f"{data.name} holds {len(data)} images, too few to hold out {counts[0]}, to reserve "
+            f"{counts[1]} and to keep 2 to train on; get more images or lower the shares"
+        )
+    parts = _draw_parts(_strata(data), duplicate_groups(data), (pool, *counts), seed)
+    pooled, held, kept = (np.flatnonzero(parts == part) for part in range(3))
+    split = Split(pooled, held, kept, seed)
+    if len(pooled) < 2 or len(held) < min(1, counts[0]) or len(kept) < min(1, counts[1]):
+        raise InputError(
+            f"the groups of {data.name} are too large to fill all parts ({split}); "
+            "change --held-out and --reserved, or check --groups"
+        )
+    return split
+
+
+def _strata(data: ImageData) -> IntArray:
+    return np.zeros(len(data), np.int64) if data.labels is None else codes(data.labels)
+
+
+def _draw_parts(
+    strata: IntArray, groups: IntArray, counts: tuple[int, int, int], seed: int
+) -> IntArray:
+    # Large groups first: single images then fill the seats that are left, exactly.
+    rng = _rng(seed, "split")
+    room = _quotas(np.bincount(strata), counts)
+    parts = np.full(len(strata), -1)
+    members = np.split(np.argsort(groups, kind="stable"), np.cumsum(np.bincount(groups))[:-1])
+    large = [rows for rows in members if len(rows) > 1]
+    for i in rng.permutation(len(large)):
+        per_stratum = np.bincount(strata[large[i]], minlength=room.shape[1])
+        part = _draw_part(room, per_stratum, rng)
+        room[part] -= per_stratum
+        parts[large[i]] = part
+    for stratum in range(room.shape[1]):
+        rows = np.flatnonzero((strata == stratum) & (parts < 0))
+        seats = np.repeat(np.arange(3), np.maximum(room[:, stratum], 0))
+        parts[rows] = rng.permutation(seats)[: len(rows)]
+    return parts
+
+
+def _draw_part(room: IntArray, per_stratum: IntArray, rng: np.random.Generator) -> int:
+    left = room.sum(1)
+    chance = (np.maximum(room, 0) @ per_stratum) * (left >= per_stratum.sum())
+    if not chance.any():
+        return int(left.argmax())
+    return int(rng.choice(3, p=chance / chance.sum()))
+
+
+def _quotas(sizes: IntArray, counts: tuple[int, int, int]) -> IntArray:
+    r"""Seats of each part in each stratum, with shape (3, S).
+
+    Largest remainders, in integers. Reserved seats go first to the strata that were rounded
+    down for the held-out ones.
+
+    Example:
+        >>> _quotas(np.array([5, 5, 10]), (14, 3, 3))
+        array([[3, 4, 7],
+               [1, 1, 1],
+               [1, 0, 2]])
+    """
+    n, (_, held_out, reserved) = sizes.sum(), counts
+    floor = held_out * sizes // n
+    held = _round_up(floor, held_out, held_out * sizes - floor * n, sizes)
+    floor = reserved * sizes // n
+    short = (held_out + reserved) * sizes - (held + floor) * n
+    kept = _round_up(floor, reserved, short, sizes - held)
+    return np.stack([sizes - held - kept, held, kept])
+
+
+def _round_up(floor: IntArray, total: int, remainder: IntArray, room: IntArray) -> IntArray:
+    # One more to the largest remainders until the total is reached, where there is room.
+    order = np.lexsort((-remainder, floor + 1 > room))
+    quota = floor.copy()
+    quota[order[: total - floor.sum()]] += 1
+    return quota
+
+
+def _rng(seed: int, purpose: str) -> np.random.Generator:
+    if seed < 0:
+        raise InputError(f"the seed is {seed}; pass 0 or a positive integer")
+    return numpy_rng(seed, purpose)
+
+
+def nested_subsets(pool: ArrayLike, sizes: Iterable[int], seed: int) -> dict[int, IntArray]:
+    r"""The training sets: 50 in 500 in 5,000, the first of one order of the pool.
+
+    Exact duplicates in the pool stay as they come, each with a place of its own in the order:
+    a training set drawn from such a pool has them too.
+
+    Arguments:
+        pool: The numbers of the images to draw from, with shape (P).
+        sizes: The sizes N, in any order.
+        seed: The seed of the order.
+
+    Returns:
+        For each size, from small to large, the numbers of its images in the order drawn.
+
+    Raises:
+        InputError: If no size is given, or one is below 2 or above P.
+
+    Example:
+        >>> sets = nested_subsets(range(100), [5, 2], seed=0)
+        >>> list(sets), set(sets[2]) <= set(sets[5])
+        ([2, 5], True)
+    """
+    images, wanted = np.asarray(pool, np.int64), sorted(set(sizes))
+    if not wanted:
+        raise InputError("no sizes were given; pass at least one number of training images")
+    if wanted[0] < 2:
+        raise InputError(f"N = {wanted[0]} is no training set to compare; pass N of at least 2")
+    if wanted[-1] > len(images):
+        raise InputError(
+            f"N = {wanted[-1]} is more than the {len(images)} images of the pool; "
+            "lower N, or hold out fewer images"
+        )
+    order = _rng(seed, "nested subsets").permutation(images)
+    return {int(n): order[:n] for n in wanted}
+
+
+# ------------------------------------------------------------------------ split files
+
+
+def split_text(split: Split, data: ImageData) -> str:
+    r"""The split as JSON: the digests of the images of each part, one a line."""
+    digests = data.digests()
+    parts = {
+        "pool": [digests[i] for i in split.pool],
+        "held_out": [digests[i] for i in split.held_out],
+        "reserved": [digests[i] for i in split.reserved],
+    }
+    return json.dumps({"version": SPLIT_VERSION, "seed": int(split.seed), **parts}, indent=0) + "\n"
+
+
+def write_split(split: Split, data: ImageData, path: Path) -> None:
+    r"""Writes a split as a file of digests, whole or not at all.
+
+    It names images by what they look like, so it outlives renaming, reordering and moving.
+    """
+    atomic_write_text(Path(path), split_text(split, data))
+
+
+def read_split(path: Path, data: ImageData) -> Split:
+    r"""Finds the images of a split file in the data at hand.
+
+    Every image that the file names must be there. Images of the data that it does not name
+    are in no part, and counted in ``left_out``. The order is that of the file.
+
+    Raises:
+        InputError: If the file is no split, an image is missing, or in two parts.
+    """
+    content = _read_json(Path(path))
+    parts = [content["pool"], content["held_out"], content["reserved"]]
+    named = [set(part) for part in parts]
+    twice = (named[0] & named[1]) | (named[0] & named[2]) | (named[1] & named[2])
+    if twice:
+        raise InputError(
+            f"{len(twice)} image(s) are in two parts of {path}, the first of them "
+            f"{min(twice)[:12]}...; make the split again with `geomem split`"
+        )
+    found, missing = _find(parts, data.digests())
+    if missing:
+        raise InputError(
+            f"{missing} of {sum(map(len, parts)):,} images named in {path} are not in {data.name}; "
+            "pass the data that the split was made from"
+        )
+    left_out = len(data) - sum(map(len, found))
+    return Split(found[0], found[1], found[2], content["seed"], left_out)
+
+
+def _find(parts: Sequence[Sequence[str]], digests: Sequence[str]) -> tuple[list[IntArray], int]:
+    # Of several equal images each is found once, the first one first.
+    places: dict[str, deque[int]] = defaultdict(deque)
+    for i, digest in enumerate(digests):
+        places[digest].append(i)
+    found = [[places[d].popleft() if places[d] else -1 for d in part] for part in parts]
+    arrays = [np.array(part, dtype=np.int64) for part in found]
+    return arrays, sum(int((array < 0).sum()) for array in arrays)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(
+            f"{path} cannot be read as a split ({error}); make one with `geomem split`"
+        ) from error
+    problem = _schema_problem(content)
+    if problem:
+        raise InputError(f"{path} {problem}; make a split with `geomem split`")
+    return dict(content)
+
+
+def _schema_problem(content: Any) -> str | None:
+    keys = {"version", "seed", "pool", "held_out", "reserved"}
+    if not isinstance(content, dict) or "version" not in content:
+        return "is no split file"
+    if content["version"] != SPLIT_VERSION:
+        return f"has version {content['version']!r} and this geomem reads {SPLIT_VERSION}"
+    if set(content) != keys:
+        return f"has the keys {sorted(content)} instead of {sorted(keys)}"
+    if type(content["seed"]) is not int or content["seed"] < 0:
+        return f"has the seed {content['seed']!r}, which is no positive integer"
+    wrong = [part for part in ("pool", "held_out", "reserved") if not _are_digests(content[part])]
+    return f"has something else than sha256 digests in {wrong[0]}" if wrong else None
+
+
+def _are_digests(values: Any) -> bool:
+    is_list = isinstance(values, list)
+    return is_list and all(isinstance(v, str) and DIGEST.fullmatch(v) for v in values)
+
+
+# ------------------------------------------------------------------------ the command
+
+
+@dataclass(frozen=True)
+class SplitCommand:
+    r"""Decide before training which images are trained on, held out, and reserved.
+
+    Stratified by label; groups and exact duplicates stay together. The file names images by
+    digest; `geomem sweep --split` takes it. All images are drawn from, official test images
+    too: without a split, `sweep` keeps an official test part held out.
+
+    Example: geomem split faces/ --groups subjects.csv --out split.json
+    """
+
+    data: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DATA")]
+    """digits, mnist, fashion-mnist, cifar10, olivetti, or PATH[:key]: .npy, .npz, idx, folder."""
+    held_out: float = 0.15
+    """Share of images to hold out and to compare with the training images."""
+    reserved: float = 0.15
+    """Share of images to reserve for the principal directions and the linear control."""
+    groups: Path | None = None
+    """CSV with header file,value: images with the same value show the same subject."""
+    labels: Path | None = None
+    """CSV with header file,value: the class of each image, to stratify by."""
+    seed: int = 0
+    """Seed of the draw."""
+    out: Path = Path("split.json")
+    """File to write; a different one that is already there is not overwritten."""
+
+    def run(self) -> int:
+        r"""Makes the split, writes it, and says so in one sentence; returns the exit status."""
+        data = load_data(self.data, labels=self.labels, groups=self.groups)
+        split = make_split(data, held_out=self.held_out, reserved=self.reserved, seed=self.seed)
+        _write_once(self.out, split_text(split, data))
+        duplicates = len(data) - len(set(data.digests()))
+        groups = int(duplicate_groups(data).max()) + 1
+        print(
+            f"{len(data):,} images of {data.name} in {groups:,} groups "
+            f"({duplicates:,} exact duplicates): {split}, written to {self.out}"
+        )
+        return 0
+
+
+def _write_once(path: Path, text: str) -> None:
+    if path.exists():
+        if path.is_file() and path.read_bytes() == text.encode():
+            return
+        raise InputError(
+            f"{path} is already there and is not this split; choose another --out, "
+            "or remove it if no run needs it"
+        )
+    atomic_write_text(path, text)

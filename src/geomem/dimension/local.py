@@ -1,0 +1,136 @@
+r"""The local dimension, by default: kept directions, if a gap sets them apart.
+
+An eigenvalue of the Jacobian near 1 is a direction in which the model varies, one near 0 a
+direction in which it does not. The dimension is their number above 1/2, *provided* that the
+two kinds are apart: a spectrum that passes through 1/2 without a gap has a soft count and no
+dimension.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from geomem.checks import admit
+from geomem.denoiser import Denoiser
+from geomem.dimension.counts import NoGap, Place
+from geomem.dimension.gaps import LARGEST_KEPT, gap_p_value, gap_ratio
+from geomem.dimension.ritz import RitzPairs, leading_pairs
+from geomem.errors import InputError
+from geomem.operators import DenoiserJacobian
+from geomem.stats import Estimate, torch_rng
+
+# Of condensation: white noise then has a gap in fewer than 1 % of cases at alpha = 1 %.
+_TEMPERATURE = 0.7
+
+
+@dataclass(frozen=True, kw_only=True)
+class LocalDimension:
+    r"""How many directions a denoiser keeps at a noisy point, matrix-free; or no gap.
+
+    With the eigenvalues :math:`\lambda_k` of the symmetric part of the Jacobian,
+
+    .. math:: m = \# \{\lambda_k > 1/2\} \, , \qquad \lambda_m / \lambda_{m+1} \geq r \, ,
+
+    and the ratio must be larger than white noise makes it: at level ``alpha`` against the
+    hard edge of a sample covariance, and against the weights of a few training points
+    (:mod:`geomem.dimension.gaps`). An eigenvalue above 3/2 is the second kind at once: the
+    posterior is spread over separate points and there is no tangent space. No directions kept,
+    or all of them, is "no gap", too; :class:`~geomem.dimension.counts.Threshold` counts them. One
+    direction alone needs a ratio of 720 at the default level, two need 27, three 9 and seven 3.
+
+    It takes about 2m products by :func:`~geomem.dimension.ritz.leading_pairs`, whatever d is.
+
+    Arguments:
+        above: The threshold between kept and lost.
+        ratio: The least ratio across the gap.
+        alpha: The level of the test.
+        block: Random directions of the first round.
+        depth: Products with the images of a round, where they are not settled.
+        products: The most products at one point; where they run out, the rest is estimated
+            and the error says so.
+        seed: The seed of the random directions.
+
+    Example:
+        >>> from geomem.manifolds import LinearManifold
+        >>> plane = LinearManifold(torch.ones(7), ambient_dim=30).population_denoiser()
+        >>> LocalDimension()(plane, torch.zeros(30).double(), torch.tensor(0.1))
+        7 ± 0
+        >>> white = LinearManifold(torch.ones(30), ambient_dim=30).population_denoiser()
+        >>> LocalDimension()(white, torch.zeros(30).double(), torch.tensor(0.1)).reason
+        'all 30 directions looked at are kept'
+    """
+
+    at: ClassVar[Place] = "noisy"
+    above: float = 0.5
+    ratio: float = 3.0
+    alpha: float = 0.01
+    block: int = 4
+    depth: int = 3
+    products: int | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.above < 1 or self.ratio < 1 or not 0 < self.alpha < 1 or self.block < 3:
+            raise InputError(
+                "a local dimension needs 0 < above < 1, ratio >= 1, 0 < alpha < 1 and block >= 3"
+            )
+
+    def __call__(self, denoiser: Denoiser, x: Tensor, sigma: Tensor) -> Estimate | NoGap:
+        return self.of(self.pairs(denoiser, x, sigma), x.numel())
+
+    def pairs(self, denoiser: Denoiser, x: Tensor, sigma: Tensor) -> RitzPairs:
+        r"""What is looked at: the leading Ritz pairs, and how many products they took."""
+        admit(denoiser, x, sigma)
+        return leading_pairs(
+            DenoiserJacobian(denoiser, x, sigma),
+            torch_rng(self.seed, "local dimension"),
+            above=self.above,
+            block=self.block,
+            depth=self.depth,
+            products=self.products,
+            level=lambda kept: self._needed(kept, x.numel()),
+        )
+
+    def _needed(self, kept: int, d: int) -> float:
+        # A largest lost eigenvalue far below what the test allows need not be known better.
+        ratios = (self.ratio, gap_ratio(self.alpha, kept, max(1, d - kept), _TEMPERATURE))
+        return 0.3 / max(ratios)
+
+    def of(self, pairs: RitzPairs, d: int) -> Estimate | NoGap:
+        r"""The answer from what was looked at, in d dimensions."""
+        values, kept = pairs.values, int((pairs.values > self.above).sum())
+        if not bool(torch.isfinite(values).all()):
+            raise InputError("the Jacobian holds NaN; check the denoiser at this level")
+        if kept == 0:
+            return NoGap(f"no direction is kept: the largest eigenvalue is {float(values[0]):.3g}")
+        if kept == len(values):
+            return NoGap(f"all {kept} directions looked at are kept")
+        if float(values[0]) > LARGEST_KEPT:
+            return NoGap(
+                f"the largest eigenvalue is {float(values[0]):.3g}: "
+                "the posterior is spread over separate points"
+            )
+        return self._across(float(values[kept - 1]), _largest_lost(pairs, kept), kept, d, pairs)
+
+    def _across(
+        self, last: float, first_lost: float, kept: int, d: int, pairs: RitzPairs
+    ) -> Estimate | NoGap:
+        log_ratio = math.log(last / max(first_lost, 1e-12))
+        m = kept + pairs.beyond.value
+        p_value = gap_p_value(log_ratio, kept, max(1, round(d - m)), _TEMPERATURE)
+        if log_ratio < math.log(self.ratio) or p_value > self.alpha:
+            return NoGap(
+                f"the gap at {self.above:g} is a factor {math.exp(log_ratio):.3g} after {kept} "
+                f"of {d} directions, with p = {p_value:.2g}"
+            )
+        return Estimate(m, pairs.beyond.stderr)
+
+
+def _largest_lost(pairs: RitzPairs, kept: int) -> float:
+    # A Ritz value is too low by up to its residual. The floor is rounding in the Jacobian.
+    return float((pairs.values[kept:] + pairs.residuals[kept:]).max())

@@ -1,0 +1,169 @@
+r"""Methods by name: ours, and a stranger's as ``package.module:Class``.
+
+.. code-block:: text
+
+    soft-count
+    threshold(above=0.9)
+    soft-count(spectrum=lanczos(depth=16, probes=8))
+    own_method:Kept(above=0.7)
+
+A name is followed by arguments in parentheses, if any: literals of Python, and spectrum methods
+by name. They are parsed and never evaluated; naming a module imports it, as Python would.
+"""
+
+from __future__ import annotations
+
+import ast
+import os
+import sys
+from collections.abc import Mapping
+from importlib import import_module
+from typing import Any
+
+from torch import Tensor
+
+from geomem.denoiser import Denoiser
+from geomem.dimension.counts import DimensionMethod, NoGap
+from geomem.errors import InputError
+from geomem.stats import Estimate
+
+DIMENSIONS = {
+    "local-dimension": "geomem.dimension:LocalDimension",
+    "threshold": "geomem.dimension:Threshold",
+    "soft-count": "geomem.dimension:SoftCount",
+    "forward-soft-count": "geomem.dimension:ForwardSoftCount",
+    "largest-gap": "geomem.dimension:LargestGap",
+    "spike-rule": "geomem.dimension:SpikeRule",
+    "normal-bundle": "geomem.dimension:NormalBundle",
+    "flipd": "geomem.dimension:FLIPD",
+    "filtered-trace": "geomem.dimension:FilteredTrace",
+}
+
+# Inside parentheses, where a name is a Python name.
+PARTS = {
+    "dense": "geomem.spectra:Dense",
+    "gram": "geomem.spectra:Gram",
+    "lanczos": "geomem.spectra:LanczosQuadrature",
+    "differences": "geomem.dimension:OrthogonalDifferences",
+}
+
+
+def dimension_method(text: str) -> DimensionMethod:
+    r"""The dimension method that a text names.
+
+    Arguments:
+        text: One of :data:`DIMENSIONS`, or ``package.module:Class``, with or without arguments
+            in parentheses. What is no class is taken as it is.
+
+    Raises:
+        InputError: If there is no such name or module, or it does not take the arguments.
+
+    Example:
+        >>> dimension_method("threshold(above=0.9)")
+        Threshold(above=0.9, spectrum=Dense())
+        >>> text = "geomem.dimension:SoftCount(lanczos(depth=16, probes=8))"
+        >>> dimension_method(text).spectrum.depth
+        16
+    """
+    name, bracket, rest = text.strip().partition("(")
+    found = _find(name.strip(), DIMENSIONS, text)
+    if bracket or isinstance(found, type):
+        arguments = _call(f"_({rest}" if bracket else "_()", text)
+        found = _make(found, arguments, text)
+    if not callable(found):
+        raise InputError(
+            f"--dimension {text} is a {type(found).__name__}; name a class or function"
+        )
+    return found  # type: ignore[no-any-return]
+
+
+def ask(method: DimensionMethod, denoiser: Denoiser, x: Tensor, sigma: Tensor) -> Estimate | NoGap:
+    r"""A method's answer, if it is one.
+
+    Raises:
+        InputError: If it is neither an estimate nor "no gap".
+    """
+    found: Any = method(denoiser, x, sigma)
+    if not isinstance(found, (Estimate, NoGap)):
+        raise InputError(
+            f"{method!r} answered {found!r}; return geomem.Estimate(value, stderr) or "
+            "geomem.NoGap(reason), see geomem.testing.check_dimension_method"
+        )
+    return found
+
+
+def _find(name: str, known: Mapping[str, str], text: str) -> Any:
+    where = known.get(name, name)
+    module, colon, attribute = where.partition(":")
+    if not (colon and module and attribute):
+        names = ", ".join(known)
+        raise InputError(
+            f"--dimension {text}: no method {name!r}; there are {names}, or package.module:Class"
+        )
+    try:
+        found: Any = _import(module)
+        for part in attribute.split("."):
+            found = getattr(found, part)
+    except Exception as error:  # whatever a stranger's module raises
+        reason = f"{type(error).__name__}: {error}"
+        raise InputError(f"--dimension {text}: {where} cannot be imported ({reason})") from error
+    return found
+
+
+def _import(module: str) -> Any:
+    # A console script does not look where its user stands; `python -m` does.
+    here = os.getcwd()
+    if here in sys.path:
+        return import_module(module)
+    sys.path.append(here)
+    try:
+        return import_module(module)
+    finally:
+        sys.path.remove(here)
+
+
+def _call(source: str, text: str) -> ast.Call:
+    try:
+        node = ast.parse(source, mode="eval").body
+    except SyntaxError as error:
+        raise InputError(f"--dimension {text}: {error.msg}; write NAME(key=value, ...)") from error
+    if not isinstance(node, ast.Call) or isinstance(node.func, ast.Call):
+        raise InputError(f"--dimension {text}: write NAME(key=value, ...)")
+    return node
+
+
+def _make(found: Any, call: ast.Call, text: str) -> Any:
+    if any(isinstance(a, ast.Starred) for a in call.args) or any(
+        k.arg is None for k in call.keywords
+    ):
+        raise InputError(f"--dimension {text}: write arguments one by one, without * or **")
+    args = [_value(node, text) for node in call.args]
+    kwargs = {str(k.arg): _value(k.value, text) for k in call.keywords}
+    try:
+        return found(*args, **kwargs)
+    except TypeError as error:
+        raise InputError(f"--dimension {text}: {error}") from error
+
+
+def _value(node: ast.expr, text: str) -> Any:
+    if isinstance(node, ast.Call):
+        return _make(_part(node.func, text), node, text)
+    try:
+        return ast.literal_eval(node)
+    except ValueError:
+        return _make(_part(node, text), ast.Call(node, [], []), text)
+
+
+def _part(node: ast.expr, text: str) -> Any:
+    # `lanczos`, or `package.module.Class` of a stranger's spectrum method.
+    path = ast.unparse(node)
+    if isinstance(node, ast.Attribute) and all(p.isidentifier() for p in path.split(".")):
+        module, _, name = path.rpartition(".")
+        return _find(f"{module}:{name}", {}, text)
+    if isinstance(node, ast.Name) and path in PARTS:
+        return _find(path, PARTS, text)
+    names = ", ".join(PARTS)
+    raise InputError(
+        f"--dimension {text}: {path} is no literal; inside parentheses there are numbers, strings, "
+        f"{names} and package.module.Class"
+    )

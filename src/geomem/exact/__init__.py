@@ -1,0 +1,21 @@
+r"""Exact denoisers: of a finite training set, of a Gaussian, and of mixtures of them."""
+
+from __future__ import annotations
+
+from geomem.exact.blocks import Blocks, InMemory, MemoryMapped, Streamed, open_npy
+from geomem.exact.empirical import EmpiricalDenoiser
+from geomem.exact.gaussian import GaussianDenoiser
+from geomem.exact.mixture import MixtureDenoiser
+from geomem.exact.posterior import Posterior
+
+__all__ = [
+    "Blocks",
+    "EmpiricalDenoiser",
+    "GaussianDenoiser",
+    "InMemory",
+    "MemoryMapped",
+    "MixtureDenoiser",
+    "Posterior",
+    "Streamed",
+    "open_npy",
+]

@@ -1,0 +1,140 @@
+r"""One pass of queries over a training set: in this process, or by shards elsewhere.
+
+The posterior over a set is the merge of the posteriors over its parts, so a pass over blocks
+of memory, over a file on a disk and over shards on the machines of a cluster is one function.
+A shard is addressed by its number and its answer depends on nothing else, so whoever was lost
+is replaced, and the answer stays the same to the bit: parts are merged in their order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import reduce
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from geomem.errors import InputError
+from geomem.exact.blocks import Blocks
+from geomem.exact.one_pass import Block, block_posterior, concatenate
+from geomem.exact.posterior import Posterior
+from geomem.executors import Executor
+from geomem.work import Forecast
+
+# Distances of a block of queries to a block of points that are kept at a time.
+PAIRS, QUERIES = 2**24, 256
+
+
+@dataclass(frozen=True, eq=False)
+class Pass:
+    r"""Queries and how they are answered, whatever the training points.
+
+    Attributes:
+        x: The queries about the centre, with shape :math:`(B, d)`, in float64.
+        levels: The noise levels, with shape :math:`(T, B)`, in float64.
+        centre: The centre of the training set, with shape :math:`(d)`, in float64.
+        dtype: The dtype of products over many points.
+        log_tolerance: Logarithm of the weight, relative to the heaviest point's, below which
+            a single point may be left out.
+        with_mean: Whether to compute means.
+        chunk_size: How many training points meet the queries at a time.
+    """
+
+    x: Tensor
+    levels: Tensor
+    centre: Tensor
+    dtype: torch.dtype
+    log_tolerance: float
+    with_mean: bool
+    chunk_size: int | None = None
+
+    def over(self, source: Blocks, on_pairs: Callable[[int], None] = lambda n: None) -> Posterior:
+        r"""The posterior over a set; ``on_pairs`` is told how many pairs have met.
+
+        Means are about the centre, with shape :math:`(T, B, d)`, in float64.
+        """
+        groups = zip(
+            torch.split(self.x, QUERIES), torch.split(self.levels, QUERIES, dim=1), strict=True
+        )
+        return concatenate([self._group(x, levels, source, on_pairs) for x, levels in groups])
+
+    def _group(
+        self, x: Tensor, levels: Tensor, source: Blocks, on_pairs: Callable[[int], None]
+    ) -> Posterior:
+        return reduce(Posterior.merge, self._parts(x, levels, source, on_pairs))
+
+    def _parts(
+        self, x: Tensor, levels: Tensor, source: Blocks, on_pairs: Callable[[int], None]
+    ) -> Iterator[Posterior]:
+        for block in blocks_of(source, self.centre, len(x), self.chunk_size):
+            yield self.over_block(x, levels, block)
+            on_pairs(len(x) * len(block))
+
+    def over_block(self, x: Tensor, levels: Tensor, block: Block) -> Posterior:
+        r"""The posterior of some of the queries over one block."""
+        return block_posterior(
+            x,
+            levels,
+            block,
+            dtype=self.dtype,
+            log_tolerance=self.log_tolerance,
+            with_mean=self.with_mean,
+        )
+
+    def num_bytes(self, num_samples: int) -> float:
+        r"""Memory that the pass takes beside the data."""
+        B, d = min(len(self.x), QUERIES), self.x.shape[1] if self.with_mean else 0
+        pairs = min(B * num_samples, PAIRS)
+        answers = self.levels.numel() * 8 * (5 + 3 * d)  # what is merged, merged, and returned
+        return float(self.dtype.itemsize * pairs + 2**26 + answers)
+
+    def over_shards(
+        self,
+        source: Blocks,
+        executor: Executor,
+        shards: int,
+        on_pairs: Callable[[int], None] = lambda n: None,
+    ) -> Posterior:
+        r"""The posterior over a set whose shards are answered by an executor's workers."""
+        if executor.here:  # its workers share this memory
+            Forecast(0, executor.workers() * self.num_bytes(source.num_samples)).check_memory(
+                "use fewer processes, or pass fewer queries at a time"
+            )
+        edges = [k * source.num_samples // shards for k in range(shards + 1)]
+        ranges = [(a, b) for a, b in pairwise(edges) if b > a]
+        units = [Shard(k, source.part(a, b), self) for k, (a, b) in enumerate(ranges)]
+        parts: dict[int, Posterior] = {}
+        for unit, part in executor.run(answer, units):
+            parts[unit.number] = part
+            on_pairs(len(self.x) * unit.source.num_samples)
+        return reduce(Posterior.merge, (parts[k] for k in range(len(units))))
+
+
+@dataclass(frozen=True, eq=False)
+class Shard:
+    r"""A unit of work: one part of the training set, and the queries that it is asked."""
+
+    number: int
+    source: Blocks
+    questions: Pass
+
+
+def answer(shard: Shard, report: Callable[[object], None]) -> Posterior:
+    r"""The posterior over one shard, wherever it is run."""
+    return shard.questions.over(shard.source)
+
+
+def blocks_of(
+    source: Blocks, centre: Tensor, num_queries: int, chunk_size: int | None, pairs: int = PAIRS
+) -> Iterator[Block]:
+    r"""A set in blocks of at most ``chunk_size`` points, or as many as keep memory small."""
+    size = chunk_size or max(1, pairs // min(max(num_queries, 1), QUERIES))
+    for rows in source.blocks(size):
+        if rows.shape[1] != len(centre):
+            raise InputError(
+                f"a block holds points of {rows.shape[1]} coordinates and the set has "
+                f"{len(centre)}; the parts of a set must be alike"
+            )
+        yield Block(rows, centre)

@@ -1,0 +1,17 @@
+r"""Square matrices known by their products: see :mod:`~geomem.operators.jacobian`."""
+
+from __future__ import annotations
+
+from geomem.operators.jacobian import DenoiserJacobian, jacobian_diagonal
+from geomem.operators.linear import Cost, Costed, Factored, LinearOperator, Matrix, Need
+
+__all__ = [
+    "Cost",
+    "Costed",
+    "DenoiserJacobian",
+    "Factored",
+    "LinearOperator",
+    "Matrix",
+    "Need",
+    "jacobian_diagonal",
+]

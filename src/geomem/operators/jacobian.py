@@ -1,0 +1,349 @@
+r"""The Jacobian of a denoiser as an operator: products by reverse mode, never formed unasked.
+
+For an exact denoiser :math:`\nabla_x D = \mathrm{Cov}[x_0 \mid x] / \sigma^2` (a companion of
+Tweedie's formula), so an eigenvalue near 1 is a direction in which the model still varies
+and one near 0 a direction in which it does not. Reverse mode throughout: ``jvp`` does not
+pass through attention or strided norms; the vjp of the vjp does, at two to three times the
+price of a vjp. Attention computes by its plain formula inside these products, and nowhere else.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from functools import cached_property
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
+from torch.func import vjp, vmap
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from geomem.denoiser import Denoiser
+from geomem.errors import InputError
+from geomem.operators.linear import (
+    LinearOperator,
+    median_seconds,
+    random_signs,
+)
+from geomem.stats import Estimate, torch_rng
+
+Strategy = Literal["shared", "repeated"]
+# More cotangents at a time gain nothing (measured on U-Nets), and cost memory.
+_MOST_COLUMNS = 98
+
+
+class DenoiserJacobian(LinearOperator):
+    r"""Jacobian of a denoiser at a point, never formed unless asked.
+
+    For an exact denoiser it is the posterior covariance in units of the noise,
+
+    .. math:: \nabla_x D(x, \sigma) = \frac{\mathrm{Cov}[x_0 \mid x]}{\sigma^2} \, ,
+
+    hence symmetric, with eigenvalues close to 1 along the directions in which the model
+    still varies and close to 0 along those that it has lost. A trained network need not be
+    symmetric; how far it is from it is worth reporting.
+
+    Arguments:
+        denoiser: The denoiser :math:`D`, any callable that torch can differentiate.
+        x: The point, with shape :math:`(*)`.
+        sigma: The noise level, with shape :math:`()`.
+        chunk_size: How many columns are computed at a time; from ``max_bytes`` if not given.
+            It bounds memory and changes the result by rounding only.
+        max_bytes: Memory for the activations of one chunk. One column takes what a forward
+            pass of one point is seen to keep.
+        strategy: ``shared``: one forward pass, and a batch of cotangents pulled back through
+            it. ``repeated``: the point repeated along the batch, one ordinary backward pass;
+            it needs nothing of :mod:`torch.func`, and is what ``shared`` turns to for code
+            that cannot be batched. Which is faster depends on the machine, by up to a factor of
+            two: :meth:`tuned` measures.
+
+    Raises:
+        InputError: From the products, if the denoiser returns another shape, NaN or infinity,
+            or an answer that is detached from its input.
+
+    Example:
+        >>> keep_first = lambda x, sigma: x * torch.tensor([1.0, 0.0])
+        >>> DenoiserJacobian(keep_first, torch.zeros(2), torch.tensor(2.0)).dense()
+        tensor([[1., 0.],
+                [0., 0.]])
+    """
+
+    def __init__(
+        self,
+        denoiser: Denoiser,
+        x: Tensor,
+        sigma: Tensor,
+        chunk_size: int | None = None,
+        *,
+        max_bytes: float = 2**30,
+        strategy: Strategy = "shared",
+    ) -> None:
+        if chunk_size is not None and chunk_size < 1:
+            raise InputError(f"chunk_size = {chunk_size}; pass at least 1, or None for a default")
+        self.denoiser, self.x, self.sigma = denoiser, x.detach(), sigma
+        self.chunk_size, self.max_bytes, self.strategy = chunk_size, max_bytes, strategy
+        self.size = x.numel()
+        self.like = x.new_empty(0)
+        shared = [(True, self._shared), (False, self._shared)] if strategy == "shared" else []
+        self._ways = [*shared, (False, self._repeated)]
+
+    # ------------------------------------------------------------------- products
+
+    def matmat(self, V: Tensor) -> Tensor:
+        return self._columns(V, push=True)[0]
+
+    def rmatmat(self, U: Tensor) -> Tensor:
+        return self._columns(U, pull=True)[0]
+
+    def both(self, V: Tensor) -> tuple[Tensor, Tensor]:
+        pushed, pulled = self._columns(V, push=True, pull=True)
+        return pushed, pulled
+
+    def dense(self) -> Tensor:
+        # Jᵀ e_i is row i of J: one reverse pass, not two, and no identity matrix at once.
+        rows = []
+        for i in torch.split(torch.arange(self.size), 8 * self._chunk):
+            unit = torch.zeros(self.size, len(i)).to(self.like)
+            unit[i, torch.arange(len(i))] = 1
+            rows.append(self.rmatmat(unit).T)
+        return torch.cat(rows)
+
+    def _columns(self, V: Tensor, push: bool = False, pull: bool = False) -> list[Tensor]:
+        if V.ndim != 2 or len(V) != self.size:
+            raise InputError(
+                f"products are with {self.size} rows, one a coordinate, got {tuple(V.shape)}"
+            )
+        rows = V.detach().T.reshape(-1, *self.x.shape).to(self.x)
+        # Attention's fast kernels have no second derivative and no rule for batches of them.
+        with sdpa_kernel(SDPBackend.MATH):
+            products = [found.flatten(1).T for found in self._first_that_works(rows, push, pull)]
+        for product in products:
+            self._check_product(product, V)
+        return products
+
+    def _first_that_works(self, rows: Tensor, push: bool, pull: bool) -> list[Tensor]:
+        # Without gradient mode torch takes fused kernels for the derivatives of norms,
+        # which do not all know batches; what is left knows everything.
+        while True:
+            fused, passes = self._ways[0]
+            try:
+                with torch.set_grad_enabled(not fused):
+                    return passes(rows, push, pull)
+            except RuntimeError:
+                if len(self._ways) == 1:
+                    raise
+                del self._ways[0]
+
+    def _shared(self, rows: Tensor, push: bool, pull: bool) -> list[Tensor]:
+        y, back = _vjp(self._at_one_point, self.x)
+        self._check_output(y[None], self.x[None])
+        # The transpose of the pullback is the pushforward; it does not depend on where the
+        # pullback is taken, so zero serves.
+        ways = [_vjp(back, torch.zeros_like(y))[1]] if push else []
+        ways += [back] if pull else []
+        return [vmap(way, chunk_size=self._chunk)(rows).detach() for way in ways]
+
+    def _at_one_point(self, x: Tensor) -> Tensor:
+        return self.denoiser(x[None], self.sigma)[0]
+
+    def _repeated(self, rows: Tensor, push: bool, pull: bool) -> list[Tensor]:
+        found = [self._one_chunk(chunk, push, pull) for chunk in torch.split(rows, self._chunk)]
+        return [torch.cat(parts) for parts in zip(*found, strict=True)]
+
+    def _one_chunk(self, rows: Tensor, push: bool, pull: bool) -> list[Tensor]:
+        x = self.x.expand(len(rows), *self.x.shape).clone().requires_grad_()
+        y = self.denoiser(x, self.sigma)
+        self._check_output(y, x)
+        if not y.requires_grad:  # constant, or detached: the product decides
+            return [torch.zeros_like(rows)] * (push + pull)
+        u = rows.clone().requires_grad_(push)
+        pulled = _gradient(y, x, u, create_graph=push)
+        pushed = [_gradient(pulled, u, rows)] if push else []
+        return pushed + ([pulled.detach()] if pull else [])
+
+    # --------------------------------------------------------------------- checks
+
+    def _check_output(self, y: Tensor, x: Tensor) -> None:
+        if y.shape != x.shape:
+            raise InputError(
+                f"the denoiser returned shape {tuple(y.shape)} for points of shape "
+                f"{tuple(x.shape)}; it must return one clean point for each noisy one"
+            )
+        if not bool(torch.isfinite(y.detach()).all()):
+            raise InputError(
+                "the denoiser returned NaN or infinite values at this point; check its weights, "
+                f"and that sigma = {float(self.sigma):g} is a level that it was trained on"
+            )
+
+    def _check_product(self, product: Tensor, V: Tensor) -> None:
+        if not bool(torch.isfinite(product).all()):
+            raise InputError(
+                "the denoiser's derivative is NaN or infinite at this point; look for a square "
+                "root or a norm at 0, or pass another point"
+            )
+        if not bool(product.any()) and bool(V.any()) and not self._is_constant():
+            raise InputError(
+                "the denoiser's answer is detached from its input, so it has no derivative; "
+                "remove its torch.no_grad() or .detach(), or use ForwardSoftCount"
+            )
+
+    def _is_constant(self) -> bool:
+        signs = random_signs(self.size, 1, torch_rng(0, "constant")).to(self.x)
+        shift = float(self.sigma) * signs.reshape(self.x.shape)
+        with torch.no_grad():
+            return torch.equal(self._at_one_point(self.x), self._at_one_point(self.x + shift))
+
+    def check(self, products: int = 4, seed: int = 0) -> Estimate:
+        r"""Relative error of a few products, against a float64 copy of the denoiser.
+
+        .. math:: \|(J - J_{64})^\top v\| / \|J_{64}^\top v\| \, , \quad v_i = \pm 1
+
+        For a float32 network a few 1e-7 is rounding; 1e-3 is a network that computes in half
+        precision, and eigenvalues below that are noise.
+
+        Arguments:
+            products: How many columns are compared.
+            seed: The seed of their signs.
+
+        Raises:
+            InputError: If there is no float64 copy: the denoiser is a plain function that
+                holds its networks where they cannot be seen.
+        """
+        V = random_signs(self.size, products, torch_rng(seed, "check"))
+        exact = DenoiserJacobian(
+            self._in_double(), self.x.double(), self.sigma.double(), strategy=self.strategy
+        ).rmatmat(V.to(self.x.device))
+        errors = (self.rmatmat(V.to(self.like)).double() - exact).norm(dim=0)
+        norms = exact.norm(dim=0).clamp(min=torch.finfo(torch.float64).tiny)
+        return Estimate.of_mean((errors / norms).numpy(force=True))
+
+    def _in_double(self) -> Denoiser:
+        twin: Denoiser = _doubled(self.denoiser)
+        try:
+            with torch.no_grad():
+                y = twin(self.x[None].double(), self.sigma.double())
+        except RuntimeError:
+            y = self.x
+        if y.dtype != torch.float64:
+            raise InputError(
+                "this denoiser has no float64 copy; pass an nn.Module, or an object that holds "
+                "its networks as attributes"
+            )
+        return twin
+
+    # ----------------------------------------------------------------------- cost
+
+    @cached_property
+    def _kept(self) -> float:
+        # Weights are kept whatever the batch, so a second point shows what one point keeps.
+        one, two = (_kept_bytes(self.denoiser, self.x, self.sigma, b) for b in (1, 2))
+        return float(max(two - one, self.x.nbytes))
+
+    def column_bytes(self) -> float:
+        # The activations, their gradients, and both once more in the pass through the pass.
+        return 4 * self._kept
+
+    @cached_property
+    def _chunk(self) -> int:
+        if self.chunk_size is not None:
+            return self.chunk_size
+        return max(1, min(_MOST_COLUMNS, int(self.max_bytes / self.column_bytes())))
+
+    def columns_at_a_time(self) -> float:
+        return self._chunk
+
+    def tuned(self) -> DenoiserJacobian:
+        r"""The same operator with the strategy that is faster here, from a few products."""
+        V = random_signs(self.size, min(self.size, self._chunk), torch_rng(0, "timing"))
+        ways = [self._with("shared"), self._with("repeated")]
+        return min(ways, key=lambda J: median_seconds(lambda: J.rmatmat(V.to(self.like))))
+
+    def _with(self, strategy: Strategy) -> DenoiserJacobian:
+        return DenoiserJacobian(
+            self.denoiser,
+            self.x,
+            self.sigma,
+            self._chunk,
+            max_bytes=self.max_bytes,
+            strategy=strategy,
+        )
+
+
+def _vjp(fn: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+    y, pull = vjp(fn, x)  # type: ignore[misc]  # torch types it as if has_aux were set
+    return y, lambda u: pull(u)[0]
+
+
+def _gradient(y: Tensor, x: Tensor, u: Tensor, create_graph: bool = False) -> Tensor:
+    if not y.requires_grad:
+        return torch.zeros_like(x)
+    (found,) = torch.autograd.grad(y, x, u, create_graph=create_graph, materialize_grads=True)
+    return found
+
+
+def _kept_bytes(denoiser: Denoiser, x: Tensor, sigma: Tensor, batch: int) -> int:
+    kept: dict[int, Tensor] = {}
+
+    def note(tensor: Tensor) -> Tensor:
+        kept[tensor.untyped_storage().data_ptr()] = tensor
+        return tensor
+
+    point = x.expand(batch, *x.shape).clone().requires_grad_()
+    with sdpa_kernel(SDPBackend.MATH), torch.enable_grad():
+        with saved_tensors_hooks(note, lambda tensor: tensor):
+            y = denoiser(point, sigma)
+        return sum(tensor.untyped_storage().nbytes() for tensor in kept.values()) + y.nbytes
+
+
+def _doubled(part: Any, depth: int = 6) -> Any:
+    # Modules in float64, also those held by an object; everything else is left as it is.
+    if isinstance(part, nn.Module):
+        return copy.deepcopy(part).double()
+    if depth == 0 or not hasattr(part, "__dict__") or isinstance(part, type):
+        return part
+    new = {name: _doubled(value, depth - 1) for name, value in vars(part).items()}
+    if all(new[name] is value for name, value in vars(part).items()):
+        return part
+    twin = copy.copy(part)
+    for name, value in new.items():
+        object.__setattr__(twin, name, value)
+    return twin
+
+
+def jacobian_diagonal(denoiser: Denoiser, x: Tensor, sigma: Tensor, directions: Tensor) -> Tensor:
+    r"""Diagonal :math:`u^\top \nabla_x D(x, \sigma)\, u` along directions, for a batch.
+
+    One forward pass for the whole batch, then one backward pass a direction. An exact
+    denoiser that knows its posterior covariance answers without derivatives.
+
+    Arguments:
+        denoiser: The denoiser :math:`D`.
+        x: The noisy points, with shape :math:`(B, *)`.
+        sigma: The noise level, with shape :math:`()`.
+        directions: The vectors :math:`u` as columns, with shape :math:`(d, n)`; shared by
+            the batch, or one set a point with shape :math:`(B, d, n)`.
+
+    Returns:
+        The diagonal, with shape :math:`(B, n)`, in float64.
+    """
+    exact = getattr(denoiser, "jacobian_diagonal", None)
+    if exact is not None and directions.ndim == 2:
+        return exact(x, sigma, directions).double()  # type: ignore[no-any-return]
+    U = directions.to(x).expand(len(x), *directions.shape[-2:])
+    with sdpa_kernel(SDPBackend.MATH), torch.enable_grad():
+        point = x.detach().clone().requires_grad_()
+        y = denoiser(point, sigma)
+        columns = [_pull(y, point, U[..., k]) for k in range(U.shape[-1])]
+    return torch.stack([(c * U[..., k]).double().sum(1) for k, c in enumerate(columns)], dim=1)
+
+
+def _pull(y: Tensor, x: Tensor, u: Tensor) -> Tensor:
+    # Points of a batch do not see each other, so one backward pass serves them all.
+    if not y.requires_grad:  # a constant denoiser
+        return torch.zeros_like(x).flatten(1)
+    (gradient,) = torch.autograd.grad(
+        y, x, u.reshape(y.shape), retain_graph=True, materialize_grads=True
+    )
+    return gradient.flatten(1)

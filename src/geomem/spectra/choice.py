@@ -1,0 +1,117 @@
+r"""The verb: the spectrum of an operator, by a method that is named or chosen.
+
+The methods are values: :class:`Dense` and :class:`Gram` know every eigenvalue,
+:class:`LanczosQuadrature` and :class:`RandomizedSVD` sample and bound, at any size. What
+``method="auto"`` chose, and why, is said in :attr:`Spectrum.how`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Literal
+
+from geomem.errors import InputError
+from geomem.operators.linear import Factored, LinearOperator
+from geomem.spectra.lanczos import LanczosQuadrature
+from geomem.spectra.measures import (
+    Dense,
+    Gram,
+    Spectrum,
+    SpectrumMethod,
+)
+from geomem.work import available_memory, format_bytes
+
+# Up to here all eigenvalues take seconds for a network, and nothing is gained by sampling.
+_SMALL = 1024
+# A column multiplied from both sides takes about as long as three from one side (measured).
+_BOTH_SIDES = 3.0
+
+
+def spectrum(
+    operator: LinearOperator,
+    method: SpectrumMethod | Literal["auto"] | None = None,
+    *,
+    accuracy: float | None = None,
+    max_bytes: float | None = None,
+    seed: int = 0,
+) -> Spectrum:
+    r"""Spectrum of the symmetric part of an operator.
+
+    Arguments:
+        operator: The operator; its asymmetry is not looked at, see :func:`asymmetry`.
+        method: How; :class:`Dense` if not given. ``auto`` takes :class:`Gram` where there is
+            a factor, :class:`Dense` up to 1024 coordinates, where accuracy 0 is asked for, or
+            where sampling would take as long, and :class:`LanczosQuadrature` otherwise.
+        accuracy: For ``auto``, the standard error that the trace shall have; 0 is exact, and
+            1 if not given.
+        max_bytes: For ``auto``, the memory that it may take; half of what is free if not given.
+        seed: For ``auto``, the seed of what it samples.
+
+    Raises:
+        InputError: If an exact spectrum is asked for and does not fit into the memory.
+
+    Example:
+        The exact denoiser of points on a plane varies along two directions of five.
+
+        >>> import torch
+        >>> from geomem.exact import EmpiricalDenoiser
+        >>> from geomem.operators import DenoiserJacobian
+        >>> rng = torch.Generator().manual_seed(0)
+        >>> data = torch.randn(4000, 2, generator=rng) @ torch.eye(2, 5)
+        >>> J = DenoiserJacobian(EmpiricalDenoiser(data), torch.zeros(5), torch.tensor(0.3))
+        >>> spectrum(J, Dense()).count(above=0.5)
+        2 ± 0
+        >>> spectrum(J, "auto").how
+        'dense: all 5 eigenvalues; chosen: 5 coordinates are few'
+    """
+    symmetric = operator.symmetric_part
+    if isinstance(method, str):
+        if method != "auto":
+            raise InputError(f"method {method!r} is not known; pass 'auto' or a value like Dense()")
+        return _automatic(symmetric, accuracy, max_bytes, seed)
+    return (method or Dense())(symmetric)
+
+
+def _automatic(
+    operator: LinearOperator, accuracy: float | None, max_bytes: float | None, seed: int
+) -> Spectrum:
+    n, goal = operator.size, 1.0 if accuracy is None else accuracy
+    if goal < 0:
+        raise InputError(f"accuracy = {goal:g}; pass the standard error to reach, 0 for exact")
+    if isinstance(operator, Factored):
+        return _said(Gram()(operator), "there is a factor")
+    room = available_memory() / 2 if max_bytes is None else max_bytes
+    dense = 8 * Dense().need(n).numbers
+    fits = dense <= room
+    if goal == 0 and not fits:
+        raise InputError(
+            f"all {n} eigenvalues take {format_bytes(dense)} and {format_bytes(room)} are allowed; "
+            "ask for an accuracy above 0, or raise max_bytes"
+        )
+    if goal == 0 or (n <= _SMALL and fits):
+        return _said(
+            Dense()(operator), "exact is asked for" if goal == 0 else f"{n} coordinates are few"
+        )
+    return _sampled(operator, goal, fits, seed)
+
+
+def _sampled(operator: LinearOperator, goal: float, fits: bool, seed: int) -> Spectrum:
+    # Eight probes say how many there must be; their depth, how sharp a count can be.
+    n, depth = operator.size, 24
+    pilot = LanczosQuadrature(depth=depth, probes=8, seed=seed)
+    first = pilot(operator)
+    reached = first.trace().stderr
+    if reached <= goal:
+        return _said(first, f"the trace is known to ± {reached:.2g}")
+    probes = math.ceil(8 * (reached / goal) ** 2)
+    if fits and depth * (probes - 8) * _BOTH_SIDES > n:
+        return _said(
+            Dense()(operator), f"± {goal:g} by sampling would take {depth * probes} products"
+        )
+    more = LanczosQuadrature(depth=depth, probes=probes, seed=seed)(operator)
+    return _said(more, f"± {goal:g} takes {probes} probes")
+
+
+def _said(found: Spectrum, why: str) -> Spectrum:
+    return dataclasses.replace(found, how=f"{found.how}; chosen: {why}")

@@ -1,0 +1,205 @@
+r"""The trace to a stated standard error, with as few products as that takes.
+
+Random signs s give :math:`E\, s^\top A s = \mathrm{tr} A` at one product each, with a variance
+of twice the squared eigenvalues of the symmetric part, less the squared diagonal. A direction
+that is taken out first costs two products, one to find it and one to measure it, and
+saves :math:`2 \lambda^2 / \epsilon^2` probes at a standard error of :math:`\epsilon`: it pays
+where :math:`\lambda > \epsilon`. So a dimension to ± 1 is asked of signs alone, and one to
+± 0.1 only after the leading directions are gone.
+
+Only :math:`A^\top` is multiplied: one reverse pass a product.
+
+References:
+    | Hutchinson, A stochastic estimator of the trace (1990)
+    | Meyer et al., Hutch++: optimal stochastic trace estimation, arXiv 2010.09649
+    | Persson, Cortinovis & Kressner, Improved variants of Hutch++, arXiv 2109.10659: adaptive
+    | Stein, A two-sample test for a linear hypothesis (1945): sampling until an error
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from geomem.errors import InputError
+from geomem.operators.linear import LinearOperator, Need, random_signs
+from geomem.spectra.lanczos import orthonormal
+from geomem.stats import Estimate, torch_rng
+
+
+@dataclass(frozen=True, repr=False)
+class Trace(Estimate):
+    r"""A trace, its standard error, and what it took.
+
+    Attributes:
+        products: How many columns were multiplied, from one side.
+        deflated: How many directions were measured one by one.
+    """
+
+    products: int = 0
+    deflated: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdaptiveTrace:
+    r"""The trace of any square operator to a stated standard error.
+
+    A block of signs is multiplied. Their spread tells how many more there must be, and their
+    images whether taking directions out first is cheaper (Hutch++): the squared eigenvalue
+    that a typical image points to is :math:`\sum \lambda^4 / \sum \lambda^2`, estimated from
+    products of different images. Where n products would be needed, the diagonal is
+    measured itself, and the error is 0.
+
+    Arguments:
+        accuracy: The standard error to reach.
+        relative: The standard error to reach as a share of the trace; the larger one counts.
+        block: Signs of the first block, from which the spread is judged.
+        max_products: The most products; the standard error says what they reached.
+        seed: The seed of the signs.
+
+    Example:
+        Three directions of 500, to ± 0.1: fewer products than signs would need probes.
+
+        >>> from geomem.operators.linear import Matrix
+        >>> A = Matrix(torch.diag(torch.tensor([1.0] * 3 + [0.0] * 497)))
+        >>> AdaptiveTrace(accuracy=0.1)(A)
+        3 ± 0
+    """
+
+    accuracy: float = 1.0
+    relative: float = 0.0
+    block: int = 32
+    max_products: int | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.accuracy < 0 or self.relative < 0 or self.block < 8:
+            raise InputError("a trace needs accuracy >= 0, relative >= 0 and block >= 8")
+        if self.max_products is not None and self.max_products < self.block:
+            raise InputError(f"max_products must allow one block of {self.block}")
+
+    def need(self, n: int) -> Need:
+        products = min(n + 8 * self.block, self.max_products or n + 8 * self.block)
+        return Need(products=products, columns=self.block, one_sided=True, numbers=4.0 * n * 256)
+
+    def products(self, n: int) -> int:
+        r"""The most that it can take; how many it takes depends on the spectrum."""
+        return self.need(n).products
+
+    def __call__(self, operator: LinearOperator) -> Trace:
+        if operator.size <= 2 * self.block:
+            return _diagonal(operator, spent=0)
+        state = _State(operator, torch_rng(self.seed, "trace"))
+        state.probe(self.block)
+        while True:
+            found = state.estimate()
+            goal = max(self.accuracy, self.relative * abs(found.value))
+            missing = state.probes_for(goal)
+            room = math.inf if self.max_products is None else self.max_products - found.products
+            if found.stderr <= goal or room < 1:
+                return found
+            whole = goal == 0 or found.products >= operator.size  # and deflating has not helped
+            pays = state.squared_eigenvalue() > goal**2 and missing > 2 * state.count
+            if pays and not whole and room >= 2 * state.count:
+                state.deflate()
+                state.probe(max(self.block, state.basis.shape[1] // 2))
+            elif found.products + missing >= operator.size and room >= operator.size:
+                return _diagonal(operator, spent=found.products)
+            else:
+                state.probe(int(min(missing, room)))
+
+
+class _State:
+    # tr A = tr QᵀAQ + tr PAP with P = I - QQᵀ: the first part is measured, the second probed.
+
+    def __init__(self, operator: LinearOperator, rng: torch.Generator) -> None:
+        self.operator, self.rng, self.spent, self.measured = operator, rng, 0, 0.0
+        device = operator.like.device
+        self.basis = torch.zeros(operator.size, 0, dtype=torch.float64, device=device)
+        self._forget()
+
+    def _forget(self) -> None:
+        self.samples = self.basis.new_zeros(0)
+        self.images = self.basis[:, :0]
+
+    @property
+    def count(self) -> int:
+        return len(self.samples)
+
+    def _product(self, V: Tensor) -> Tensor:
+        self.spent += V.shape[1]
+        return self.operator.rmatmat(V.to(self.operator.like)).double()
+
+    def _project(self, V: Tensor) -> Tensor:
+        return V - self.basis @ (self.basis.T @ V)
+
+    def probe(self, columns: int) -> None:
+        for size in _parts(columns, 256):
+            signs = random_signs(self.operator.size, size, self.rng).to(self.basis)
+            outside = self._project(signs)
+            images = self._product(outside)
+            self.samples = torch.cat([self.samples, (outside * images).sum(0)])
+            if self.images.shape[1] < 256:  # enough to deflate by
+                self.images = torch.cat([self.images, self._project(images)], 1)
+
+    def estimate(self) -> Trace:
+        rest = Estimate.of_mean(self.samples.numpy(force=True))
+        return Trace(self.measured + rest.value, rest.stderr, self.spent, self.basis.shape[1])
+
+    def probes_for(self, goal: float) -> float:
+        if goal == 0:
+            return math.inf
+        return max(1.0, math.ceil(float(self.samples.var()) / goal**2) - self.count)
+
+    def squared_eigenvalue(self) -> float:
+        # E (y·y')² = Σλ⁴ for images of different signs, and E |y|² = Σλ².
+        gram = self.images.T @ self.images
+        b, squares = len(gram), gram.diagonal()
+        fourth = (gram.square().sum() - squares.square().sum()) / (b * (b - 1))
+        return float(fourth / squares.mean().clamp(min=1e-300))
+
+    def deflate(self) -> None:
+        new = orthonormal(self.images, self.basis)
+        self.measured += float((new * self._product(new)).sum())
+        self.basis = torch.cat([self.basis, new], 1)
+        self._forget()
+
+
+def _parts(total: int, size: int) -> list[int]:
+    return [min(size, total - start) for start in range(0, total, size)]
+
+
+def _diagonal(operator: LinearOperator, spent: int) -> Trace:
+    total, n = 0.0, operator.size
+    for index in torch.split(torch.arange(n), 512):
+        unit = torch.zeros(n, len(index)).to(operator.like)
+        unit[index, torch.arange(len(index))] = 1
+        total += float((unit * operator.rmatmat(unit)).double().sum())
+    return Trace(total, 0.0, spent + n, n)
+
+
+def trace(
+    operator: LinearOperator, accuracy: float = 1.0, *, relative: float = 0.0, seed: int = 0
+) -> Trace:
+    r"""The trace to a standard error: :class:`AdaptiveTrace` with its defaults.
+
+    A dimension to ± max(1, 2 %) is ``trace(J, 1.0, relative=0.02)``.
+
+    Arguments:
+        operator: Any square operator; only products with its transpose are taken.
+        accuracy: The standard error to reach.
+        relative: The same as a share of the trace; the larger one counts.
+        seed: The seed of the signs.
+
+    Returns:
+        The trace, with its error, ``products`` and ``deflated``.
+
+    Example:
+        >>> from geomem.operators.linear import Matrix
+        >>> trace(Matrix(torch.diag(torch.tensor([1.0] * 30 + [0.0] * 970))))  # signs see it
+        30 ± 0
+    """
+    return AdaptiveTrace(accuracy=accuracy, relative=relative, seed=seed)(operator)

@@ -1,0 +1,152 @@
+r"""Methods by name: what is found, what is refused, and that nothing is ever evaluated."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from geomem.dimension import LargestGap, NoGap, SoftCount, Threshold
+from geomem.dimension.names import DIMENSIONS, PARTS, ask, dimension_method
+from geomem.errors import InputError
+from geomem.spectra import Dense, LanczosQuadrature
+from geomem.stats import Estimate
+
+OWN = """
+from dataclasses import dataclass, field
+import geomem
+
+@dataclass(frozen=True)
+class Twice:
+    factor: float = 2.0
+    inner: object = field(default_factory=geomem.SoftCount)
+    def __call__(self, denoiser, x, sigma):
+        return geomem.Estimate(self.factor * self.inner(denoiser, x, sigma).value)
+
+class Outer:
+    class Inner(Twice):
+        pass
+
+def bare(denoiser, x, sigma):
+    return geomem.NoGap("bare")
+
+def made(factor):
+    return Twice(factor)
+
+class Quadrature:
+    def __init__(self, depth):
+        self.depth = depth
+    def __call__(self, operator):
+        return geomem.Dense()(operator)
+
+number = 7
+instance = Twice(5.0)
+"""
+
+
+@pytest.fixture
+def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    name = f"own_{tmp_path.name.replace('-', '_')}"
+    (tmp_path / f"{name}.py").write_text(OWN)
+    (tmp_path / "broken_module.py").write_text("1 / 0")
+    monkeypatch.chdir(tmp_path)
+    return name
+
+
+@pytest.mark.parametrize("name", sorted(DIMENSIONS))
+def test_every_name_is_a_method(name: str) -> None:
+    method = dimension_method(name)
+    assert callable(method)
+    assert type(method).__name__.lower() == name.replace("-", "")
+
+
+@pytest.mark.parametrize("name", sorted(set(PARTS) - {"lanczos"}))
+def test_every_part_can_be_made(name: str) -> None:
+    method = dimension_method(f"soft-count(spectrum={name})")
+    assert isinstance(method, SoftCount)
+
+
+def test_arguments() -> None:
+    assert dimension_method("threshold( 0.9 )") == Threshold(0.9)
+    assert dimension_method("threshold") == Threshold()
+    assert dimension_method("threshold()") == Threshold()
+    expected = LargestGap(ratio=2.0, spectrum=Dense())
+    assert dimension_method("largest-gap(ratio=2.0, spectrum=dense)") == expected
+    lanczos = LanczosQuadrature(depth=4, probes=2, seed=3)
+    text = "soft-count(spectrum=lanczos(depth=4, probes=2, seed=3))"
+    assert dimension_method(text) == SoftCount(lanczos)
+    assert dimension_method("threshold(above=-1e-3)") == Threshold(-1e-3)
+
+
+def test_a_strangers_method(own: str) -> None:
+    before = list(sys.path)
+    x, sigma = torch.zeros(3), torch.tensor(1.0)
+    asked = {
+        f"{own}:Twice": 3.0,
+        f"{own}:Twice(factor=4)": 6.0,
+        f"{own}:Twice(3.0, inner=lanczos(depth=3, probes=2))": None,
+        f"{own}:Outer.Inner": 3.0,
+        f"{own}:made(6)": 9.0,
+        f"{own}:instance": 7.5,
+        f"soft-count(spectrum={own}.Quadrature(depth=8))": 1.5,
+    }
+    for text, value in asked.items():
+        method = dimension_method(text)
+        if value is not None:
+            assert ask(method, lambda x, sigma: x / 2, x, sigma) == Estimate(value)
+    assert dimension_method(f"{own}:bare")(lambda x, sigma: x, x, sigma) == NoGap("bare")
+    assert sys.path == before  # the folder was looked at, not moved in
+
+
+BAD = {
+    "treshold": "there are local-dimension, threshold, soft-count",
+    "no_such_module:Thing": "No module named 'no_such_module'",
+    "geomem.dimension:Nothing": "has no attribute 'Nothing'",
+    "broken_module:Thing": "ZeroDivisionError",
+    ":Thing": "package.module:Class",
+    "geomem.dimension:": "package.module:Class",
+    "threshold(abov=1)": "unexpected keyword argument 'abov'",
+    "threshold(above=0.5": "was never closed",
+    "threshold)": "no method 'threshold\\)'",
+    "threshold(0.5)(0.6)": "write NAME",
+    "threshold(0.5) + 1": "write NAME",
+    "threshold(*[1])": "without \\* or \\*\\*",
+    "threshold(**{})": "without \\* or \\*\\*",
+    "threshold(above=__import__('os').getcwd())": "no literal",
+    "threshold(above=open('x'))": "no literal",
+    "threshold(above=[x for x in (1,)])": "no literal",
+    "threshold(above=lambda: 1)": "no literal",
+    "threshold(above=1 if 1 else 2)": "no literal",
+    "soft-count(spectrum=lanczos(depth=0, probes=1))": "depth >= 1",
+    "soft-count(spectrum=lanczos)": "missing 2 required",
+    "own:number": "is a int; name a class",
+    "own:number()": "not callable",
+}
+
+
+@pytest.mark.parametrize("text", sorted(BAD))
+def test_bad_names_and_arguments(text: str, own: str) -> None:
+    with pytest.raises(InputError, match=BAD[text]) as error:
+        dimension_method(text.replace("own:", f"{own}:"))
+    assert "\n" not in str(error.value)
+
+
+def test_an_answer_that_is_none() -> None:
+    with pytest.raises(InputError, match="check_dimension_method"):
+        ask(lambda D, x, s: 4.0, lambda x, s: x, torch.zeros(2), torch.tensor(1.0))  # type: ignore[arg-type, return-value]
+
+
+@pytest.mark.parametrize("name", sorted(DIMENSIONS))
+def test_every_method_asks_at_the_door(name: str) -> None:
+    dropout = torch.nn.Dropout(0.5).train()
+    bad = {
+        "draws random numbers": lambda x, s: x / 2 + 0.1 * torch.randn_like(x),
+        "dropout \\(Dropout": lambda x, s: dropout(x) / 2,
+        "for points of shape": lambda x, s: x.sum(1),
+        "NaN or infinity": lambda x, s: x / 0 * 0,
+    }
+    for named, denoiser in bad.items():
+        with pytest.raises(InputError, match=named):
+            dimension_method(name)(denoiser, torch.ones(6), torch.tensor(0.3))

@@ -1,0 +1,129 @@
+r"""The leading directions of matrices that are known."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from geomem.dimension.ritz import leading_pairs
+from geomem.errors import InputError
+from geomem.operators import LinearOperator, Matrix
+from geomem.stats import torch_rng
+from tests.references import normal, rotation
+
+
+def turned(values: Tensor, seed: int = 0) -> Tensor:
+    Q = rotation(seed, len(values))
+    return Q * values.double() @ Q.T
+
+
+class Counting(LinearOperator):
+    def __init__(self, A: Tensor) -> None:
+        self.A, self.size, self.like, self.products = A, len(A), A.new_empty(0), 0
+
+    def matmat(self, V: Tensor) -> Tensor:
+        raise AssertionError("only the transpose may be asked")
+
+    def rmatmat(self, U: Tensor) -> Tensor:
+        self.products += U.shape[1]
+        return self.A.T @ U
+
+
+@settings(max_examples=40, deadline=None)
+@given(m=st.integers(0, 40), seed=st.integers(0, 10**6))
+def test_every_direction_of_a_projector_is_found(m: int, seed: int) -> None:
+    A = Counting(turned((torch.arange(40) < m).double(), seed))
+    found = leading_pairs(A, torch_rng(seed, "test"))
+    assert int((found.values > 0.5).sum()) == m
+    assert (found.beyond.value, found.beyond.stderr) == (0, 0)
+    assert found.products == A.products <= min(40, 3 * m + 6)
+    kept = found.vectors[:, :m]
+    assert torch.allclose(kept.T @ kept, torch.eye(m).double(), atol=1e-10)
+    # They are the range itself: what A does to them is nothing.
+    assert torch.allclose(A.A @ kept, kept, atol=1e-8)
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 10**6), d=st.integers(3, 30))
+def test_ritz_values_never_exceed_eigenvalues(seed: int, d: int) -> None:
+    A = normal(seed, d, d) / math.sqrt(d)
+    exact = torch.linalg.eigvalsh((A + A.T) / 2).flip(0)
+    found = leading_pairs(Matrix(A), torch_rng(seed, "test"), products=max(3, d // 2))
+    # Interlacing: the k-th Ritz value is at most the k-th eigenvalue; 1e-12 is rounding.
+    assert bool((found.values <= exact[: len(found.values)] + 1e-12).all())
+
+
+@pytest.mark.parametrize("noise", [0.02, 0.05])
+@pytest.mark.parametrize("m", [1, 3, 12, 40])
+def test_directions_are_found_among_noisy_lost_ones(noise: float, m: int) -> None:
+    # As networks are: kept .8 to 1, lost spread by a few percent, a matrix not symmetric.
+    d, wrong = 600, 0
+    values = torch.cat([torch.linspace(0.8, 1, m).double(), noise * normal(1, d - m)])
+    for seed in range(5):
+        asymmetric = normal(seed + 10, d, d)
+        A = turned(values, 3) + noise * (asymmetric - asymmetric.T) / math.sqrt(8 * d)
+        found = leading_pairs(Matrix(A), torch_rng(seed, "test"))
+        wrong += int((found.values > 0.5).sum()) != m
+        assert found.products < 4 * m + 40
+    assert wrong == 0
+
+
+def test_residuals_say_how_near_an_eigenvalue_is() -> None:
+    exact = torch.cat([torch.ones(5), torch.linspace(0, 0.3, 55)]).double()
+    found = leading_pairs(Matrix(turned(exact)), torch_rng(0, "test"))
+    distance = (found.values[:, None] - exact).abs().min(1).values
+    assert bool((distance <= found.residuals + 1e-10).all())
+    assert int((found.values > 0.5).sum()) == 5
+
+
+def test_the_whole_matrix_is_exact() -> None:
+    A = turned(torch.linspace(0.4, 1, 12))
+    found = leading_pairs(Matrix(A), torch_rng(0, "test"))
+    assert found.products == 12
+    assert torch.allclose(found.values, torch.linspace(0.4, 1, 12).double().flip(0), atol=1e-12)
+    assert float(found.residuals.max()) < 1e-12
+
+
+def test_what_products_did_not_reach_is_estimated() -> None:
+    # 200 kept of 400, 60 products: the rest is counted by chance, with an error that holds it.
+    A = Matrix(turned((torch.arange(400) < 200).double()))
+    z = []
+    for seed in range(40):
+        found = leading_pairs(A, torch_rng(seed, "test"), products=60)
+        seen = int((found.values > 0.5).sum())
+        assert seen < 60
+        assert found.products == 60
+        z.append((seen + found.beyond.value - 200) / found.beyond.stderr)
+    # 40 z-scores of a mean over some 28 directions: mean 0, sd 1, within 4 errors of 40.
+    assert abs(np.mean(z)) < 4 / math.sqrt(40)
+    assert 0.55 < np.std(z) < 1.5
+
+
+def test_a_seed_is_an_answer() -> None:
+    A = Matrix(turned(torch.linspace(0, 1, 50)))
+    one, two = (leading_pairs(A, torch_rng(3, "test")) for _ in range(2))
+    assert torch.equal(one.values, two.values)
+
+
+def test_float32() -> None:
+    A = Matrix(turned((torch.arange(50) < 6).double()).float())
+    found = leading_pairs(A, torch_rng(0, "test"))
+    assert int((found.values > 0.5).sum()) == 6
+    assert found.values.dtype == torch.float64
+
+
+@pytest.mark.parametrize("size", [1, 2, 3])
+def test_tiny_matrices(size: int) -> None:
+    found = leading_pairs(Matrix(torch.eye(size).double()), torch_rng(0, "test"))
+    assert found.values.tolist() == pytest.approx([1.0] * size)
+
+
+def test_bad_settings() -> None:
+    with pytest.raises(InputError, match="block >= 3"):
+        leading_pairs(Matrix(torch.eye(3)), torch_rng(0, "test"), block=2)
