@@ -156,8 +156,8 @@ class LargestGap:
     leaves at its lower end, and than the weights of a few training points leave at the upper
     one; see :mod:`geomem.dimension.gaps`. Not significant, or less than a factor ``ratio``,
     is "no gap": an answer, not an error. So is an eigenvalue above 3/2: the posterior is then
-    spread over separate points. Of 100 exact denoisers of white noise (31 to 1000 points in 30 dimensions,
-    levels from 4 to .1 of theirs) at most 2 have a gap at any level.
+    spread over separate points. Of 100 exact denoisers of white noise (31 to 1000 points in 30
+    dimensions, levels from 4 to .1 of theirs) at most 2 have a gap at any level.
 
     Arguments:
         ratio: The least ratio of neighbouring eigenvalues that is called a gap.

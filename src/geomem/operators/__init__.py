@@ -2,7 +2,7 @@ r"""Square matrices known by their products: see :mod:`~geomem.operators.jacobia
 
 from __future__ import annotations
 
-from geomem.operators.jacobian import DenoiserJacobian, jacobian_diagonal
+from geomem.operators.jacobian import DenoiserJacobian, Strategy, jacobian_diagonal
 from geomem.operators.linear import Cost, Costed, Factored, LinearOperator, Matrix, Need
 
 __all__ = [
@@ -13,5 +13,6 @@ __all__ = [
     "LinearOperator",
     "Matrix",
     "Need",
+    "Strategy",
     "jacobian_diagonal",
 ]
