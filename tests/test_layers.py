@@ -48,7 +48,8 @@ INSIDE = {
     "operators": "linear jacobian",
     "spectra": "measures lanczos randomized traces choice",
     "exact": (
-        "gaussian posterior blocks one_pass passes neighbours paths covariance empirical mixture"
+        "gaussian posterior blocks one_pass cost passes neighbours paths covariance queries "
+        "empirical mixture"
     ),
     "manifolds": "linear quadrature curved charts squiggles shapes",
     "dimension": ("gaps ritz differences counts scores local plateau from_points names"),

@@ -8,6 +8,7 @@ in total variation and logarithms within 1e-4 + r.
 from __future__ import annotations
 
 import math
+import re
 from pathlib import Path
 
 import numpy as np
@@ -480,15 +481,15 @@ def test_what_does_not_fit_is_refused_before_it_starts(monkeypatch: pytest.Monke
 def test_long_work_is_announced(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from geomem.exact import empirical
+    from geomem.exact import cost
 
     data, x = normal(0, 900, 5), normal(1, 3, 5)
     EmpiricalDenoiser(data).posterior(x, torch.tensor([1.0]))
     assert capsys.readouterr().err == ""
-    monkeypatch.setattr(empirical, "_LONG", 0.0)
+    monkeypatch.setattr(cost, "LONG", 0.0)
     EmpiricalDenoiser(data).posterior(x, torch.tensor([1.0]))
     said = capsys.readouterr().err
-    assert "exact posterior: about" in said or "exact posterior: < 1 s" in said or "memory" in said
+    assert re.search(r"exact posterior: about .* of memory", said)
     assert "done in" in said
 
 

@@ -22,6 +22,10 @@ from geomem.errors import InputError
 __all__ = ["Blocks", "InMemory", "MemoryMapped", "Streamed", "as_blocks", "open_npy"]
 
 
+NOT_FINITE = "the training set holds NaN or infinite values; clean it first"
+_ROWS = 4096
+
+
 class Blocks(Protocol):
     r"""A training set that can be gone through again and again, in the same order."""
 
@@ -55,8 +59,15 @@ class InMemory:
 
     def __post_init__(self) -> None:
         _check_shape(tuple(self.data.shape))
-        if not bool(torch.isfinite(self.data).all()):
-            raise InputError("the training set holds NaN or infinite values; clean it first")
+        object.__setattr__(self, "data", self.data.detach())
+        if self.data.is_complex():
+            raise InputError("the training set is complex; pass real numbers")
+        # In parts: a mask as large as the data is memory that nobody forecast.
+        if not all(bool(torch.isfinite(rows).all()) for rows in self.blocks(_ROWS)):
+            raise InputError(NOT_FINITE)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return InMemory, (self.data.clone(),)  # a view would be sent with its whole set
 
     @property
     def num_samples(self) -> int:
@@ -71,13 +82,14 @@ class InMemory:
         return self.data.dtype
 
     def blocks(self, size: int) -> Iterator[Tensor]:
-        yield from torch.split(self.data.flatten(1), size)
+        for rows in torch.split(self.data, size):
+            yield rows.flatten(1)  # a copy where it is not contiguous, of these rows only
 
     def part(self, start: int, stop: int) -> InMemory:
-        return InMemory(self.data[start:stop].clone())  # a view would be sent with its whole set
+        return InMemory(self.data[start:stop])
 
     def some(self, count: int) -> Tensor:
-        return self.data.flatten(1)  # all of them: they are at hand
+        return self.data[:count].flatten(1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,11 +97,18 @@ class MemoryMapped:
     r"""Arrays ``(n, *)`` on a disk, one after the other; read when used: see :func:`open_npy`.
 
     Sent to another process it is opened there anew, by its path.
+
+    Attributes:
+        arrays: The arrays, each the whole of its file.
+        start: The first point that belongs to the set.
+        stop: The point after the last one; all if not given.
+        unchanged: Whether the arrays are what is on the disk.
     """
 
     arrays: tuple[np.memmap[Any, Any], ...]
     start: int = 0
     stop: int | None = None
+    unchanged: bool = True
 
     @property
     def num_samples(self) -> int:
@@ -122,7 +141,7 @@ class MemoryMapped:
                 yield torch.from_numpy(rows[start : start + size])
 
     def part(self, start: int, stop: int) -> MemoryMapped:
-        return MemoryMapped(self.arrays, self.start + start, self.start + stop)
+        return MemoryMapped(self.arrays, self.start + start, self.start + stop, self.unchanged)
 
     def some(self, count: int) -> Tensor:
         # Slices that are spread over each file: single rows would cost a disk access each.
@@ -135,6 +154,11 @@ class MemoryMapped:
         return torch.from_numpy(np.concatenate(parts))
 
     def __reduce__(self) -> tuple[Any, ...]:
+        if not self.unchanged:
+            raise InputError(
+                "this memory-mapped array may have been changed in memory, and another process "
+                "would read the disk; pass the path of the file"
+            )
         where = tuple((str(a.filename), a.dtype.str, a.offset, a.shape) for a in self.arrays)
         return _map_again, (where, self.start, self.stop)
 
@@ -197,7 +221,8 @@ class Streamed:
                     f"the first one of {shape}; all must be alike"
                 )
             seen += len(part)
-            yield from torch.split(part.flatten(1), size)
+            if len(part):
+                yield from torch.split(part.flatten(1), size)
         if seen != self.num_samples:
             raise InputError(
                 f"the stream gave {seen} points and {self.num_samples} were announced; "
@@ -263,19 +288,25 @@ def _check_shape(shape: tuple[int, ...]) -> None:
         raise InputError("the training set is empty; pass at least one point")
 
 
-def as_blocks(data: Tensor | np.ndarray[Any, Any] | Blocks | Sequence[Path | str]) -> Blocks:
-    r"""A tensor, an array, a memory-mapped array or blocks, as :class:`Blocks`."""
+def as_blocks(
+    data: Tensor | np.ndarray[Any, Any] | Blocks | Path | str | Sequence[Path | str],
+) -> Blocks:
+    r"""A tensor, an array, a memory-mapped array, paths or blocks, as :class:`Blocks`."""
     if isinstance(data, Tensor):
         return InMemory(data)
+    if isinstance(data, Path | str):
+        return open_npy(data)
     if isinstance(data, np.memmap):
         _check_shape(data.shape)
         if not isinstance(data.base, mmap) or not data.flags.c_contiguous:
             raise InputError(
                 "this array is a part of a memory-mapped one; pass the whole one, or the path"
             )
+        if data.mode == "c":  # may differ from the file
+            return MemoryMapped((data,), unchanged=False)
         return _map_again(((str(data.filename), data.dtype.str, data.offset, data.shape),))
     if isinstance(data, np.ndarray):
-        return InMemory(torch.from_numpy(data))
+        return InMemory(torch.from_numpy(np.ascontiguousarray(data)))
     if isinstance(data, Sequence):
         return open_npy(*data)
     return data

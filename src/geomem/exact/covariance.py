@@ -6,8 +6,7 @@ thin, and the whole spectrum costs an eigendecomposition of their number. Where 
 than coordinates weigh, they are added up to the matrix itself.
 
 One pass finds both: products select the points (float32 is enough to select), explicit
-differences from the query, in float64, are what is added up. Relative to the query nothing
-cancels: a posterior is about as wide as the noise, and so are those differences.
+differences from the query, in float64, are what is added up.
 """
 
 from __future__ import annotations
@@ -47,7 +46,7 @@ def covariance_operator(
     Returns:
         A :class:`Factored` of shape :math:`(d, k)` for k <= d kept points, else a matrix.
     """
-    moments = _Moments(len(x), x)
+    moments = _Moments(len(x))
     for logits, differences in _kept(x, sigma, blocks, log_tolerance, dtype):
         moments.add(logits, differences / unit)
     return moments.operator(log_tolerance)
@@ -70,10 +69,10 @@ def _kept(
 
 
 class _Moments:
-    # Points one by one while they are few; their weighted sums once they outnumber the
-    # coordinates. All weights are relative to exp(largest).
-    def __init__(self, d: int, like: Tensor) -> None:
-        self.d, self.like, self.largest = d, like, -torch.inf
+    # Points one by one while they are few; their weighted sums, about their mean, once they
+    # outnumber the coordinates. All weights are relative to exp(largest).
+    def __init__(self, d: int) -> None:
+        self.d, self.largest = d, -torch.inf
         self.logits: list[Tensor] = []
         self.rows: list[Tensor] = []
         self.sums: tuple[Tensor, Tensor, Tensor] | None = None
@@ -86,14 +85,23 @@ class _Moments:
 
     def fold(self) -> None:
         logits, rows = torch.cat(self.logits), torch.cat(self.rows)
+        self.logits, self.rows = [], []
         largest = max(self.largest, float(logits.max()))
         weights = (logits - largest).exp()
-        weighted = weights[:, None] * rows
-        new = weights.sum(), weighted.sum(0), weighted.T @ rows
+        total, old = weights.sum(), torch.tensor(self.largest - largest, dtype=logits.dtype).exp()
+        self.largest = largest
+        if total == 0:  # far lighter than what was there before
+            return
+        mean = weights @ rows / total
+        centred = rows - mean
+        second = centred.T @ (weights[:, None] * centred)
         if self.sums is not None:
-            factor = torch.tensor(self.largest - largest, dtype=logits.dtype).exp()
-            new = tuple(n + factor * old for n, old in zip(new, self.sums, strict=True))  # type: ignore[assignment]
-        self.sums, self.largest, self.logits, self.rows = new, largest, [], []
+            # Two sets about their own means (Chan et al. 1983): nothing cancels.
+            before = old * self.sums[0]
+            step, share = mean - self.sums[1], total / (before + total)
+            second += old * self.sums[2] + before * share * torch.outer(step, step)
+            mean, total = self.sums[1] + share * step, before + total
+        self.sums = total, mean, second
 
     def operator(self, log_tolerance: float) -> LinearOperator:
         if self.sums is None:
@@ -106,9 +114,8 @@ class _Moments:
         if self.logits:
             self.fold()
         assert self.sums is not None  # a set has at least one point
-        total, first, second = self.sums
-        mean = first / total
-        return Matrix(second / total - torch.outer(mean, mean))
+        total, _, second = self.sums
+        return Matrix(second / total)
 
 
 def diagonal(projected: list[Tensor], weights: Tensor, sigma: Tensor) -> Tensor:

@@ -11,9 +11,8 @@ References:
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Iterator, Sequence
-from functools import reduce
+from functools import partial, reduce
 from pathlib import Path
 from typing import Any
 
@@ -22,19 +21,27 @@ import torch
 from torch import Tensor
 
 from geomem.errors import InputError
-from geomem.exact.blocks import Blocks, InMemory, as_blocks
+from geomem.exact.blocks import NOT_FINITE, Blocks, InMemory, as_blocks
 from geomem.exact.covariance import covariance_operator, diagonal
 from geomem.exact.neighbours import nearest
-from geomem.exact.one_pass import Block
-from geomem.exact.passes import PAIRS, QUERIES, Pass, blocks_of
+from geomem.exact.one_pass import PAIRS, QUERIES, Block, concatenate
+from geomem.exact.passes import Pass, blocks_of
+from geomem.exact.paths import path_posterior
 from geomem.exact.posterior import Posterior, all_pairs, logits
+from geomem.exact.queries import (
+    centre_of,
+    checked_queries,
+    exactly,
+    level_rows,
+    needs_derivatives,
+    nobody,
+)
 from geomem.executors import Executor
-from geomem.noise import check_levels
 from geomem.operators import LinearOperator
-from geomem.work import Forecast, Progress, say
+from geomem.work import Forecast
 
-# Longer work, in seconds, says before what it will cost, and shows its progress.
-_LONG = 20.0
+# Rows that are turned to float64 at a time where every pair is looked at, in bytes.
+_DENSE = 2**25
 
 
 class EmpiricalDenoiser:
@@ -72,7 +79,7 @@ class EmpiricalDenoiser:
 
     def __init__(
         self,
-        data: Tensor | np.ndarray[Any, Any] | Blocks | Sequence[Path | str],
+        data: Tensor | np.ndarray[Any, Any] | Blocks | Path | str | Sequence[Path | str],
         chunk_size: int | None = None,
         *,
         tolerance: float = 1e-7,
@@ -81,10 +88,14 @@ class EmpiricalDenoiser:
         # No module and no buffer: a training set does not belong into a state dict.
         if not 0 < tolerance < 1:
             raise InputError(f"tolerance = {tolerance:g} is no share; pass 0 < tolerance < 1")
+        if chunk_size is not None and chunk_size < 1:
+            raise InputError(f"chunk_size = {chunk_size} holds no point; pass 1 or more")
+        if dtype not in (None, torch.float32, torch.float64):
+            raise InputError(f"products in {dtype} lose the neighbours; pass float32 or float64")
         self.source = as_blocks(data)
         self.chunk_size, self.tolerance, self.dtype = chunk_size, tolerance, dtype
         self._item_shape = self.source.item_shape
-        self._centre = _centre(self.source)
+        self._centre = centre_of(self.source)
 
     @property
     def num_samples(self) -> int:
@@ -132,14 +143,15 @@ class EmpiricalDenoiser:
         Raises:
             InputError: If shapes do not match, ``x`` is not finite, or a level is not above 0.
         """
-        queries, levels = self._queries(x), _rows(sigmas, x)
-        if _needs_gradient(x, levels):
-            parts = (all_pairs(queries, levels, b.centred(slice(None))) for b in self._blocks(x))
-            merged = reduce(Posterior.merge, parts)
-        else:
-            this = self._pass(queries, levels, self._work_dtype(x), not scalars_only)
-            merged = self._run(this, executor, shards)
-        return self._finish(merged, x, scalars_only)
+        queries, levels = self._queries(x), level_rows(sigmas, x)
+        if len(x) == 0:
+            return nobody(len(levels), x)
+        if needs_derivatives(x, levels):
+            parts = (all_pairs(queries, levels, rows) for rows in self._dense(x))
+            return self._finish(reduce(Posterior.merge, parts), x, scalars_only)
+        with exactly(x.device):
+            this = self._pass(queries, levels, self._work_dtype(x, levels), not scalars_only)
+            return self._finish(self._run(this, executor, shards), x, scalars_only)
 
     def path(
         self, y_0: Tensor, z: Tensor, sigmas: Tensor, *, scalars_only: bool = False
@@ -153,16 +165,25 @@ class EmpiricalDenoiser:
             scalars_only: Leave the means out.
 
         Returns:
-            The posterior at the points of the paths, as :meth:`posterior` gives it.
+            The posterior at the points of the paths, as :meth:`posterior` gives it, without
+            gradients.
         """
-        from geomem.exact.paths import path_posterior
-
-        start, levels = self._queries(y_0), _rows(sigmas, y_0)
-        noise = self._queries(z) + self._centre.to(z.device)  # checks its shape and values
-        blocks = self._blocks(y_0, pairs=PAIRS // 4)
-        dtype = self._work_dtype(y_0)
-        parts = (path_posterior(start, noise, levels, b, dtype, not scalars_only) for b in blocks)
-        return self._finish(reduce(Posterior.merge, parts), y_0, scalars_only)
+        with exactly(y_0.device):
+            start, levels = self._queries(y_0), level_rows(sigmas, y_0)
+            noise = checked_queries(z, self._item_shape, torch.zeros_like(start[:1]))
+            if len(y_0) == 0:
+                return nobody(len(levels), y_0)
+            this = self._pass(start, levels, self._work_dtype(y_0, levels), not scalars_only)
+            ask = partial(path_posterior, dtype=this.dtype, with_mean=this.with_mean)
+            both = (torch.split(t, QUERIES) for t in (start, noise, levels.T))
+            groups = list(zip(*both, strict=True))
+            told = this.told("noised paths", self.source, lambda b: ask(*_turned(groups[0]), b))
+            parts = []
+            for group in groups:
+                blocks = told.follow(self._blocks(group[0], pairs=PAIRS // 4), len(group[0]))
+                parts.append(reduce(Posterior.merge, (ask(*_turned(group), b) for b in blocks)))
+            told.finish()
+            return self._finish(concatenate(parts), y_0, scalars_only)
 
     def __call__(self, x: Tensor, sigma: Tensor) -> Tensor:
         return self.posterior(x, sigma.expand(1, len(x))).mean[0]
@@ -182,8 +203,8 @@ class EmpiricalDenoiser:
 
     def log_weights(self, x: Tensor, sigma: Tensor) -> Tensor:
         r"""Logarithms of all posterior weights, with shape :math:`(B, N)`, in float64."""
-        queries, levels = self._queries(x), _rows(sigma.expand(1, len(x)), x)
-        parts = [logits(queries, levels, b.centred(slice(None)))[0] for b in self._blocks(x)]
+        queries, levels = self._queries(x), level_rows(sigma.expand(1, len(x)), x)
+        parts = [logits(queries, levels, rows)[0] for rows in self._dense(x)]
         return torch.cat(parts, dim=1).log_softmax(1)
 
     def weights(self, x: Tensor, sigma: Tensor, k: int) -> tuple[Tensor, Tensor]:
@@ -198,8 +219,9 @@ class EmpiricalDenoiser:
             Their indices and weights, each with shape :math:`(B, k)`, heaviest first.
         """
         index, distance = self.neighbours(x, k)
-        queries, levels = self._queries(x), _rows(sigma.expand(1, len(x)), x)
-        known = self._run(self._pass(queries, levels, torch.float64, with_mean=False))
+        with exactly(x.device):
+            queries, levels = self._queries(x), level_rows(sigma.expand(1, len(x)), x)
+            known = self._run(self._pass(queries, levels, torch.float64, with_mean=False))
         energies = distance.square() / (2 * levels[0, :, None].square())
         # Relative to the nearest point first: far away, logarithms of 1e14 hold no ln N.
         log_sum = (known.log_partition[0] + energies[:, 0]).clamp(0, math.log(self.num_samples))
@@ -221,7 +243,14 @@ class EmpiricalDenoiser:
         """
         if not 1 <= k <= self.num_samples:
             raise InputError(f"k = {k} of {self.num_samples} points; pass 1 <= k <= N")
-        return nearest(self._queries(x), self._blocks(x), k, self._work_dtype(x))
+        with exactly(x.device):
+            queries, dtype = self._queries(x), self._select_dtype(x)
+            this = self._pass(queries, queries.new_empty(0, len(x)), dtype, with_mean=False)
+            groups = torch.split(queries, QUERIES)
+            told = this.told("neighbours", self.source, lambda b: nearest(groups[0], [b], k, dtype))
+            found = [nearest(q, told.follow(self._blocks(q), len(q)), k, dtype) for q in groups]
+            told.finish()
+            return torch.cat([i for i, _ in found]), torch.cat([d for _, d in found])
 
     def covariance(self, x: Tensor, sigma: Tensor) -> LinearOperator:
         r"""Posterior covariance :math:`\mathrm{Cov}[x_0 \mid x]` at one point, as an operator.
@@ -247,11 +276,18 @@ class EmpiricalDenoiser:
         return self._covariance(x, sigma, unit=float(sigma))
 
     def _covariance(self, x: Tensor, sigma: Tensor, unit: float) -> LinearOperator:
-        queries, levels = self._queries(x[None]), _rows(sigma.reshape(1, 1), x[None])
-        blocks, dtype = self._blocks(x[None]), self._work_dtype(x)
-        return covariance_operator(
-            queries[0], float(levels), blocks, self._log_tolerance, dtype, unit
-        )
+        if sigma.numel() != 1:
+            raise InputError(f"one level for one point; got {sigma.numel()} of them")
+        with exactly(x.device):
+            query, level = self._queries(x[None]), level_rows(sigma.reshape(1, 1), x[None])
+            return covariance_operator(
+                query[0],
+                float(level),
+                self._blocks(query),
+                self._log_tolerance,
+                self._select_dtype(x),
+                unit,
+            )
 
     def jacobian_diagonal(self, x: Tensor, sigma: Tensor, directions: Tensor) -> Tensor:
         r"""Diagonal :math:`u^\top \mathrm{Cov}_w u / \sigma^2` along directions, exactly.
@@ -264,7 +300,7 @@ class EmpiricalDenoiser:
         Returns:
             The diagonal, with shape :math:`(B, n)`, in float64.
         """
-        projected = [b.centred(slice(None)) @ directions.double() for b in self._blocks(x)]
+        projected = [rows @ directions.double() for rows in self._dense(x)]
         return diagonal(projected, self.log_weights(x, sigma).exp(), sigma.double())
 
     # ------------------------------------------------------------------ cost
@@ -274,17 +310,10 @@ class EmpiricalDenoiser:
 
         Arguments are those of :meth:`posterior`.
         """
-        queries, levels = self._queries(x), _rows(sigmas, x)
-        return self._forecast(self._pass(queries, levels, self._work_dtype(x), not scalars_only))
-
-    def _forecast(self, this: Pass) -> Forecast:
-        rows = self.source.some(4096)[:4096]
-        B = min(len(this.x), QUERIES)
-        started = time.perf_counter()
-        this.over_block(this.x[:B], this.levels[:, :B], Block(rows, this.centre))
-        taken = time.perf_counter() - started
-        seconds = taken * self.num_samples / len(rows) * len(this.x) / B
-        return Forecast(seconds, this.num_bytes(self.num_samples))
+        with exactly(x.device):
+            queries, levels = self._queries(x), level_rows(sigmas, x)
+            this = self._pass(queries, levels, self._work_dtype(x, levels), not scalars_only)
+            return this.forecast(self.source)
 
     # ------------------------------------------------------------------ the pass
 
@@ -296,29 +325,15 @@ class EmpiricalDenoiser:
     def _run(
         self, this: Pass, executor: Executor | None = None, shards: int | None = None
     ) -> Posterior:
-        progress = self._announce(this, executor)
+        who = "" if executor is None else f" of work for {executor.workers()} workers"
+        told = this.told("exact posterior", self.source, who=who)
         if executor is None:
-            merged = this.over(self.source, progress)
+            merged = this.over(self.source, told)
         else:
             count = shards or 2 * executor.workers()
-            merged = this.over_shards(self.source, executor, count, progress)
-        progress.finish()
+            merged = this.over_shards(self.source, executor, count, told)
+        told.finish()
         return merged
-
-    def _announce(self, this: Pass, executor: Executor | None) -> _Pairs:
-        Forecast(0, this.num_bytes(self.num_samples)).check_memory(
-            "pass fewer queries or levels at a time, or scalars_only=True"
-        )
-        (B, d), T, N = this.x.shape, len(this.levels), self.num_samples
-        # At a rate that any machine reaches; only what may be long is timed.
-        if B * N * (d + T * (d * this.with_mean + 20)) < 1e10 * _LONG / 2:
-            return _Pairs(None)
-        forecast = self._forecast(this)
-        if forecast.seconds < _LONG:
-            return _Pairs(None)
-        who = "" if executor is None else f" of work for {executor.workers()} workers"
-        say(f"exact posterior: {forecast}{who}")
-        return _Pairs(Progress(B * N, "exact posterior"))
 
     @property
     def _log_tolerance(self) -> float:
@@ -327,21 +342,31 @@ class EmpiricalDenoiser:
     def _blocks(self, x: Tensor, pairs: int = PAIRS) -> Iterator[Block]:
         return blocks_of(self.source, self._centre.to(x.device), len(x), self.chunk_size, pairs)
 
-    def _queries(self, x: Tensor) -> Tensor:
-        if tuple(x.shape[1:]) != self._item_shape:
-            raise InputError(
-                f"a query has shape {tuple(x.shape[1:])} and a training point "
-                f"{self._item_shape}; pass queries of shape (B, *)"
-            )
-        if not torch.isfinite(x).all():
-            raise InputError("a query holds NaN or infinite values; check where it comes from")
-        return x.flatten(1).double() - self._centre.to(x.device)
+    def _dense(self, x: Tensor) -> Iterator[Tensor]:
+        # All rows about the centre in float64, where every pair is looked at.
+        size = max(1, _DENSE // (8 * max(self._centre.numel(), len(x))))
+        for rows in self.source.blocks(min(size, self.chunk_size or size)):
+            centred = Block(rows, self._centre.to(x.device)).centred(slice(None))
+            if not bool(torch.isfinite(centred).all()):
+                raise InputError(NOT_FINITE)
+            yield centred
 
-    def _work_dtype(self, x: Tensor) -> torch.dtype:
+    def _queries(self, x: Tensor) -> Tensor:
+        return checked_queries(x, self._item_shape, self._centre.to(x.device))
+
+    def _select_dtype(self, x: Tensor) -> torch.dtype:
+        # What selects points may be coarse: they are looked at again.
         if self.dtype is not None:
             return self.dtype
         wide = torch.float64 in (x.dtype, self.source.dtype)
         return torch.float64 if wide else torch.float32
+
+    def _work_dtype(self, x: Tensor, levels: Tensor) -> torch.dtype:
+        # Where tf32 products are switched on they may select and no more; and the squares of
+        # very small or large numbers are no float32.
+        tf32 = x.is_cuda and torch.backends.cuda.matmul.allow_tf32
+        extreme = float(levels.min()) < 1e-15 or float(x.abs().max()) > 1e15
+        return torch.float64 if tf32 or extreme else self._select_dtype(x)
 
     def _finish(self, merged: Posterior, x: Tensor, scalars_only: bool) -> Posterior:
         T, B = merged.log_partition.shape
@@ -358,40 +383,6 @@ class EmpiricalDenoiser:
         )
 
 
-class _Pairs:
-    # Progress in pairs of a query and a training point; silent where work is short.
-    def __init__(self, progress: Progress | None) -> None:
-        self.progress, self.done = progress, 0
-
-    def __call__(self, pairs: int) -> None:
-        self.done += pairs
-        if self.progress is not None:
-            self.progress.update(self.done)
-
-    def finish(self) -> None:
-        if self.progress is not None:
-            self.progress.finish()
-
-
-def _centre(source: Blocks) -> Tensor:
-    # Any point near the middle will do; exact in the dtype of the data, so that subtracting
-    # it rounds once.
-    mean = source.some(65536).double().mean(0)
-    return mean.to(source.dtype if source.dtype.is_floating_point else torch.float32).double()
-
-
-def _needs_gradient(x: Tensor, levels: Tensor) -> bool:
-    return torch.is_grad_enabled() and (x.requires_grad or levels.requires_grad)
-
-
-def _rows(sigmas: Tensor, x: Tensor) -> Tensor:
-    # (T,) or (T, B) -> (T, B), in float64.
-    sigmas = check_levels(sigmas).to(x.device).double()
-    if sigmas.ndim == 1:
-        return sigmas[:, None].expand(-1, len(x))
-    if sigmas.ndim != 2 or sigmas.shape[1] != len(x):
-        raise InputError(
-            f"sigmas must have shape (T,) or (T, {len(x)}), got {tuple(sigmas.shape)}; "
-            "pass one column for each query"
-        )
-    return sigmas
+def _turned(group: tuple[Tensor, ...]) -> tuple[Tensor, Tensor, Tensor]:
+    start, noise, levels = group
+    return start, noise, levels.T

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from geomem.errors import InputError
-from geomem.exact.one_pass import Block
+from geomem.exact.blocks import NOT_FINITE
+from geomem.exact.one_pass import Block, smallest
 
 _BYTES, _EXTRA = 2**24, 16
 
@@ -54,7 +55,9 @@ def _nearest_of_block(x: Tensor, block: Block, k: int, dtype: torch.dtype) -> tu
     distance = x.new_zeros(len(x), k)
     rows, count = torch.arange(len(x), device=x.device), min(k + _EXTRA, len(block))
     while len(rows):
-        found, far, certain = _candidates(x[rows], block, approximate[rows], error[rows], k, count)
+        all_rows = len(rows) == len(x)
+        some = approximate if all_rows else approximate[rows]
+        found, far, certain = _candidates(x[rows], block, some, error[rows], k, count)
         index[rows[certain]], distance[rows[certain]] = found[certain], far[certain]
         rows, count = rows[~certain], min(4 * count, len(block))
     return index, distance
@@ -77,7 +80,7 @@ def scores(x: Tensor, block: Block, dtype: torch.dtype) -> tuple[Tensor, Tensor]
         largest = torch.maximum(largest, squares.max().double())
         found[:, chunk] = torch.addmm(squares[None], q, y.T, alpha=-2)
     if not math.isfinite(float(largest)):
-        raise InputError("the training set holds NaN or infinite values; clean it first")
+        raise InputError(NOT_FINITE)
     # Rounding of the terms, of their sums, and of queries and points to this dtype.
     eps = max(torch.finfo(dtype).eps, _product_eps(x.device, dtype))
     return found, (8 + d**0.5) * eps * (x.square().sum(1) + largest)
@@ -92,24 +95,28 @@ def _product_eps(device: torch.device, dtype: torch.dtype) -> float:
 def _candidates(
     x: Tensor, block: Block, approximate: Tensor, error: Tensor, k: int, count: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    near = approximate.topk(count, largest=False)
-    distance = _explicit(x, block, near.indices)
+    values, indices = smallest(approximate, count)
+    distance = _explicit(x, block, indices)
     # In the order of the data first, so that equal distances keep it.
-    by_index = near.indices.sort(dim=1)
+    by_index = indices.sort(dim=1)
     order = distance.gather(1, by_index.indices).sort(dim=1, stable=True)
     index = by_index.values.gather(1, order.indices)[:, :k]
     distance = order.values[:, :k]
     if count == len(block):
         return index, distance, torch.ones(len(x), dtype=torch.bool, device=x.device)
     # Whoever was not taken has a score of at least the last one's.
-    outside = near.values[:, -1].double() + x.square().sum(1) - error
+    outside = values[:, -1].double() + x.square().sum(1) - error
     return index, distance, distance[:, -1].square() <= outside
 
 
 def _explicit(x: Tensor, block: Block, index: Tensor) -> Tensor:
-    size = max(1, _BYTES // (8 * x.shape[1] * index.shape[1]))
-    parts = []
-    for q, i in zip(torch.split(x, size), torch.split(index, size), strict=True):
-        y = block.centred(i.flatten()).reshape(*i.shape, -1)
-        parts.append((y - q[:, None]).square().sum(2).sqrt())
-    return torch.cat(parts)
+    distance = x.new_empty(index.shape)
+    columns = max(1, _BYTES // (8 * x.shape[1]))
+    size = max(1, columns // index.shape[1])
+    for b in range(0, len(x), size):
+        for k in range(0, index.shape[1], columns):
+            i = index[b : b + size, k : k + columns]
+            y = block.centred(i.flatten()).reshape(*i.shape, -1)
+            squares = (y - x[b : b + size, None]).square_().sum(2)
+            distance[b : b + size, k : k + columns] = squares.sqrt()
+    return distance

@@ -18,21 +18,25 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import reduce
 
 import torch
 from torch import Tensor
 
 from geomem.errors import InputError
+from geomem.exact.blocks import NOT_FINITE
 from geomem.exact.posterior import Posterior, from_logits, rounding_of_products
 
 LOG2E = math.log2(math.e)
 # Exponents that rounding could reach by more than this are taken from explicit differences.
 BLURRED = 3e-8
+# Distances of a block of queries to a block of points that are kept at a time.
+PAIRS, QUERIES = 2**24, 256
 # How many of the nearest points are found; beyond, a level is dense. Finding 1024 of them takes
 # twice the time and saves nothing.
 NEAREST = 256
 # Elements of a chunk that should stay in the cache, and bytes of one working array.
-_CACHED, _BYTES = 2**19, 2**22
+_CACHED, _BYTES, _SLICE = 2**19, 2**22, 2**20
 # Costs in nanoseconds, as measured on two cores; they choose between two right answers.
 _GATHER, _WEIGH, _MULTIPLY = 6.0, 0.5, 0.012
 # Below so many nanoseconds the exact way is taken, whatever the other one costs.
@@ -93,7 +97,7 @@ class Block:
 def distances(x: Tensor, block: Block, dtype: torch.dtype, explicit: bool = False) -> Distances:
     r"""Distances of queries ``(B, d)`` to all points of a block; the excess in ``dtype``."""
     B, d = x.shape
-    size = max(1, min(_BYTES // (8 * d), _BYTES // (8 * B)))
+    size = max(1, _BYTES // (8 * max(d, B)))
     chunks, points = block.chunks(size), block.buffer(size, torch.float64)
     products = points.new_empty(B * len(points))
     excess = torch.empty(B, len(block), dtype=dtype, device=x.device)
@@ -110,7 +114,7 @@ def distances(x: Tensor, block: Block, dtype: torch.dtype, explicit: bool = Fals
         nearest.append(squares.clamp_(min=0).amin(1))
         excess[:, chunk] = squares.sub_(nearest[-1][:, None])
     if not math.isfinite(float(largest)):
-        raise InputError("the training set holds NaN or infinite values; clean it first")
+        raise InputError(NOT_FINITE)
     of_all = torch.stack(nearest).amin(0)
     for chunk, own in zip(chunks, nearest, strict=True):
         excess[:, chunk] += (own - of_all)[:, None]
@@ -144,25 +148,40 @@ def block_posterior(
     """
     known = distances(x, block, dtype)
     cut = 2 * levels.square() * -log_tolerance + 2 * known.error  # of the excess, (T, B)
-    near = known.excess.topk(min(NEAREST, len(block)), largest=False)
-    counts = torch.searchsorted(near.values, cut.T.to(near.values).contiguous(), right=True).T
+    values, indices = smallest(known.excess, min(NEAREST, len(block)))
+    counts = torch.searchsorted(values, cut.T.to(values).contiguous(), right=True).T
     blurred = known.error / (2 * levels.square()) > BLURRED
     few = (counts < NEAREST).all(1) | (len(block) <= NEAREST)
     if bool((blurred.any(1) & ~few).any()):
-        dtype = torch.float64
-        known, few = distances(x, block, dtype, explicit=True), torch.zeros_like(few)
+        dtype, few = torch.float64, torch.zeros_like(few)
+        del known  # the explicit ones take twice as much
+        known = distances(x, block, dtype, explicit=True)
     else:
         few = _worth_it(few, blurred.any(1), counts, len(block), x.shape)
     parts: list[tuple[Tensor, Posterior]] = []
     if bool(few.any()):
         kept = int(counts[few].max().clamp(min=1))
-        if x.numel() * near.indices.shape[1] * _GATHER < _CHEAP:
-            kept = near.indices.shape[1]  # small sets lose nothing
-        part = _few(x, levels[few], block, near.indices[:, :kept], with_mean)
-        parts.append((few, _certify(part, levels[few], near.values, known, kept)))
+        if x.numel() * indices.shape[1] * _GATHER < _CHEAP:
+            kept = indices.shape[1]  # small sets lose nothing
+        part = _few(x, levels[few], block, indices[:, :kept], with_mean)
+        parts.append((few, _certify(part, levels[few], values, known, kept)))
     if not bool(few.all()):
         parts.append((~few, _all(levels[~few], block, known, dtype, with_mean)))
     return _assemble(parts)
+
+
+def smallest(values: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    r"""The ``k`` smallest of each row, in order, and where they are."""
+    found, indices = values[:, :_SLICE].topk(min(k, _SLICE, values.shape[1]), largest=False)
+    # In slices: a selection takes 16 bytes for each number that it looks at.
+    for start in range(_SLICE, values.shape[1], _SLICE):
+        part = values[:, start : start + _SLICE]
+        more = part.topk(min(k, part.shape[1]), largest=False)
+        found = torch.cat([found, more.values], dim=1)
+        indices = torch.cat([indices, more.indices + start], dim=1)
+        found, order = found.sort(dim=1, stable=True)
+        found, indices = found[:, :k], indices.gather(1, order[:, :k])
+    return found, indices
 
 
 def _worth_it(few: Tensor, needed: Tensor, counts: Tensor, n: int, shape: torch.Size) -> Tensor:
@@ -188,7 +207,7 @@ def _worth_it(few: Tensor, needed: Tensor, counts: Tensor, n: int, shape: torch.
 def _few(x: Tensor, levels: Tensor, block: Block, index: Tensor, with_mean: bool) -> Posterior:
     # Queries in groups whose points, one set each, fit into a working array.
     k, d = index.shape[1], x.shape[1]
-    size = max(1, 8 * _BYTES // (8 * k * d))
+    size = max(1, 2 * _BYTES // (8 * k * d))
     groups = zip(
         torch.split(x, size),
         torch.split(levels, size, dim=1),
@@ -201,8 +220,14 @@ def _few(x: Tensor, levels: Tensor, block: Block, index: Tensor, with_mean: bool
 def _few_of_group(
     x: Tensor, levels: Tensor, block: Block, index: Tensor, with_mean: bool
 ) -> Posterior:
+    # In parts of the points, where those of a single query are too many for a working array.
+    some = torch.split(index, max(1, 2 * _BYTES // (8 * index.shape[0] * x.shape[1])), dim=1)
+    if len(some) > 1:
+        return reduce(
+            Posterior.merge, (_few_of_group(x, levels, block, i, with_mean) for i in some)
+        )
     y = block.centred(index.flatten()).reshape(*index.shape, -1)  # (B, k, d)
-    squares = (y - x[:, None]).square().sum(2)
+    squares = (y - x[:, None]).square_().sum(2)
     logits = -squares / (2 * levels[..., None].square())  # (T, B, k)
     return from_logits(logits, y if with_mean else y[..., :0])
 

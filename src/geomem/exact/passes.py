@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import reduce
+from functools import partial, reduce
 from itertools import pairwise
 
 import torch
@@ -18,13 +18,11 @@ from torch import Tensor
 
 from geomem.errors import InputError
 from geomem.exact.blocks import Blocks
-from geomem.exact.one_pass import Block, block_posterior, concatenate
+from geomem.exact.cost import Announced, forecast
+from geomem.exact.one_pass import PAIRS, QUERIES, Block, block_posterior, concatenate
 from geomem.exact.posterior import Posterior
 from geomem.executors import Executor
 from geomem.work import Forecast
-
-# Distances of a block of queries to a block of points that are kept at a time.
-PAIRS, QUERIES = 2**24, 256
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,6 +87,30 @@ class Pass:
         pairs = min(B * num_samples, PAIRS)
         answers = self.levels.numel() * 8 * (5 + 3 * d)  # what is merged, merged, and returned
         return float(self.dtype.itemsize * pairs + 2**26 + answers)
+
+    def forecast(self, source: Blocks, ask: Callable[[Block], object] | None = None) -> Forecast:
+        r"""What the pass will cost, from one small block that is asked."""
+        first = partial(self.over_block, self.x[:QUERIES], self.levels[:, :QUERIES])
+        bound = self.num_bytes(source.num_samples)
+        return forecast(ask or first, source, self.centre, len(self.x), bound)
+
+    def told(
+        self,
+        what: str,
+        source: Blocks,
+        ask: Callable[[Block], object] | None = None,
+        who: str = "",
+    ) -> Announced:
+        r"""Says what the pass will cost, if that is much, and then how far it is."""
+        (B, d), T = self.x.shape, len(self.levels)
+        return Announced(
+            what,
+            partial(self.forecast, source, ask),
+            pairs=B * source.num_samples,
+            nanoseconds=(d + T * (d * self.with_mean + 20)) / 10,
+            num_bytes=self.num_bytes(source.num_samples),
+            who=who,
+        )
 
     def over_shards(
         self,

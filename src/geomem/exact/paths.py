@@ -16,6 +16,8 @@ import math
 import torch
 from torch import Tensor
 
+from geomem.errors import InputError
+from geomem.exact.blocks import NOT_FINITE
 from geomem.exact.one_pass import BLURRED, LOG2E, Block
 from geomem.exact.posterior import Posterior, rounding_of_products
 
@@ -114,6 +116,8 @@ def _two_products(y_0: Tensor, z: Tensor, y: Tensor, levels: Tensor) -> tuple[Te
     B, d = y_0.shape
     products = torch.cat([y_0, z]) @ y.T
     y_squares, squares = y.square().sum(1), y_0.square().sum(1)
+    if not math.isfinite(float(y_squares.max())):
+        raise InputError(NOT_FINITE)
     A = (y_squares - 2 * products[:B]).add_(squares[:, None]).clamp_(min=0)
     G = (z * y_0).sum(1, keepdim=True) - products[B:]
     reach = (y_squares.max() * z.square().sum(1)).sqrt()
