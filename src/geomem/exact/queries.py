@@ -46,6 +46,8 @@ def level_rows(sigmas: Tensor, x: Tensor) -> Tensor:
     Raises:
         InputError: If a level is not above 0, or cannot be squared, or shapes do not match.
     """
+    if len(x) == 0 and sigmas.ndim == 2 and sigmas.shape[1] == 0:
+        return sigmas.double()  # a level for each of no queries
     sigmas = check_levels(sigmas).to(x.device).double()
     smallest, largest = sigmas.detach().min(), sigmas.detach().max()
     if smallest < _SMALLEST or largest > _LARGEST:
