@@ -182,8 +182,9 @@ def full_of(denoiser: Any, x: Tensor, job: argparse.Namespace) -> dict[str, Any]
         ways["paper_svd"] = lambda: paper_svd(d)
     results = interleaved(ways, job.repeats if d <= 1024 else 2)
     if d > 1024:
-        pairs = zip(results.pop("paper_part")["seconds"], results.pop("paper_svd")["seconds"])
-        results["paper_4d"] = {"seconds": [8 * scores + svd for scores, svd in pairs]}
+        scores, svd = (results.pop(name)["seconds"] for name in ("paper_part", "paper_svd"))
+        whole = [8 * a + b for a, b in zip(scores, svd, strict=True)]
+        results["paper_4d"] = {"seconds": whole}
     exact = DenoiserJacobian(J._in_double(), x.double(), sigma.double()).dense()
     A = J.dense().double()
     return {
