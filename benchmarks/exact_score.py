@@ -117,12 +117,13 @@ def jax_jit(data: Tensor, x: Tensor) -> Callable[[Tensor], Tensor]:
 
     Y, X = jnp.asarray(data.numpy()), jnp.asarray(x.numpy())
 
+    # Data as arguments: of constants XLA would take the distances while it compiles.
     @jax.jit
-    def mean(sigma: Any) -> Any:
+    def mean(X: Any, Y: Any, sigma: Any) -> Any:
         squares = (X**2).sum(1)[:, None] + (Y**2).sum(1) - 2 * X @ Y.T
         return jax.nn.softmax(-squares / (2 * sigma**2), axis=1) @ Y
 
-    return lambda s: torch.from_numpy(np.array(mean(float(s)).block_until_ready()))
+    return lambda s: torch.from_numpy(np.array(mean(X, Y, float(s)).block_until_ready()))
 
 
 def keops(data: Tensor, x: Tensor) -> Callable[[Tensor], Tensor]:

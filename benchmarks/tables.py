@@ -51,14 +51,17 @@ def spread(ratio: dict[str, float]) -> str:
 
 
 def where(result: dict[str, Any]) -> str:
-    m, versions = result["machine"], result["versions"]
-    named = ", ".join(f"{k} {v}" for k, v in versions.items() if v)
-    products, copies = number(m["float32_product_gflops"]), number(m["bandwidth_gbytes"])
-    return (
-        f"`{result['command']}`, {result['date']}; {m['cores']} cores ({m['cpu']}), float32 "
-        f"products {products} Gflop/s, copies {copies} GB/s, load {number(m['load_before'])} "
-        f"before; {named}.\n"
-    )
+    m = result["machine"]
+    versions = result.get("versions") or m["versions"]
+    named = ", ".join(f"{k} {v}" for k, v in versions.items() if v and v != "missing")
+    parts = [f"`{result['command']}`" if "command" in result else "", result.get("date", "")]
+    parts.append(f"{m['cores']} cores" + (f" ({m['cpu']})" if "cpu" in m else ""))
+    if "float32_product_gflops" in m:
+        parts.append(f"float32 products {number(m['float32_product_gflops'])} Gflop/s")
+        parts.append(f"copies {number(m['bandwidth_gbytes'])} GB/s")
+    if "load_before" in m:
+        parts.append(f"load {number(m['load_before'])} before")
+    return "; ".join(p for p in [*parts, named] if p) + ".\n"
 
 
 def cell(row: dict[str, Any]) -> str:
@@ -174,9 +177,161 @@ def exact_spectrum(r: dict[str, Any]) -> str:
     return text
 
 
+def spectra(r: dict[str, Any]) -> str:
+    return "\n".join(SPECTRA[part](r[part]) for part in SPECTRA if part in r)
+
+
+def full_spectra(cases: dict[str, Any]) -> str:
+    ways = list(dict.fromkeys(w for case in cases.values() for w in case["ways"]))
+    rows = [["*seconds, ours*"] + [number(c["ways"]["ours"]["seconds"]) for c in cases.values()]]
+    for way in ways:
+        rows.append([way, *(old_cell(c["ways"].get(way, {})) for c in cases.values())])
+    rows.append(
+        ["counts above 1/2: " + ", ".join(["ours", "paper_4d", "float64"])]
+        + [
+            ", ".join(str(c["counts"].get(k, "-")) for k in ("ours", "paper_4d", "float64"))
+            for c in cases.values()
+        ]
+    )
+    rows.append(
+        ["error of the Jacobian against float64"]
+        + [f"{c['relative_error']:.1e}" for c in cases.values()]
+    )
+    return "### Every eigenvalue of a network's Jacobian\n\n" + table(
+        ["time, ours = 1", *cases], rows
+    )
+
+
+def old_cell(row: dict[str, Any]) -> str:
+    if "ratio" not in row:
+        return row.get("skipped", "not run")[:60]
+    low, high = row["range"]
+    return f"{number(row['ratio'])} ({number(low)} to {number(high)})"
+
+
+def sampled_spectra(cases: dict[str, Any]) -> str:
+    text = "### The same products by others\n\n"
+    for name, case in cases.items():
+        rows = [[w, old_cell(c)] for w, c in flat(case).items()]
+        text += f"{name}:\n\n" + table(["", "time, ours = 1"], rows) + "\n"
+    return text
+
+
+def flat(case: dict[str, Any], before: str = "") -> dict[str, dict[str, Any]]:
+    found: dict[str, dict[str, Any]] = {}
+    for key, value in case.items():
+        if isinstance(value, dict) and ("ratio" in value or "skipped" in value):
+            found[f"{before}{key}"] = value
+        elif isinstance(value, dict):
+            found |= flat(value, f"{before}{key}, ")
+    return found
+
+
+def large_dimension(r: dict[str, Any]) -> str:
+    products = sorted(row["products"] for row in r["rows"])
+    return (
+        "### A dimension at d = 3072 without the Jacobian\n\n"
+        f"A U-Net trained on synthetic images, d = {r['d']}: the trace is {number(r['trace'])}, "
+        f"asked for to ± {number(r['goal'])}. {len(r['rows'])} seeds took {products[0]} to "
+        f"{products[-1]} products, {number(r['cost_ratio_products'])} times fewer than the full "
+        f"Jacobian ({number(r['cost_ratio_seconds'])} times less time); root mean square error "
+        f"{number(r['rms_error_over_goal'])} of the goal, z-scores {number(r['z_mean'])} ± "
+        f"{number(r['z_sd'])}.\n"
+    )
+
+
+def large_points(cases: dict[str, Any]) -> str:
+    rows = [
+        [name, way, str(c["products"]), number(c["seconds"]), number(c["forecast_ratio"])]
+        for name, case in cases.items()
+        for way, c in case.items()
+    ]
+    header = ["", "method", "products", "seconds a point", "forecast / truth"]
+    return "### Larger images and a latent, matrix-free\n\n" + table(header, rows)
+
+
+SPECTRA = {
+    "full": full_spectra,
+    "sampled": sampled_spectra,
+    "dimension": large_dimension,
+    "large": large_points,
+}
+
+
+def dimension(r: dict[str, Any]) -> str:
+    text = (
+        "Mean absolute error over points, ± its standard error; in brackets the products of the\n"
+        "network a point. Each method at its own best level for each family, chosen on other\n"
+        "points. `equal`: as many products as ours took; `own`: as many as the method wants.\n"
+    )
+    for kind, families in r["tables"].items():
+        names = list(dict.fromkeys(n for row in families.values() for n in row))
+        rows = [[w, *(error_cell(row.get(n)) for n in names)] for w, row in families.items()]
+        if rows:
+            title = "On population denoisers" if kind == "population" else "On trained networks"
+            text += f"\n### {title}\n\n" + table(["", *names], rows)
+        for rival, found in r["ratios"].get(kind, {}).items():
+            if found["families"]:
+                known = found["floor_by_family"]
+                text += (
+                    f"\nOur error / {rival}: **{number(known['ratio'])} ± "
+                    f"{number(known['stderr'])}** over {found['families']} families (worst "
+                    f"{number(known['worst_family'])}); errors below {r['floor']} count as that.\n"
+                )
+    return text
+
+
+def error_cell(row: dict[str, Any] | None) -> str:
+    if row is None:
+        return "-"
+    stderr = "" if row["stderr"] is None else f" ± {row['stderr']:.2f}"
+    cost = f" ({row['products']:.0f})" if row["products"] else ""
+    missing = row["points"] - row["answered"]
+    silent = f", no answer at {missing} of {row['points']}" if missing else ""
+    return f"{row['mean_absolute_error']:.2f}{stderr}{cost}{silent}"
+
+
+def scaling(r: dict[str, Any]) -> str:
+    job = r["job"]
+    rows = []
+    for name in ("local", "ray"):
+        if name not in r:
+            continue
+        known = r[name]
+        one, two = (known["workers"][w]["total"]["median"] for w in ("1", "2"))
+        eight = known["extrapolated"]["8"]
+        rows.append(
+            [
+                name,
+                number(one),
+                number(two),
+                number(known["speedup"]),
+                number(known["speedup_of_work"]),
+                number(known["contention"]),
+                number(eight),
+            ]
+        )
+    header = [
+        "",
+        "1 worker, s",
+        "2 workers, s",
+        "speedup",
+        "of the work alone",
+        "contention",
+        "8, model, s",
+    ]
+    return (
+        f"{job['num_samples']:,} points of {job['dim']} coordinates in a memory-mapped file, "
+        f"{job['queries']} queries, {job['levels']} levels; {r['what']}.\n\n" + table(header, rows)
+    )
+
+
 SECTIONS = {
     "exact_score": ("The exact denoiser", exact_score),
     "exact_spectrum": ("The spectrum of its Jacobian", exact_spectrum),
+    "scaling": ("Workers", scaling),
+    "spectra": ("Spectra of networks", spectra),
+    "dimension": ("Local dimensions: the zoo", dimension),
 }
 
 
@@ -185,7 +340,8 @@ def page() -> str:
     for name, (title, write) in SECTIONS.items():
         if (HERE / "results" / f"{name}.json").exists():
             result = load(name)
-            parts.append(f"## {title}\n\n{where(result)}\n{write(result)}")
+            script = "" if "command" in result else f"`python benchmarks/{name}.py`; "
+            parts.append(f"## {title}\n\n{script}{where(result)}\n{write(result)}")
     return "\n".join(parts)
 
 
