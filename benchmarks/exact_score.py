@@ -19,12 +19,16 @@ import os
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # several runtimes would fight
 
 import argparse
+import contextlib
+import json
 import math
 import sys
+import time
 import types
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import side_by_side as bench
@@ -33,7 +37,7 @@ from side_by_side import Competitor
 from torch import Tensor
 
 from geomem.data import load_data
-from geomem.exact import EmpiricalDenoiser
+from geomem.exact import EmpiricalDenoiser, one_pass
 
 # name: N, d, B, T
 PROBLEMS = {
@@ -100,10 +104,8 @@ def small_diffusion(data: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
         try:
             import torchvision  # noqa: F401
         except ImportError:
-            from unittest.mock import MagicMock
-
             stub = types.ModuleType("torchvision")
-            stub.transforms = MagicMock()  # type: ignore[attr-defined]
+            stub.transforms = mock.MagicMock()  # type: ignore[attr-defined]
             sys.modules["torchvision"] = stub
     from smalldiffusion.model import IdealDenoiser
 
@@ -299,21 +301,74 @@ def growth(shrink: int) -> dict[str, Any]:
     return {"base": base, "fits": table}
 
 
+STAGES = {
+    "distances": "distances, one float64 product",
+    "smallest": "the nearest 256 of each query",
+    "_few": "small levels, explicit differences",
+    "_all": "large levels, one float32 product each",
+}
+
+
+def profile(name: str, shrink: int) -> dict[str, Any]:
+    r"""Where our time goes, and what the products alone would take at the machine's rate."""
+    data, x, sigmas, _ = problem(name, shrink)
+    ours, taken, dense = EmpiricalDenoiser(data), dict.fromkeys(STAGES, 0.0), [0]
+    plain = {stage: getattr(one_pass, stage) for stage in STAGES}
+
+    def timed(stage: str) -> Callable[..., Any]:
+        def run(*arguments: Any, **options: Any) -> Any:
+            start = time.perf_counter()
+            result = plain[stage](*arguments, **options)
+            taken[stage] += time.perf_counter() - start
+            dense[0] += len(arguments[0]) if stage == "_all" else 0
+            return result
+
+        return run
+
+    ours.posterior(x, sigmas)
+    start = time.perf_counter()
+    with contextlib.ExitStack() as stack:
+        for stage in STAGES:
+            stack.enter_context(mock.patch.object(one_pass, stage, timed(stage)))
+        ours.posterior(x, sigmas)
+    total = time.perf_counter() - start
+    products = 2 * len(x) * data.numel() / bench.product_rate()
+    return {
+        "seconds": total,
+        "shares": {text: taken[stage] / total for stage, text in STAGES.items()},
+        "dense_levels": dense[0],
+        "levels": len(sigmas),
+        # A float64 product takes as long as two float32 ones.
+        "products_alone": (2 + dense[0]) * products / total,
+    }
+
+
+PARTS = ("problems", "paths", "neighbours", "growth", "profiles")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--out", type=Path, default=bench.RESULTS / "exact_score.json")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--quick", action="store_true", help="a twentieth of the points, one round")
-    parser.add_argument("--only", nargs="*", default=list(PROBLEMS))
+    parser.add_argument("--only", nargs="*", default=list(PROBLEMS), help="some of the problems")
+    parser.add_argument("--parts", nargs="*", choices=PARTS, default=PARTS)
     options = parser.parse_args()
     rounds, shrink = (1, 20) if options.quick else (options.rounds, 1)
     torch.manual_seed(0)
     result = bench.environment("smalldiffusion", "jax", "pykeops", "faiss-cpu")
     result["command"] = "python benchmarks/exact_score.py" + (" --quick" if options.quick else "")
-    result["problems"] = {name: score(name, rounds, shrink) for name in options.only}
-    result["paths"] = {str(T): paths(rounds, shrink, T) for T in (20, 100)}
-    result["neighbours"] = neighbours(rounds, shrink)
-    result["growth"] = growth(shrink)
+    if options.out.exists() and len(options.parts) < len(PARTS):  # add to what is there
+        result = json.loads(options.out.read_text()) | {"machine_of_parts": result["machine"]}
+    work: dict[str, Callable[[], Any]] = {
+        "problems": lambda: {name: score(name, rounds, shrink) for name in options.only},
+        "paths": lambda: {str(T): paths(rounds, shrink, T) for T in (20, 100)},
+        "neighbours": lambda: neighbours(rounds, shrink),
+        "growth": lambda: growth(shrink),
+        "profiles": lambda: {name: profile(name, shrink) for name in options.only},
+    }
+    for part in options.parts:
+        result[part] = work[part]()
     bench.write(options.out, result)
 
 

@@ -155,7 +155,25 @@ def exact_others(r: dict[str, Any]) -> str:
         for name, f in r["growth"]["fits"].items()
     ]
     text += f"\nGrowth of the dense pass around {base}, one size at a time:\n\n"
-    return text + table(["in", "sizes", "fitted exponent"], fits)
+    text += table(["in", "sizes", "fitted exponent"], fits)
+    return text + profiles(r.get("profiles", {}))
+
+
+def profiles(found: dict[str, Any]) -> str:
+    if not found:
+        return ""
+    stages = list(next(iter(found.values()))["shares"])
+    rows = [[s, *(f"{100 * p['shares'][s]:.0f} %" for p in found.values())] for s in stages]
+    rows.append(
+        ["dense levels", *(f"{p['dense_levels']} of {p['levels']}" for p in found.values())]
+    )
+    rows.append(
+        [
+            "products alone, at the machine's rate",
+            *(f"{100 * p['products_alone']:.0f} %" for p in found.values()),
+        ]
+    )
+    return "\nWhere our time goes, in shares of one pass:\n\n" + table(["", *found], rows)
 
 
 def exact_spectrum(r: dict[str, Any]) -> str:
