@@ -13,12 +13,9 @@ naive float32 score, then eigvalsh; SciPy's ARPACK for the leading 16 eigenvalue
 
 from __future__ import annotations
 
-import os
-
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-
 import argparse
 import math
+import os
 import sys
 from pathlib import Path
 from typing import Any

@@ -80,6 +80,16 @@ def ratios(competitors: dict[str, Competitor], base: str) -> dict[str, Any]:
     return table
 
 
+# Three products of 2048 x 2048 matrices, as a competitor of its own.
+SOME_FLOPS = 3 * 2 * 2048**3
+
+
+def some_products(square: torch.Tensor) -> None:
+    r"""What the machine's rate of products is taken from, in the same rounds as all others."""
+    for _ in range(3):
+        square @ square
+
+
 def product_rate(size: int = 2048, rounds: int = 7) -> float:
     r"""The machine's own rate of float32 matrix products, in flop/s: the best of some rounds."""
     a = torch.randn(size, size)

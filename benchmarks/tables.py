@@ -73,7 +73,7 @@ def cell(row: dict[str, Any]) -> str:
 
 def exact_score(r: dict[str, Any]) -> str:
     problems = r["problems"]
-    names = list(next(iter(problems.values()))["competitors"])
+    names = [n for n in next(iter(problems.values()))["competitors"] if n != "bare product"]
     header = ["time, ours = 1", *problems]
     rows = [[n, *(cell(p["competitors"].get(n, {})) for p in problems.values())] for n in names]
     rows.insert(
@@ -104,7 +104,7 @@ def exact_score(r: dict[str, Any]) -> str:
 def exact_details(problems: dict[str, Any]) -> str:
     rows = [
         ["dense pass, share of the product rate", "≥ .85, .85, .45, .2"]
-        + [number(p["share_of_product_rate"]) for p in problems.values()],
+        + [spread(p["share_of_product_rate"]) for p in problems.values()],
         ["scalars, ns a pair and level", "≤ .8"]
         + [number(p["scalars_ns_per_pair_and_level"]) for p in problems.values()],
         ["memory, MiB (allowed)", "4 B N + 64 MiB"]

@@ -37,6 +37,8 @@ PAIRS, QUERIES = 2**24, 256
 NEAREST = 256
 # Elements of a chunk that should stay in the cache, and bytes of one working array.
 _CACHED, _BYTES, _SLICE = 2**19, 2**22, 2**20
+# So many chunks are added up in the dtype of the products, and then in float64.
+_CHUNKS = 8
 # Costs in nanoseconds, as measured on two cores; they choose between two right answers.
 _GATHER, _WEIGH, _MULTIPLY = 6.0, 0.5, 0.012
 # Below so many nanoseconds the exact way is taken, whatever the other one costs.
@@ -258,12 +260,12 @@ def _all(
     lowest, largest = (-62.0, 1e30) if dtype == torch.float32 else (-500.0, 1e300)
     c = (LOG2E / (2 * levels.square())).clamp(max=largest).to(dtype)[..., None]
     sums, squares, moments = (levels.new_zeros(T, B) for _ in range(3))
-    mean = levels.new_zeros(T, B, d)
-    n = max(1, min(max(_CACHED // B, 64), 4 * _BYTES // (max(d, 1) * dtype.itemsize)))
+    mean, partial = levels.new_zeros(T, B, d), torch.zeros(T, B, d, dtype=dtype, device=c.device)
+    n = max(1, min(max(_CACHED // B, 64), 8 * _BYTES // (max(d, 1) * dtype.itemsize)))
     points = block.buffer(n, dtype) if with_mean else None
     together = max(1, 8 * _CACHED // (B * n))  # levels whose means share one product
     buffer = torch.empty(min(T, together), B, min(n, len(block)), dtype=dtype, device=c.device)
-    for chunk in block.chunks(n):
+    for number, chunk in enumerate(block.chunks(n), start=1):
         excess = known.excess[:, chunk]
         y = None if points is None else block.centred(chunk, dtype, out=points)
         for k in range(0, T, together):
@@ -275,7 +277,11 @@ def _all(
                 squares[t] += torch.linalg.vector_norm(w, dim=1).double().square()
                 moments[t] += torch.linalg.vecdot(w, excess)
             if y is not None:
-                mean[at] += (group.reshape(-1, len(y)) @ y).reshape(-1, B, d)
+                partial[at].view(-1, d).addmm_(group.reshape(-1, len(y)), y)
+        if number % _CHUNKS == 0:
+            mean += partial
+            partial.zero_()
+    mean += partial
     log_sum, variances = sums.log(), 2 * levels.square()
     base = -known.nearest / variances
     entropy = log_sum + moments / (variances * sums)

@@ -21,7 +21,7 @@ from geomem.exact.blocks import NOT_FINITE
 from geomem.exact.one_pass import BLURRED, LOG2E, Block
 from geomem.exact.posterior import Posterior, rounding_of_products
 
-_CACHED, _BYTES = 2**18, 2**23
+_CACHED, _BYTES = 2**19, 2**25
 _VISIBLE = 90.0  # bits: lighter than 2^-90 of the heaviest is nothing in float64
 
 
@@ -47,7 +47,7 @@ class _Sums:
         largest = torch.maximum(self.largest[t], bits.amax(1))
         self._rescale(t, largest)
         excess = self.excess[: G.numel()].view_as(G)
-        excess.copy_(bits.sub_(largest[:, None])).clamp_(min=self.lowest)
+        torch.sub(bits, largest[:, None], out=excess).clamp_(min=self.lowest)
         weights = torch.exp2(excess, out=out)
         self.weights[t] += weights.sum(1)
         self.squares[t] += torch.linalg.vector_norm(weights, dim=1).double().square()
@@ -55,10 +55,9 @@ class _Sums:
 
     def _rescale(self, t: int, largest: Tensor) -> None:
         old = self.largest[t]
-        bits = torch.where(old == -torch.inf, 0.0, old - largest)
-        if bool((bits == 0).all()):
-            self.largest[t] = largest
+        if torch.equal(old, largest):
             return
+        bits = torch.where(old == -torch.inf, 0.0, old - largest)
         factor = bits.exp2()
         # Moments are of exponents, which move with their origin.
         self.moments[t] = factor * (self.moments[t] + bits * self.weights[t])
