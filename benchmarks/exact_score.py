@@ -228,6 +228,7 @@ def score(name: str, rounds: int, shrink: int) -> dict[str, Any]:
         "share_of_product_rate": bench.summary(shares),
         "scalars_ns_per_pair_and_level": scalars / (B * N * T) * 1e9,
         "allowed_mib": 4 * B * N / 2**20 + 64,
+        "means_mib": 8 * T * B * d / 2**20,
     }
 
 

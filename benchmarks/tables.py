@@ -112,6 +112,8 @@ def exact_details(problems: dict[str, Any]) -> str:
             f"{p['competitors']['ours']['memory_mib']:.0f} ({p['allowed_mib']:.0f})"
             for p in problems.values()
         ],
+        ["of it the means themselves, in float64, MiB", ""]
+        + [number(p["means_mib"]) for p in problems.values()],
         ["smalldiffusion's memory, MiB", ""]
         + [
             number(p["competitors"]["smalldiffusion"].get("memory_mib", float("nan")))

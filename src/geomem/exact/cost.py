@@ -43,7 +43,7 @@ class Announced:
         what: What is done.
         expected: Called where the work may be long, for its forecast.
         pairs: How many pairs there are in all.
-        nanoseconds: For each of them, at a rate that any machine reaches.
+        nanoseconds: For each of them, at least.
         num_bytes: Memory that is taken; refused, with advice, where it would not fit.
         who: Who does the work, if it is not this process.
     """
@@ -60,7 +60,7 @@ class Announced:
     ) -> None:
         Forecast(0, num_bytes).check_memory(_ADVICE)
         self.done, self.progress = 0, None
-        if pairs * nanoseconds < 1e9 * LONG / 2:
+        if pairs * nanoseconds < 1e9 * LONG / 4:
             return  # only what may be long is timed
         cost = expected()
         if cost.seconds >= LONG:

@@ -373,7 +373,9 @@ class EmpiricalDenoiser:
         if scalars_only:
             mean = x.new_empty(T, B, 0)
         else:
-            mean = (merged.mean + self._centre.to(x.device)).reshape(T, *x.shape).to(x.dtype)
+            # Level by level: a sum of all of them would be another array of this size.
+            centre, shape = self._centre.to(x.device), (T, *x.shape)
+            mean = torch.stack([(m + centre).to(x.dtype) for m in merged.mean]).reshape(shape)
         return Posterior(
             merged.log_partition,
             mean,

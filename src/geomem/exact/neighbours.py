@@ -72,13 +72,13 @@ def scores(x: Tensor, block: Block, dtype: torch.dtype) -> tuple[Tensor, Tensor]
     q = x.to(dtype)
     found = torch.empty(B, len(block), dtype=dtype, device=x.device)
     largest = x.new_zeros(())
-    size = max(1, _BYTES // (4 * dtype.itemsize * max(d, B)))
+    size = max(1, _BYTES // (dtype.itemsize * max(d, B)))
     points = block.buffer(size, dtype)
     for chunk in block.chunks(size):
         y = block.centred(chunk, dtype, out=points)
         squares = torch.linalg.vector_norm(y, dim=1).square()
         largest = torch.maximum(largest, squares.max().double())
-        found[:, chunk] = torch.addmm(squares[None], q, y.T, alpha=-2)
+        torch.addmm(squares[None], q, y.T, alpha=-2, out=found[:, chunk])
     if not math.isfinite(float(largest)):
         raise InputError(NOT_FINITE)
     # Rounding of the terms, of their sums, and of queries and points to this dtype.

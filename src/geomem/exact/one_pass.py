@@ -261,7 +261,7 @@ def _all(
     c = (LOG2E / (2 * levels.square())).clamp(max=largest).to(dtype)[..., None]
     sums, squares, moments = (levels.new_zeros(T, B) for _ in range(3))
     mean, partial = levels.new_zeros(T, B, d), torch.zeros(T, B, d, dtype=dtype, device=c.device)
-    n = max(1, min(max(_CACHED // B, 64), 8 * _BYTES // (max(d, 1) * dtype.itemsize)))
+    n = max(1, min(max(_CACHED // B, 64), 4 * _BYTES // (max(d, 1) * dtype.itemsize)))
     points = block.buffer(n, dtype) if with_mean else None
     together = max(1, 8 * _CACHED // (B * n))  # levels whose means share one product
     buffer = torch.empty(min(T, together), B, min(n, len(block)), dtype=dtype, device=c.device)
@@ -286,31 +286,32 @@ def _all(
     base = -known.nearest / variances
     entropy = log_sum + moments / (variances * sums)
     lightest = len(block) * 2**lowest / sums  # what no weight may be below
-    return Posterior(
-        base + log_sum, mean / sums[..., None], squares / sums.square(), entropy, lightest
-    )
+    mean /= sums[..., None]
+    return Posterior(base + log_sum, mean, squares / sums.square(), entropy, lightest)
 
 
 # ------------------------------------------------------------------------------ parts
+
+
+_NAMES = ("log_partition", "mean", "participation", "entropy", "dropped")
 
 
 def concatenate(parts: list[Posterior], dim: int = 1) -> Posterior:
     r"""Posteriors of different queries (or, along dimension 0, levels) side by side."""
     if len(parts) == 1:
         return parts[0]
-    names = ("log_partition", "mean", "participation", "entropy", "dropped")
-    return Posterior(*(torch.cat([getattr(p, name) for p in parts], dim) for name in names))
+    return Posterior(*(torch.cat([getattr(p, name) for p in parts], dim) for name in _NAMES))
 
 
 def _assemble(parts: list[tuple[Tensor, Posterior]]) -> Posterior:
     if len(parts) == 1:
         return parts[0][1]
-    order = torch.cat([mask.nonzero()[:, 0] for mask, _ in parts]).argsort()
-    whole = concatenate([part for _, part in parts], dim=0)
-    return Posterior(
-        whole.log_partition[order],
-        whole.mean[order],
-        whole.participation[order],
-        whole.entropy[order],
-        whole.dropped[order],
-    )
+    return Posterior(*(_interleave(parts, name) for name in _NAMES))
+
+
+def _interleave(parts: list[tuple[Tensor, Posterior]], name: str) -> Tensor:
+    mask, first = parts[0][0], getattr(parts[0][1], name)
+    whole: Tensor = first.new_empty(len(mask), *first.shape[1:])
+    for levels, part in parts:
+        whole[levels] = getattr(part, name)
+    return whole

@@ -107,7 +107,8 @@ class Pass:
             what,
             partial(self.forecast, source, ask),
             pairs=B * source.num_samples,
-            nanoseconds=(d + T * (d * self.with_mean + 20)) / 10,
+            # As on a fast machine, so that the trial itself costs short work nothing.
+            nanoseconds=(d + T * (d * self.with_mean + 20)) / 50,
             num_bytes=self.num_bytes(source.num_samples),
             who=who,
         )
