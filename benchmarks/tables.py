@@ -141,6 +141,16 @@ def exact_details(problems: dict[str, Any]) -> str:
     )
 
 
+WHY = """
+Where a target is missed: peers' times are mostly products, so on a machine whose products are slow
+beside its exponentials no method can be much faster than its share of them (the last row below is
+what products alone would take). With few coordinates and queries the products themselves run below
+the machine's rate, distances are taken in float64 at half the rate of float32, and exponentials,
+sums and two reductions a level are the rest. On noised paths the exponents are float64, because A
+and G cancel; with few levels the two float64 products are most of it.
+"""
+
+
 def exact_others(r: dict[str, Any]) -> str:
     rows = []
     for T, p in r["paths"].items():
@@ -156,7 +166,10 @@ def exact_others(r: dict[str, Any]) -> str:
         [name, ", ".join(map(str, f["sizes"])), number(f["exponent"])]
         for name, f in r["growth"]["fits"].items()
     ]
-    text += f"\nGrowth of the dense pass around {base}, one size at a time:\n\n"
+    text += (
+        WHY
+        + f"\nGrowth of the dense pass around {', '.join(f'{k} = {v:,}' for k, v in base.items())}, one size at a time:\n\n"
+    )
     text += table(["in", "sizes", "fitted exponent"], fits)
     return text + profiles(r.get("profiles", {}))
 
