@@ -14,7 +14,7 @@ from torch import Tensor
 from geomem.dimension.ritz import leading_pairs
 from geomem.errors import InputError
 from geomem.operators import LinearOperator, Matrix
-from geomem.stats import torch_rng
+from geomem.stats import Estimate, torch_rng
 from tests.references import normal, rotation
 
 
@@ -72,6 +72,30 @@ def test_directions_are_found_among_noisy_lost_ones(noise: float, m: int) -> Non
         wrong += int((found.values > 0.5).sum()) != m
         assert found.products < 4 * m + 40
     assert wrong == 0
+
+
+class Diagonal(LinearOperator):
+    def __init__(self, values: Tensor) -> None:
+        self.values, self.size, self.like = values, len(values), values.new_empty(0)
+
+    def matmat(self, V: Tensor) -> Tensor:
+        return self.values[:, None] * V
+
+    rmatmat = matmat
+
+
+@pytest.mark.parametrize(("block", "d"), [(4, 2000), (8, 3072)])
+@pytest.mark.parametrize(("m", "kept", "lost"), [(10, 0.7, 0.2), (6, 0.95, 0.3), (10, 0.7, 0.1)])
+def test_kept_directions_outgrow_large_lost_ones(
+    m: int, kept: float, lost: float, block: int, d: int
+) -> None:
+    # One image of a random block holds so much of the lost that the last kept ones are unseen.
+    values = torch.cat([torch.full((m,), kept), torch.linspace(0, lost, d - m)])
+    for seed in range(10):
+        found = leading_pairs(Diagonal(values), torch_rng(seed, "local dimension"), block=block)
+        assert int((found.values > 0.5).sum()) == m
+        assert found.beyond == Estimate(0.0)
+        assert found.products < 100  # 2 m and a dozen blocks' images
 
 
 def test_residuals_say_how_near_an_eigenvalue_is() -> None:

@@ -135,7 +135,9 @@ def leading_pairs(
         above: The threshold.
         block: Random directions of a round, at least 3; more where many have been found.
         depth: How often a round multiplies its images again, where they are not settled.
-            One is enough for a projector; networks keep a few percent in lost directions.
+            One is enough for a projector; networks keep a few percent in lost directions. A
+            round that found fewer than its block goes on until kept directions outgrow the
+            largest lost one, however often that takes.
         products: The most products that are taken; all d if not given, at most 1024.
         level: Given the number of kept directions, the size above which the largest lost
             eigenvalue is to be known, to a fifth; it is not asked for if not given.
@@ -162,6 +164,8 @@ def leading_pairs(
         start = seen.V.shape[1]
         fresh = seen.grow(torch.randn(operator.size, size, generator=rng).to(operator.like))
         exhausted = _refine(seen, start, above, depth, limit)
+        if not exhausted:
+            _outgrow(seen, start, size, above, before, limit)
         kept = int((seen.values > above).sum())
         counts = torch.cat([counts, before + outside * _shares(seen, fresh, above)])
         complete = kept - before <= size - (1 if exhausted else 2) or seen.room == 0
@@ -187,6 +191,24 @@ def _refine(seen: _Seen, start: int, above: float, depth: int, limit: int) -> bo
             break
         seen.grow(new[:, :left])
     return exhausted
+
+
+def _outgrow(seen: _Seen, start: int, size: int, above: float, before: int, limit: int) -> None:
+    # A kept direction has 1/d of a random one: where lost ones are not small, it is imaged,
+    # together with them, until (above / top)^images = d^1/2 and it stands out.
+    images = 1
+    while int((seen.values > above).sum()) - before < size - 1:
+        lost = seen.values[(seen.values > 0) & (seen.values <= above)]
+        top = min(max(1e-3, *lost.tolist()), 0.9 * above) if len(lost) else 1e-3
+        needed = math.ceil(math.log(seen.operator.size) / 2 / math.log(above / top))
+        left = min(size, limit - seen.V.shape[1])
+        if images >= needed or left < 1:
+            return
+        new = seen.images(max(start, seen.V.shape[1] - size), 1e-6)[:, :left]
+        if new.shape[1] == 0:
+            return
+        seen.grow(new)
+        images += 1
 
 
 def _resolve(seen: _Seen, start: int, above: float, level: float, depth: int, limit: int) -> None:
