@@ -51,8 +51,9 @@ class LocalDimension:
         alpha: The level of the test.
         block: Random directions of the first round.
         depth: Products with the images of a round, where they are not settled.
-        products: The most products at one point; where they run out, the rest is estimated
-            and the error says so.
+        products: The most products at one point, 1024 if not given. Where they run out there
+            is no dimension, but a lower bound in the reason: what few random directions say of
+            the rest is biased wherever lost directions are not small.
         seed: The seed of the random directions.
 
     Example:
@@ -78,6 +79,12 @@ class LocalDimension:
         if not 0 < self.above < 1 or self.ratio < 1 or not 0 < self.alpha < 1 or self.block < 3:
             raise InputError(
                 "a local dimension needs 0 < above < 1, ratio >= 1, 0 < alpha < 1 and block >= 3"
+            )
+        products = 1 if self.products is None else self.products
+        counts = (self.block, self.depth, products)
+        if min(counts) < 1 or not all(isinstance(n, int) for n in counts):
+            raise InputError(
+                "a local dimension needs whole numbers block, depth >= 1 and products >= 1"
             )
 
     def __call__(self, denoiser: Denoiser, x: Tensor, sigma: Tensor) -> Estimate | NoGap:
@@ -106,29 +113,31 @@ class LocalDimension:
         values, kept = pairs.values, int((pairs.values > self.above).sum())
         if not bool(torch.isfinite(values).all()):
             raise InputError("the Jacobian holds NaN; check the denoiser at this level")
-        if kept == 0:
-            return NoGap(f"no direction is kept: the largest eigenvalue is {float(values[0]):.3g}")
-        if kept == len(values):
-            return NoGap(f"all {kept} directions looked at are kept")
         if float(values[0]) > LARGEST_KEPT:
             return NoGap(
                 f"the largest eigenvalue is {float(values[0]):.3g}: "
                 "the posterior is spread over separate points"
             )
-        return self._across(float(values[kept - 1]), _largest_lost(pairs, kept), kept, d, pairs)
+        if not pairs.complete:
+            return NoGap(
+                f"the products ran out: at least {kept} of {d} directions are kept; "
+                f"pass more products than {pairs.products}"
+            )
+        if kept == 0:
+            return NoGap(f"no direction is kept: the largest eigenvalue is {float(values[0]):.3g}")
+        if kept == len(values):
+            return NoGap(f"all {kept} directions looked at are kept")
+        return self._across(float(values[kept - 1]), _largest_lost(pairs, kept), kept, d)
 
-    def _across(
-        self, last: float, first_lost: float, kept: int, d: int, pairs: RitzPairs
-    ) -> Estimate | NoGap:
+    def _across(self, last: float, first_lost: float, kept: int, d: int) -> Estimate | NoGap:
         log_ratio = math.log(last / max(first_lost, 1e-12))
-        m = kept + pairs.beyond.value
-        p_value = gap_p_value(log_ratio, kept, max(1, round(d - m)), _TEMPERATURE)
+        p_value = gap_p_value(log_ratio, kept, max(1, d - kept), _TEMPERATURE)
         if log_ratio < math.log(self.ratio) or p_value > self.alpha:
             return NoGap(
                 f"the gap at {self.above:g} is a factor {math.exp(log_ratio):.3g} after {kept} "
                 f"of {d} directions, with p = {p_value:.2g}"
             )
-        return Estimate(m, pairs.beyond.stderr)
+        return Estimate(float(kept))
 
 
 def _largest_lost(pairs: RitzPairs, kept: int) -> float:

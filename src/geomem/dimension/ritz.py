@@ -23,7 +23,6 @@ from torch import Tensor
 
 from geomem.errors import InputError
 from geomem.operators import LinearOperator
-from geomem.stats import Estimate
 
 
 @dataclass(frozen=True)
@@ -35,15 +34,15 @@ class RitzPairs:
         vectors: The Ritz vectors, with shape :math:`(d, r)`.
         residuals: :math:`|A^\top u - \theta u|`, with shape :math:`(r)`: an eigenvalue of a
             symmetric operator lies as near.
-        beyond: How many eigenvalues above the threshold lie outside what has been seen:
-            0 ± 0 unless the products ran out.
+        complete: Whether all eigenvalues above the threshold have been seen. If the products
+            ran out before, there are at least as many as Ritz values: they interlace.
         products: How many products with the transpose it took.
     """
 
     values: Tensor
     vectors: Tensor
     residuals: Tensor
-    beyond: Estimate
+    complete: bool
     products: int
 
 
@@ -139,6 +138,7 @@ def leading_pairs(
             round that found fewer than its block goes on until kept directions outgrow the
             largest lost one, however often that takes.
         products: The most products that are taken; all d if not given, at most 1024.
+            Where they run out, what was seen is not ``complete``.
         level: Given the number of kept directions, the size above which the largest lost
             eigenvalue is to be known, to a fifth; it is not asked for if not given.
 
@@ -152,29 +152,26 @@ def leading_pairs(
         >>> int((found.values > 0.5).sum()), found.products < 20
         (3, True)
     """
-    if block < 3 or depth < 1:
-        raise InputError("leading pairs need block >= 3 and depth >= 1")
+    if block < 3 or depth < 1 or (products is not None and products < 1):
+        raise InputError("leading pairs need block >= 3, depth >= 1 and products >= 1")
     limit = min(operator.size, 1024 if products is None else products)
-    seen, kept, counts = _Seen(operator), 0, torch.zeros(0, dtype=torch.float64)
-    complete = False
+    seen, kept, complete = _Seen(operator), 0, False
     while not complete and seen.V.shape[1] < limit:
-        outside, left, before = seen.room, limit - seen.V.shape[1], kept
+        left, before = limit - seen.V.shape[1], kept
         # Where not all directions can be had, half of the rest is kept for the images.
-        size = min(block, left if left == outside else -(-left // 2))
+        size = min(block, left if left == seen.room else -(-left // 2))
         start = seen.V.shape[1]
-        fresh = seen.grow(torch.randn(operator.size, size, generator=rng).to(operator.like))
+        seen.grow(torch.randn(operator.size, size, generator=rng).to(operator.like))
         exhausted = _refine(seen, start, above, depth, limit)
-        if not exhausted:
-            _outgrow(seen, start, size, above, before, limit)
+        settled = exhausted or _outgrow(seen, start, size, above, before, limit)
         kept = int((seen.values > above).sum())
-        counts = torch.cat([counts, before + outside * _shares(seen, fresh, above)])
-        complete = kept - before <= size - (1 if exhausted else 2) or seen.room == 0
+        few = kept - before <= size - (1 if exhausted else 2)
+        complete = (settled and few) or seen.room == 0
         if complete and level is not None and kept:
             _resolve(seen, start, above, level(kept), depth, limit)
         block = max(block, kept // 4)
     sizes = seen.residual.norm(dim=0).double()
-    beyond = Estimate(0.0) if complete else _beyond(counts, kept)
-    return RitzPairs(seen.values, seen.vectors, sizes, beyond, seen.V.shape[1])
+    return RitzPairs(seen.values, seen.vectors, sizes, complete, seen.V.shape[1])
 
 
 def _refine(seen: _Seen, start: int, above: float, depth: int, limit: int) -> bool:
@@ -193,9 +190,10 @@ def _refine(seen: _Seen, start: int, above: float, depth: int, limit: int) -> bo
     return exhausted
 
 
-def _outgrow(seen: _Seen, start: int, size: int, above: float, before: int, limit: int) -> None:
+def _outgrow(seen: _Seen, start: int, size: int, above: float, before: int, limit: int) -> bool:
     # A kept direction has 1/d of a random one: where lost ones are not small, it is imaged,
-    # together with them, until (above / top)^images = d^1/2 and it stands out.
+    # together with them, until (above / top)^images = d^1/2 and it stands out. Says whether
+    # it would: products may run out before.
     images = 1
     while int((seen.values > above).sum()) - before < size - 1:
         lost = seen.values[(seen.values > 0) & (seen.values <= above)]
@@ -203,12 +201,13 @@ def _outgrow(seen: _Seen, start: int, size: int, above: float, before: int, limi
         needed = math.ceil(math.log(seen.operator.size) / 2 / math.log(above / top))
         left = min(size, limit - seen.V.shape[1])
         if images >= needed or left < 1:
-            return
+            return images >= needed
         new = seen.images(max(start, seen.V.shape[1] - size), 1e-6)[:, :left]
         if new.shape[1] == 0:
-            return
+            return True
         seen.grow(new)
         images += 1
+    return True
 
 
 def _resolve(seen: _Seen, start: int, above: float, level: float, depth: int, limit: int) -> None:
@@ -221,15 +220,3 @@ def _resolve(seen: _Seen, start: int, above: float, level: float, depth: int, li
         if min(left, new.shape[1]) == 0:
             return
         seen.grow(new[:, :left])
-
-
-def _shares(seen: _Seen, fresh: Tensor, above: float) -> Tensor:
-    # Each fresh direction is uniform among those outside: its share in kept Ritz vectors,
-    # times their number, counts the kept ones there without bias.
-    shares: Tensor = (seen.vectors[:, seen.values > above].T @ fresh).square().sum(0)
-    return shares.double().cpu()
-
-
-def _beyond(counts: Tensor, kept: int) -> Estimate:
-    counted = Estimate.of_mean(counts.numpy())
-    return Estimate(max(0.0, counted.value - kept), counted.stderr)
