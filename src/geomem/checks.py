@@ -43,10 +43,10 @@ def admit(denoiser: Denoiser, x: Tensor, sigma: Tensor) -> None:
         sigma: The noise level, with shape :math:`()`.
 
     Raises:
-        InputError: If the level is no single tensor above 0, the point or the answer holds NaN or infinity,
-            the answer has another shape, the input is changed in place, two equal calls differ
-            (a dropout in train mode is named), or a batch norm in train mode lets points see
-            each other.
+        InputError: If the level is no single tensor above 0, the point or the answer holds NaN
+            or infinity, the answer has another shape, the input is changed in place, two equal
+            calls differ (a dropout in train mode is named), or a batch norm in train mode lets
+            points see each other.
 
     Warns:
         UserWarning: If the level is outside the levels that the denoiser was trained on, see
@@ -96,7 +96,7 @@ def _check_answers(denoiser: Denoiser, x: Tensor, sigma: Tensor, *, whole: bool)
         _check_repeats(denoiser, first, denoiser(batch, sigma))
         _check_rare_draws(denoiser, batch, sigma)
         _check_alone(denoiser, first, batch, sigma)
-    if torch.equal(first[0], first[1]) and not _is_exact(denoiser):
+    if torch.equal(first[0], first[1]) and not is_exact(denoiser):
         warnings.warn(
             f"the denoiser gives the same answer at two points far apart (sigma = "
             f"{float(sigma):.4g}), so that nothing varies and every dimension is 0; unless it has "
@@ -192,8 +192,17 @@ def _close(a: Tensor, b: Tensor, tolerance: float) -> bool:
     return bool(((a - b).abs() <= tolerance * scale).all())
 
 
-def _is_exact(denoiser: Denoiser) -> bool:
-    # Ours answer for their posterior; at small levels they have rightly collapsed on a point.
+def is_exact(denoiser: Denoiser) -> bool:
+    r"""Whether a denoiser answers for its posterior, as ours do.
+
+    At small levels such a one has rightly collapsed on a point: nothing varies, and nothing is
+    wrong.
+
+    Example:
+        >>> from geomem.exact import EmpiricalDenoiser
+        >>> is_exact(EmpiricalDenoiser(torch.eye(2))), is_exact(lambda x, sigma: x)
+        (True, False)
+    """
     return hasattr(denoiser, "posterior") or hasattr(denoiser, "log_density")
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from geomem.denoiser import Denoiser
 from geomem.errors import InputError
-from geomem.exact.gaussian import GaussianDenoiser
+from geomem.exact import EmpiricalDenoiser, GaussianDenoiser
 from geomem.operators import DenoiserJacobian, Matrix, Strategy, jacobian_diagonal
 from geomem.operators.linear import Need
 from geomem.spectra import Dense, spectrum
@@ -132,6 +132,7 @@ def constant(x: Tensor, sigma: Tensor) -> Tensor:
     return torch.ones_like(x)
 
 
+@pytest.mark.filterwarnings("ignore:the denoiser gives the same answer")
 def test_a_constant_denoiser_has_no_directions() -> None:
     x = normal(0, 3, 2)
     assert not jacobian_diagonal(constant, x, level(1.0), torch.eye(2)).any()
@@ -143,6 +144,7 @@ def test_a_constant_denoiser_has_no_directions() -> None:
     assert half.tolist() == [[0.0, 1.0]] * 3
 
 
+@pytest.mark.filterwarnings("ignore:the denoiser gives the same answer")
 @pytest.mark.parametrize("strategy", ["shared", "repeated"])
 def test_what_is_wrong_with_a_denoiser_is_said(strategy: Strategy) -> None:
     x, V = normal(0, 2), torch.eye(2, dtype=torch.float64)
@@ -150,7 +152,7 @@ def test_what_is_wrong_with_a_denoiser_is_said(strategy: Strategy) -> None:
     def product(denoiser: Denoiser) -> Tensor:
         return DenoiserJacobian(denoiser, x, level(0.5), strategy=strategy).rmatmat(V)
 
-    with pytest.raises(InputError, match=r"sigma = 0\.5 is a level"):
+    with pytest.raises(InputError, match=r"NaN or infinity at sigma = 0\.5"):
         product(lambda x, s: x * math.nan)
     with pytest.raises(InputError, match="one clean point for each"):
         product(lambda x, s: x[:, :1])
@@ -165,6 +167,66 @@ def test_what_is_wrong_with_a_denoiser_is_said(strategy: Strategy) -> None:
         DenoiserJacobian(constant, x, level(1.0)).matmat(torch.eye(3))
     with pytest.raises(InputError, match="at least 1"):
         DenoiserJacobian(constant, x, level(1.0), 0)
+
+
+DROPS = nn.Sequential(nn.Linear(2, 64), nn.Dropout(0.5), nn.Linear(64, 2)).double()
+
+UNMEASURABLE: dict[str, tuple[Denoiser, float, str]] = {
+    "without gradients": (torch.no_grad()(lambda x, s: torch.tanh(x)), 1.0, "detached"),
+    "detached before weights": (lambda x, s: DROPS[0](x.detach())[:, :2], 1.0, "detached"),
+    "NaN": (lambda x, s: x * math.nan, 1.0, "NaN"),
+    "NaN at the second point": (lambda x, s: (2.5 - x).sqrt(), 1.0, "derivative is NaN"),
+    "another shape": (lambda x, s: x[:, :1], 1.0, "one clean point for each"),
+    "a negative level": (lambda x, s: x, -1.0, "above 0"),
+    "dropout": (lambda x, s: DROPS(x), 1.0, r"DROPS\.1 \(Dropout"),
+}
+
+
+@pytest.mark.parametrize("case", sorted(UNMEASURABLE))
+def test_a_diagonal_says_what_is_wrong(case: str) -> None:
+    denoiser, sigma, says = UNMEASURABLE[case]
+    x = torch.tensor([[1.0, 2.0], [3.0, 4.0]]).double()
+    with pytest.raises(InputError, match=says):
+        jacobian_diagonal(denoiser, x, level(sigma), torch.eye(2))
+
+
+@pytest.mark.parametrize("case", sorted(set(UNMEASURABLE) - {"NaN at the second point"}))
+@pytest.mark.parametrize("strategy", ["shared", "repeated"])
+def test_products_say_what_is_wrong(case: str, strategy: Strategy) -> None:
+    denoiser, sigma, says = UNMEASURABLE[case]
+    x = torch.tensor([1.0, 2.0]).double()
+    for measure in (spectrum, trace):
+        with pytest.raises(InputError, match=says):
+            measure(DenoiserJacobian(denoiser, x, level(sigma), strategy=strategy))
+
+
+def test_a_posterior_that_has_collapsed_is_not_detached() -> None:
+    # Just beside the middle of two points the nearer one has all weight, at a small level; a
+    # level further the other one has it.
+    memory = EmpiricalDenoiser(torch.tensor([[0.0], [1.0]]))
+    x, sigma = torch.tensor([0.5008]), torch.tensor(1e-3)
+    assert DenoiserJacobian(memory, x, sigma).dense().tolist() == [[0.0]]
+    own = torch.ones(1, 1, 1)  # a set of directions a point: by derivatives
+    assert jacobian_diagonal(memory, x[None], sigma, own).tolist() == [[0.0]]
+
+
+@pytest.mark.filterwarnings("ignore:the denoiser gives the same answer")
+def test_a_diagonal_draws_no_random_numbers() -> None:
+    before = torch.get_rng_state()
+    jacobian_diagonal(slow.random_network(0, 3), normal(0, 2, 3), level(1.0), torch.eye(3))
+    jacobian_diagonal(constant, normal(0, 2, 3), level(1.0), torch.eye(3))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("strategy", ["shared", "repeated"])
+def test_no_columns_and_no_points(strategy: Strategy) -> None:
+    J = DenoiserJacobian(slow.random_network(0, 3), normal(0, 3), level(1.0), strategy=strategy)
+    none = torch.zeros(3, 0).double()
+    assert J.matmat(none).shape == J.rmatmat(none).shape == (3, 0)
+    assert [part.shape for part in J.both(none)] == [(3, 0)] * 2
+    assert J.symmetric_part.matmat(none).shape == (3, 0)
+    found = jacobian_diagonal(J.denoiser, normal(0, 0, 3), level(1.0), torch.eye(3))
+    assert found.shape == (0, 3)
 
 
 def test_dense_agrees_with_differences_of_order_four() -> None:

@@ -4,7 +4,9 @@ For an exact denoiser :math:`\nabla_x D = \mathrm{Cov}[x_0 \mid x] / \sigma^2` (
 Tweedie's formula), so an eigenvalue near 1 is a direction in which the model still varies
 and one near 0 a direction in which it does not. Reverse mode throughout: ``jvp`` does not
 pass through attention or strided norms; the vjp of the vjp does, at two to three times the
-price of a vjp. Attention computes by its plain formula inside these products, and nowhere else.
+price of a vjp. Attention computes by its plain formula during these products, and otherwise as
+before. torch knows this choice for the whole process only: attention that another thread
+computes meanwhile goes the plain way, too, slower and the same up to rounding.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.func import vjp, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from geomem.checks import admit, check_answer, is_exact
 from geomem.denoiser import Denoiser
 from geomem.errors import InputError
 from geomem.operators.linear import (
@@ -60,8 +63,9 @@ class DenoiserJacobian(LinearOperator):
             two: :meth:`tuned` measures.
 
     Raises:
-        InputError: From the products, if the denoiser returns another shape, NaN or infinity,
-            or an answer that is detached from its input.
+        InputError: From the products: at the first, if the denoiser cannot be measured, see
+            :func:`geomem.checks.admit`; at any, for NaN or infinity, or an answer that is
+            detached from its input.
 
     Example:
         >>> keep_first = lambda x, sigma: x * torch.tensor([1.0, 0.0])
@@ -86,6 +90,7 @@ class DenoiserJacobian(LinearOperator):
         self.chunk_size, self.max_bytes, self.strategy = chunk_size, max_bytes, strategy
         self.size = x.numel()
         self.like = x.new_empty(0)
+        self._admitted = False
         shared = [(True, self._shared), (False, self._shared)] if strategy == "shared" else []
         self._ways = [*shared, (False, self._repeated)]
 
@@ -115,6 +120,11 @@ class DenoiserJacobian(LinearOperator):
             raise InputError(
                 f"products are with {self.size} rows, one a coordinate, got {tuple(V.shape)}"
             )
+        if V.shape[1] == 0:
+            return [self.like.new_empty(self.size, 0)] * (push + pull)
+        if not self._admitted:  # once an operator: looking for networks takes time
+            admit(self.denoiser, self.x, self.sigma)
+            self._admitted = True
         rows = V.detach().T.reshape(-1, *self.x.shape).to(self.x)
         # Attention's fast kernels have no second derivative and no rule for batches of them.
         with sdpa_kernel(SDPBackend.MATH):
@@ -179,21 +189,9 @@ class DenoiserJacobian(LinearOperator):
 
     def _check_product(self, product: Tensor, V: Tensor) -> None:
         if not bool(torch.isfinite(product).all()):
-            raise InputError(
-                "the denoiser's derivative is NaN or infinite at this point; look for a square "
-                "root or a norm at 0, or pass another point"
-            )
-        if not bool(product.any()) and bool(V.any()) and not self._is_constant():
-            raise InputError(
-                "the denoiser's answer is detached from its input, so it has no derivative; "
-                "remove its torch.no_grad() or .detach(), or use ForwardSoftCount"
-            )
-
-    def _is_constant(self) -> bool:
-        signs = random_signs(self.size, 1, torch_rng(0, "constant")).to(self.x)
-        shift = float(self.sigma) * signs.reshape(self.x.shape)
-        with torch.no_grad():
-            return torch.equal(self._at_one_point(self.x), self._at_one_point(self.x + shift))
+            raise InputError(_NOT_FINITE)
+        if not bool(product.any()) and bool(V.any()):
+            _check_attached(self.denoiser, self.x, self.sigma)
 
     def check(self, products: int = 4, seed: int = 0) -> Estimate:
         r"""Relative error of a few products, against a float64 copy of the denoiser.
@@ -271,6 +269,27 @@ class DenoiserJacobian(LinearOperator):
         )
 
 
+_NOT_FINITE = (
+    "the denoiser's derivative is NaN or infinite at this point; look for a square "
+    "root or a norm at 0, or pass another point"
+)
+
+
+def _check_attached(denoiser: Denoiser, x: Tensor, sigma: Tensor) -> None:
+    # Asked where all products are 0: the answer is constant, collapsed on a point, or detached.
+    if is_exact(denoiser):
+        return
+    signs = random_signs(x.numel(), 1, torch_rng(0, "constant")).to(x)
+    shift = float(sigma) * signs.reshape(x.shape)
+    with torch.no_grad():
+        here, there = (denoiser(point[None], sigma) for point in (x, x + shift))
+    if not torch.equal(here, there):
+        raise InputError(
+            "the denoiser's answer is detached from its input, so it has no derivative; "
+            "remove its torch.no_grad() or .detach(), or use ForwardSoftCount"
+        )
+
+
 def _vjp(fn: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
     y, pull = vjp(fn, x)  # type: ignore[misc]  # torch types it as if has_aux were set
     return y, lambda u: pull(u)[0]
@@ -327,21 +346,34 @@ def jacobian_diagonal(denoiser: Denoiser, x: Tensor, sigma: Tensor, directions: 
 
     Returns:
         The diagonal, with shape :math:`(B, n)`, in float64.
+
+    Raises:
+        InputError: If a denoiser without an answer of its own cannot be measured, see
+            :func:`geomem.checks.admit`, is detached from its input, or has a derivative that
+            is not finite.
     """
     exact = getattr(denoiser, "jacobian_diagonal", None)
     if exact is not None and directions.ndim == 2:
         return exact(x, sigma, directions).double()  # type: ignore[no-any-return]
     U = directions.to(x).expand(len(x), *directions.shape[-2:])
+    if U.numel() == 0:
+        return torch.zeros(len(x), U.shape[-1], dtype=torch.float64, device=x.device)
+    admit(denoiser, x[0].detach(), sigma)
     with sdpa_kernel(SDPBackend.MATH), torch.enable_grad():
         point = x.detach().clone().requires_grad_()
-        y = denoiser(point, sigma)
+        y = check_answer(denoiser(point, sigma), point, sigma)
         columns = [_pull(y, point, U[..., k]) for k in range(U.shape[-1])]
-    return torch.stack([(c * U[..., k]).double().sum(1) for k, c in enumerate(columns)], dim=1)
+    diagonal = [(c * U[..., k]).double().sum(1) for k, c in enumerate(columns)]
+    if not all(bool(torch.isfinite(entry).all()) for entry in diagonal):
+        raise InputError(_NOT_FINITE)
+    if not any(bool(column.any()) for column in columns) and bool(U.any()):
+        _check_attached(denoiser, x[0].detach(), sigma)
+    return torch.stack(diagonal, dim=1)
 
 
 def _pull(y: Tensor, x: Tensor, u: Tensor) -> Tensor:
     # Points of a batch do not see each other, so one backward pass serves them all.
-    if not y.requires_grad:  # a constant denoiser
+    if not y.requires_grad:  # constant or detached, which is asked afterwards
         return torch.zeros_like(x).flatten(1)
     (gradient,) = torch.autograd.grad(
         y, x, u.reshape(y.shape), retain_graph=True, materialize_grads=True
