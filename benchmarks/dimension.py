@@ -117,12 +117,13 @@ def equal_methods(products: int) -> dict[str, Method]:
     r"""The rivals, with as many products as ours took."""
     pairs, probes = max(2, products // 2), max(2, products // 8)
     depth = max(2, products // probes)
-    quadrature = LanczosQuadrature(depth=depth, probes=probes)
     return {
         "FLIPD, signs": lambda s: FLIPD(probes=max(2, products - 1), seed=s),
         "normal bundle": lambda s: NormalBundle(draws=max(3, products - 1), seed=s),
         "forward soft count": lambda s: ForwardSoftCount(pairs=pairs, seed=s),
-        "filtered trace": lambda s: FilteredTrace(spectrum=quadrature),
+        "filtered trace": lambda s: FilteredTrace(
+            spectrum=LanczosQuadrature(depth=depth, probes=probes, seed=s)
+        ),
     }
 
 

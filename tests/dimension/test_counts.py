@@ -21,8 +21,8 @@ from geomem.dimension import (
 from geomem.errors import InputError
 from geomem.exact import EmpiricalDenoiser, GaussianDenoiser
 from geomem.manifolds import PAPER_VARIANCES, LinearManifold
-from geomem.operators import jacobian_diagonal
-from geomem.spectra import LanczosQuadrature
+from geomem.operators import LinearOperator, jacobian_diagonal
+from geomem.spectra import LanczosQuadrature, Spectrum
 from geomem.stats import Estimate
 from tests import references as slow
 from tests.references import level, normal, rotation
@@ -41,6 +41,30 @@ def test_threshold_counts_variances_above_the_noise(sigma: float, kept: int) -> 
     # At another threshold: v/(v + t) > a where v > a t/(1 - a).
     expected = int((sigma**2 * 0.8 / 0.2 < VARIANCES).sum())
     assert Threshold(above=0.8)(POPULATION, POINT, level(sigma)).value == expected
+
+
+@pytest.mark.parametrize("depth", [3, 6, 12])
+def test_a_sampled_threshold_says_what_its_steps_hide(depth: int) -> None:
+    # 40 eigenvalues from 0 to 1, 20 above: few nodes know them badly, which no spread shows.
+    values = torch.linspace(0, 1, 40).double()
+    A = rotation(4, 40) * values @ rotation(4, 40).T
+    for above in (0.3, 0.5, 0.62):
+        truth = float((values > above).sum())
+        for seed in range(5):
+            method = Threshold(above, LanczosQuadrature(depth=depth, probes=8, seed=seed))
+            found = method(lambda x, sigma: x @ A, torch.zeros(40).double(), level(1.0))
+            assert abs(found.z_score(truth)) < 4
+            assert found.stderr > 0.5  # a node weighs as much as some eigenvalues
+
+
+def test_a_sampled_threshold_without_bounds_is_a_count() -> None:
+    class Bare:
+        def __call__(self, operator: LinearOperator) -> Spectrum:
+            nodes = torch.tensor([[1.0, 0.0], [1.0, 0.0]])
+            return Spectrum(nodes, torch.tensor([[2.0, 1.0], [1.0, 2.0]]))
+
+    found = Threshold(spectrum=Bare())(POPULATION, POINT, level(0.1))
+    assert found == Estimate(1.5, 0.5)
 
 
 @pytest.mark.parametrize("sigma", [2.0, 0.3, 0.01])
@@ -227,6 +251,24 @@ def test_bad_levels_points_and_denoisers(method: DimensionMethod) -> None:
         method(lambda x, sigma: x * math.nan, POINT, level(1.0))
     with pytest.raises(InputError, match="shape"):
         method(lambda x, sigma: x[:, :3], POINT, level(1.0))
+
+
+def test_nan_away_from_the_point_is_told() -> None:
+    edge = lambda x, sigma: torch.where(x.norm(dim=1, keepdim=True) > 1, math.nan, x / 2)  # noqa: E731
+    with pytest.raises(InputError, match="NaN or infinity at noise"):
+        ForwardSoftCount()(edge, torch.zeros(30).double(), level(1.0))
+
+
+@pytest.mark.parametrize("pairs", [0, -3, 2.5])
+def test_bad_pairs(pairs: int) -> None:
+    with pytest.raises(InputError, match="1 pair of draws or more"):
+        ForwardSoftCount(pairs=pairs)
+
+
+@pytest.mark.parametrize("wrong", [{"ratio": 0}, {"ratio": 1}, {"floor": 0}, {"alpha": 1}])
+def test_bad_gaps(wrong: dict[str, float]) -> None:
+    with pytest.raises(InputError, match="ratio > 1, 0 < alpha < 1 and floor > 0"):
+        LargestGap(**wrong)  # type: ignore[arg-type]
 
 
 def test_a_method_says_where_it_is_called() -> None:

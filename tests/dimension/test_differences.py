@@ -13,6 +13,7 @@ from geomem.dimension.differences import (
     haar_rows,
     image_directions,
 )
+from geomem.dimension.scores import NormalBundle
 from geomem.errors import InputError
 from geomem.stats import torch_rng
 from tests.references import level, normal, rotation
@@ -110,3 +111,14 @@ def test_bad_input() -> None:
         OrthogonalDifferences()(linear, torch.zeros(8).double(), level(0.0))
     with pytest.raises(InputError, match="NaN"):
         OrthogonalDifferences()(linear, torch.full((8,), math.nan), level(0.1))
+
+
+def test_nan_away_from_the_point_is_told() -> None:
+    def edge(x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+        return torch.where(x[:, :1] > 0.001, math.nan, x / 2)
+
+    for symmetrised in (False, True):
+        with pytest.raises(InputError, match="NaN or infinity at noise"):
+            OrthogonalDifferences(symmetrised=symmetrised)(edge, torch.zeros(8), level(0.1))
+    with pytest.raises(InputError, match="NaN or infinity at noise"):
+        NormalBundle()(edge, torch.zeros(8), level(0.1))

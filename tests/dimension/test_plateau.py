@@ -149,3 +149,10 @@ def test_bad_input() -> None:
         Plateau(sigmas=torch.tensor([0.0, 1.0]))(POPULATION, X_0, level(1.0))
     with pytest.raises(InputError, match="NaN"):
         Plateau()(POPULATION, X_0 * math.nan, level(1.0))
+
+
+@pytest.mark.parametrize("errors", [(math.nan, 0.1), (0.1, math.nan)])
+def test_one_unknown_error_is_unknown_wherever_it_stands(errors: tuple[float, float]) -> None:
+    found = [Estimate(7.0, error) for error in errors]
+    (plateau,) = Plateau(e_folds=0).plateaus(torch.tensor([0.1, 0.2]), found, 30)
+    assert math.isnan(plateau.stderr)

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from numbers import Integral
 from typing import ClassVar, Literal, Protocol
 
 import torch
@@ -23,6 +24,7 @@ from torch import Tensor
 
 from geomem.checks import admit
 from geomem.denoiser import Denoiser
+from geomem.dimension.differences import check_finite
 from geomem.dimension.gaps import LARGEST_KEPT, gap_p_value, spacing_p_value
 from geomem.errors import InputError
 from geomem.operators import DenoiserJacobian
@@ -82,6 +84,9 @@ def jacobian_spectrum(
 class Threshold:
     r"""How many eigenvalues of the Jacobian exceed a threshold.
 
+    A sampled spectrum bounds the number (:meth:`~geomem.spectra.Spectrum.count_bounds`): the
+    answer is the middle, and half the distance of the bounds is part of its error.
+
     Arguments:
         above: The threshold; at 1/2 a direction counts if its variance is above sigma².
         spectrum: How the spectrum is obtained.
@@ -97,7 +102,12 @@ class Threshold:
     spectrum: SpectrumMethod = field(default_factory=Dense)
 
     def __call__(self, denoiser: Denoiser, x: Tensor, sigma: Tensor) -> Estimate:
-        return jacobian_spectrum(denoiser, x, sigma, self.spectrum).count(self.above)
+        found = jacobian_spectrum(denoiser, x, sigma, self.spectrum)
+        if found.exact or found.quadrature is None:
+            return found.count(self.above)
+        low, high = found.count_bounds(self.above)
+        half, error = (high.value - low.value) / 2, max(low.stderr, high.stderr)
+        return Estimate((low.value + high.value) / 2, math.hypot(half, error))
 
 
 @dataclass(frozen=True)
@@ -137,12 +147,17 @@ class ForwardSoftCount:
     pairs: int = 64
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.pairs, Integral) or self.pairs < 1:
+            raise InputError(f"a soft count takes 1 pair of draws or more, not {self.pairs!r}")
+
     def __call__(self, denoiser: Denoiser, x_0: Tensor, sigma: Tensor) -> Estimate:
         admit(denoiser, x_0, sigma)
         rng = torch_rng(self.seed, "stein")
         z = torch.randn(self.pairs, *x_0.shape, generator=rng).to(x_0)
         with torch.no_grad():
             difference = denoiser(x_0 + sigma * z, sigma) - denoiser(x_0 - sigma * z, sigma)
+        check_finite(difference)
         products = (z * difference).flatten(1).double().sum(1) / (2 * float(sigma))
         return Estimate.of_mean(products.numpy(force=True))
 
@@ -180,6 +195,10 @@ class LargestGap:
     floor: float = 1e-6
     least: float = 0.05
     spectrum: SpectrumMethod = field(default_factory=Dense)
+
+    def __post_init__(self) -> None:
+        if not (self.ratio > 1 and 0 < self.alpha < 1 and self.floor > 0):
+            raise InputError("a largest gap needs ratio > 1, 0 < alpha < 1 and floor > 0")
 
     def __call__(self, denoiser: Denoiser, x: Tensor, sigma: Tensor) -> Estimate | NoGap:
         known = jacobian_spectrum(denoiser, x, sigma, self.spectrum)

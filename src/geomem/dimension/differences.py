@@ -132,4 +132,24 @@ def scores_at(denoiser: Denoiser, x: Tensor, sigma: Tensor, chunk_size: int = 12
     r"""Scores at many points, with shape :math:`(K, d)`, in float64, a chunk at a time."""
     with torch.no_grad():
         rows = [score(denoiser, chunk, sigma) for chunk in torch.split(x, chunk_size)]
-    return torch.cat(rows).flatten(1).double()
+    return check_finite(torch.cat(rows).flatten(1).double())
+
+
+def check_finite(answers: Tensor) -> Tensor:
+    r"""The answers, if they are finite: a denoiser is let in for what it says at one point.
+
+    Raises:
+        InputError: If there is NaN or infinity.
+
+    Example:
+        >>> check_finite(torch.tensor([1.0, float("inf")]))
+        Traceback (most recent call last):
+        ...
+        geomem.errors.InputError: the denoiser returned NaN or infinity at noise around the point...
+    """
+    if not bool(torch.isfinite(answers).all()):
+        raise InputError(
+            "the denoiser returned NaN or infinity at noise around the point, though not at the "
+            "point itself; check it there, or choose a lower level"
+        )
+    return answers

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from numbers import Integral
 from typing import ClassVar
 
 import torch
@@ -82,7 +83,7 @@ class LocalDimension:
             )
         products = 1 if self.products is None else self.products
         counts = (self.block, self.depth, products)
-        if min(counts) < 1 or not all(isinstance(n, int) for n in counts):
+        if min(counts) < 1 or not all(isinstance(n, Integral) for n in counts):
             raise InputError(
                 "a local dimension needs whole numbers block, depth >= 1 and products >= 1"
             )

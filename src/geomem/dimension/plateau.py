@@ -139,5 +139,7 @@ def _summary(found: Sequence[Estimate | NoGap], low: float, high: float) -> Plat
     known = [f for f in found if isinstance(f, Estimate)]
     values = [f.value for f in known]
     half = (max(values) - min(values)) / 2
-    error = math.hypot(half, max(f.stderr for f in known))  # levels share noise and probes
+    # Levels share noise and probes. An error that nobody knows is none of the others'.
+    errors = [f.stderr for f in known]
+    error = math.hypot(half, math.nan if any(map(math.isnan, errors)) else max(errors))
     return PlateauEstimate(math.fsum(values) / len(values), error, low=low, high=high)
