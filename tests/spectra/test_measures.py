@@ -15,7 +15,9 @@ from geomem.spectra import (
     Dense,
     Gram,
     LanczosQuadrature,
+    RandomizedSVD,
     Spectrum,
+    SpectrumMethod,
     asymmetry,
     decompose,
     singular_values,
@@ -253,7 +255,7 @@ def test_auto_samples_what_is_large() -> None:
     assert fine.exact
     assert "by sampling would take" in fine.how
     # Where the matrix is not allowed the probes are taken, and the error is about what was asked.
-    small = spectrum(operator, "auto", accuracy=2.0, max_bytes=2**20)
+    small = spectrum(operator, "auto", accuracy=2.0, max_bytes=2**23)
     assert not small.exact
     assert "probes" in small.how
     assert small.trace().stderr < 3
@@ -261,6 +263,37 @@ def test_auto_samples_what_is_large() -> None:
     # The smear at depth 24 of a projector is nothing: what is left is that of the probes.
     assert high.value - low.value < 1e-6
     assert abs(low.z_score(rank)) < 4
+
+
+def test_auto_samples_no_more_than_fits() -> None:
+    # One probe of depth 24 holds 28 vectors: 13 of them fit, and ± 1 would take about 80.
+    operator, one = projector(1200, 40), 8 * 1200 * 28
+    found = spectrum(operator, "auto", accuracy=1.0, max_bytes=13.5 * one)
+    assert len(found.nodes) == 13
+    assert "3.5 MiB hold 13" in found.how
+    assert found.trace().stderr > 1  # and says so
+    with pytest.raises(InputError, match=r"8 probes .* raise max_bytes"):
+        spectrum(operator, "auto", accuracy=1.0, max_bytes=7.5 * one)
+
+
+TRIANGULAR = Matrix(torch.tensor([[1.0, 5.0], [0.0, 1.0]]).double())
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        Dense(),
+        LanczosQuadrature(depth=2, probes=2),
+        LanczosQuadrature(depth=2, probes=2, deflate=1),
+        RandomizedSVD(rank=2),
+    ],
+    ids=lambda m: type(m).__name__,
+)
+def test_methods_read_both_triangles(method: SpectrumMethod) -> None:
+    # (A + A') / 2 has 1 on its diagonal and 2.5 beside it; A itself has 1 twice.
+    nodes = method(TRIANGULAR).nodes
+    assert float(nodes.max()) == pytest.approx(3.5, abs=1e-10)
+    assert float(nodes.min()) == pytest.approx(-1.5, abs=1e-10)
 
 
 def test_auto_refuses_what_it_cannot() -> None:

@@ -46,10 +46,12 @@ def spectrum(
         accuracy: For ``auto``, the standard error that the trace shall have; 0 is exact, and
             1 if not given.
         max_bytes: For ``auto``, the memory that it may take; half of what is free if not given.
+            Where it stops the sampling, :attr:`Spectrum.how` says so, and the error is larger.
         seed: For ``auto``, the seed of what it samples.
 
     Raises:
-        InputError: If an exact spectrum is asked for and does not fit into the memory.
+        InputError: If an exact spectrum is asked for and does not fit into the memory, or not
+            even eight probes do.
 
     Example:
         The exact denoiser of points on a plane varies along two directions of five.
@@ -93,12 +95,13 @@ def _automatic(
         return _said(
             Dense()(operator), "exact is asked for" if goal == 0 else f"{n} coordinates are few"
         )
-    return _sampled(operator, goal, fits, seed)
+    return _sampled(operator, goal, fits, room, seed)
 
 
-def _sampled(operator: LinearOperator, goal: float, fits: bool, seed: int) -> Spectrum:
+def _sampled(operator: LinearOperator, goal: float, fits: bool, room: float, seed: int) -> Spectrum:
     # Eight probes say how many there must be; their depth, how sharp a count can be.
     n, depth = operator.size, 24
+    most = _most_probes(n, depth, room)
     pilot = LanczosQuadrature(depth=depth, probes=8, seed=seed)
     first = pilot(operator)
     reached = first.trace().stderr
@@ -109,8 +112,22 @@ def _sampled(operator: LinearOperator, goal: float, fits: bool, seed: int) -> Sp
         return _said(
             Dense()(operator), f"± {goal:g} by sampling would take {depth * probes} products"
         )
-    more = LanczosQuadrature(depth=depth, probes=probes, seed=seed)(operator)
-    return _said(more, f"± {goal:g} takes {probes} probes")
+    taken = min(probes, most)
+    more = LanczosQuadrature(depth=depth, probes=taken, seed=seed)(operator)
+    why = f"± {goal:g} takes {probes} probes"
+    if taken < probes:
+        why += f", of which {format_bytes(room)} hold {taken}"
+    return _said(more, why)
+
+
+def _most_probes(n: int, depth: int, room: float) -> int:
+    one = 8 * LanczosQuadrature(depth=depth, probes=1).need(n).numbers
+    if 8 * one > room:
+        raise InputError(
+            f"8 probes of depth {depth} take {format_bytes(8 * one)} and {format_bytes(room)} are "
+            "allowed; raise max_bytes, or pass a smaller LanczosQuadrature(depth=8, probes=4)"
+        )
+    return int(room / one)
 
 
 def _said(found: Spectrum, why: str) -> Spectrum:

@@ -53,7 +53,7 @@ def leading(
     \Omega)`, for a random :math:`\Omega` with :math:`k` + ``oversample`` columns.
 
     Arguments:
-        operator: The operator, symmetric.
+        operator: The operator; its symmetric part is what counts.
         rank: How many pairs, :math:`k`.
         oversample: Further random directions.
         power: The number :math:`p` of times that they are multiplied again; one is enough
@@ -67,7 +67,7 @@ def leading(
     """
     if rank < 1 or oversample < 0 or power < 0:
         raise InputError("leading pairs need rank >= 1, oversample >= 0 and power >= 0")
-    n = operator.size
+    operator, n = operator.symmetric_part, operator.size
     rng = torch_rng(seed, "leading")
     block = torch.randn(min(n, rank + oversample), n, generator=rng).T.double()
     V = W = torch.zeros(n, 0, dtype=torch.float64, device=operator.like.device)
@@ -183,7 +183,7 @@ def quadrature(
     r"""Gauss quadrature of the measure that each starting vector sees.
 
     Arguments:
-        operator: The operator, symmetric.
+        operator: The operator; its symmetric part is what counts.
         starts: The starting vectors as columns, with shape :math:`(n, P)`: signs, or random
             directions where eigenpairs are left out.
         depth: The dimension :math:`K` of each Krylov space.
@@ -196,7 +196,7 @@ def quadrature(
     q = q - basis @ (basis.T @ q)
     # Of a random direction in the rest each probe stands for all of it, whatever its length.
     masses = q.new_full((q.shape[1],), float(operator.size - len(values)))
-    jacobi = _tridiagonal(operator, q, depth, basis)
+    jacobi = _tridiagonal(operator.symmetric_part, q, depth, basis)
     return Quadrature(jacobi, masses, values, found.blur if found else 0.0)
 
 

@@ -1,6 +1,7 @@
 r"""Spectra as measures: each question is an integral, and comes with its standard error.
 
-A method is a frozen value with its settings inside, called with a symmetric operator. An
+A method is a frozen value with its settings inside, called with an operator, of which it sees
+the symmetric part. An
 exact spectrum has error 0; a sampled one has the spread over its probes. Sums are float64
 whatever the operator computes in.
 
@@ -153,7 +154,7 @@ class Spectrum:
 
 
 class SpectrumMethod(Protocol):
-    r"""A way to obtain the spectrum of a symmetric operator, with its settings inside.
+    r"""A way to obtain the spectrum of an operator's symmetric part, with its settings inside.
 
     One that also has ``products(n)``, or ``need(n)``, can be forecast by
     :meth:`geomem.operators.linear.LinearOperator.cost`.
@@ -192,7 +193,7 @@ class Dense:
         Forecast(seconds=0, num_bytes=8 * self.need(n).numbers).check_memory(
             "use LanczosQuadrature, RandomizedSVD or trace(), which never make the matrix"
         )
-        nodes = torch.linalg.eigvalsh(operator.dense().double()).flip(0)[None]
+        nodes = torch.linalg.eigvalsh(operator.symmetric_part.dense().double()).flip(0)[None]
         how = f"dense: all {n} eigenvalues"
         return Spectrum(nodes, torch.ones_like(nodes), exact=True, how=how)
 
