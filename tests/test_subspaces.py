@@ -11,7 +11,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.linalg import subspace_angles
+from torch import Tensor, nn
 
+from geomem.denoiser import Denoiser
 from geomem.errors import InputError
 from geomem.exact import EmpiricalDenoiser, GaussianDenoiser
 from geomem.subspaces import PrincipalDirections, _band_edges, principal_angles, retention
@@ -40,6 +42,26 @@ def test_angles_to_full_precision(angle: float) -> None:
     found = principal_angles(Q[:, :2], turned)
     assert found.tolist() == pytest.approx([0, angle], abs=4e-16 + 1e-15)
     assert float(found[1]) == pytest.approx(angle, rel=1e-3)
+
+
+def test_angles_of_bases_in_two_dtypes() -> None:
+    # A float32 basis is known to 1e-7, whatever the other is.
+    Q = rotation(0, 5)
+    found = principal_angles(Q[:, :2].float(), Q[:, 1:3])
+    assert found.dtype == torch.float64
+    assert found.tolist() == pytest.approx([0, math.pi / 2], abs=1e-6)
+
+
+@pytest.mark.parametrize("side", [0, 1])
+def test_angles_of_what_is_no_orthonormal_basis(side: int) -> None:
+    # Clamped, the cosines of columns twice as long are 1: an angle of 0 to everything.
+    good = torch.eye(4, 2)
+    for bad in (2 * good, torch.ones(4, 2) / 2, good * math.nan, good + 1e-3):
+        pair = (bad, good) if side == 0 else (good, bad)
+        with pytest.raises(InputError, match=r"orthonormal columns; pass torch\.linalg\.qr"):
+            principal_angles(*pair)
+    with pytest.raises(InputError, match="of 4 and of 3 coordinates"):
+        principal_angles(good, torch.eye(3, 2))
 
 
 # ------------------------------------------------------------- principal directions
@@ -175,3 +197,31 @@ def test_directions_must_be_unit_vectors() -> None:
     population = GaussianDenoiser(torch.zeros(2), torch.ones(2))
     with pytest.raises(InputError, match="norm"):
         retention(population, population, normal(0, 3, 2), level(1.0), 2 * torch.eye(2))
+
+
+class Posterior(GaussianDenoiser):
+    r"""An exact denoiser that answers NaN, as one of spoiled data would."""
+
+    def __call__(self, x: Tensor, sigma: Tensor) -> Tensor:
+        return super().__call__(x, sigma) * math.nan
+
+
+GOOD = GaussianDenoiser(torch.zeros(2).double(), torch.ones(2).double())
+NETWORK = nn.Sequential(nn.Linear(2, 32), nn.Dropout(0.5), nn.Linear(32, 2)).double().train()
+UNMEASURABLE: dict[str, tuple[Denoiser, float, str]] = {
+    "without gradients": (torch.no_grad()(lambda x, s: torch.tanh(x)), 1.0, "detached"),
+    "NaN": (lambda x, s: x * math.nan, 1.0, "NaN"),
+    "an exact one's NaN": (Posterior(GOOD.mean, torch.ones(2).double()), 1.0, "NaN"),
+    "a negative level": (GOOD, -1.0, "above 0"),
+    "dropout": (lambda x, s: NETWORK(x), 1.0, r"NETWORK\.1 \(Dropout"),
+    "another shape": (lambda x, s: x[:, :1], 1.0, "one clean point for each"),
+}
+
+
+@pytest.mark.parametrize("case", sorted(UNMEASURABLE))
+@pytest.mark.parametrize("as_control", [False, True])
+def test_retention_says_what_is_wrong(case: str, as_control: bool) -> None:
+    bad, sigma, says = UNMEASURABLE[case]
+    pair = (GOOD, bad) if as_control else (bad, GOOD)
+    with pytest.raises(InputError, match=says):
+        retention(*pair, normal(0, 3, 2), level(sigma), torch.eye(2))

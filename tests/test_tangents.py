@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from geomem.errors import InputError
 from geomem.exact import EmpiricalDenoiser, GaussianDenoiser
@@ -177,3 +177,18 @@ def test_what_is_no_question(x: Tensor, sigma: float, m: int, says: str) -> None
 def test_a_denoiser_that_returns_nan() -> None:
     with pytest.raises(InputError, match="NaN"):
         tangent_basis(lambda x, sigma: x * math.nan, torch.zeros(3), level(1.0), 1)
+
+
+def test_a_network_in_train_mode_has_no_tangents() -> None:
+    net = nn.Sequential(nn.Linear(3, 32), nn.Dropout(0.5), nn.Linear(32, 3))
+    with pytest.raises(InputError, match=r"net\.1 \(Dropout"):
+        tangent_basis(lambda x, sigma: net(x), torch.zeros(3), torch.tensor(1.0), 1)
+
+
+def test_the_basis_is_where_the_point_is(device: torch.device) -> None:
+    # On the CPU this cannot fail; `--device cuda` asks an accelerator.
+    x = normal(0, 1, 3, 4).to(device)
+    found = tangent_basis(
+        EmpiricalDenoiser(normal(0, 30, 1, 3, 4).to(device)), x, level(2.0).to(device), 3
+    )
+    assert found.vectors.device.type == found.values.device.type == device.type

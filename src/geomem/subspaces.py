@@ -14,6 +14,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+from geomem.checks import admit
 from geomem.denoiser import Denoiser
 from geomem.errors import InputError
 from geomem.exact.gaussian import GaussianDenoiser
@@ -171,18 +172,36 @@ def principal_angles(first: Tensor, second: Tensor) -> Tensor:
         second: Orthonormal columns, with shape :math:`(d, k)`.
 
     Returns:
-        The angles, with shape :math:`(\min(m, k))`.
+        The angles, with shape :math:`(\min(m, k))`, in the wider dtype of the two.
+
+    Raises:
+        InputError: If the columns are not orthonormal, to 1e-4, or live in different spaces.
 
     Example:
         >>> principal_angles(torch.eye(3, 2), torch.eye(3)[:, 1:]).rad2deg()
         tensor([ 0., 90.])
     """
+    if len(first) != len(second):
+        raise InputError(
+            f"subspaces of {len(first)} and of {len(second)} coordinates have no angles; "
+            "pass bases of one space, one row a coordinate"
+        )
+    dtype = torch.promote_types(first.dtype, second.dtype)
+    first, second = _orthonormal(first.to(dtype)), _orthonormal(second.to(dtype))
     cosines = torch.linalg.svdvals(first.T @ second).clamp(max=1)
     # acos loses half of the digits near 0; the sines are accurate there.
     small, large = (first, second) if first.shape[1] <= second.shape[1] else (second, first)
     residual = small - large @ (large.T @ small)
     sines = torch.linalg.svdvals(residual).clamp(max=1).flip(0)
     return torch.where(cosines > 0.7, sines.asin(), cosines.acos())
+
+
+def _orthonormal(basis: Tensor) -> Tensor:
+    # Clamped cosines would make angles of any columns; float32 leaves 1e-6 of orthonormal ones.
+    gram = basis.T @ basis
+    if not bool(((gram - torch.eye(len(gram)).to(gram)).abs() <= 1e-4).all()):
+        raise InputError("a basis must have orthonormal columns; pass torch.linalg.qr(basis).Q")
+    return basis
 
 
 def retention(
@@ -204,11 +223,14 @@ def retention(
             or one set a point with shape :math:`(B, d, n)`, as tangents are.
 
     Raises:
-        InputError: If a direction is not of length 1.
+        InputError: If a direction is not of length 1, or one of the two denoisers cannot be
+            measured, see :func:`geomem.checks.admit`.
     """
     lengths = directions.double().norm(dim=-2)
     if not torch.allclose(lengths, torch.ones_like(lengths), atol=1e-6):
         raise InputError("directions must be unit vectors; divide each column by its norm")
+    for either in (denoiser, control):  # also those that answer without derivatives
+        admit(either, x[0], sigma)
     measured = jacobian_diagonal(denoiser, x, sigma, directions)
     reference = jacobian_diagonal(control, x, sigma, directions)
     return [_ratio(m, r) for m, r in zip(measured.T, reference.T, strict=True)]

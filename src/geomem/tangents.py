@@ -76,7 +76,8 @@ def tangent_basis(
         seed: The seed of the random directions.
 
     Raises:
-        InputError: If m is not between 1 and d, or the point or a product is not finite.
+        InputError: If m is not between 1 and d, the point or a product is not finite, or the
+            denoiser cannot be measured, see :func:`geomem.checks.admit`.
 
     Example:
         >>> keep = lambda x, sigma: x * torch.tensor([0.1, 0.9, 0.8, 0.0])
@@ -92,7 +93,7 @@ def tangent_basis(
         raise InputError("the point holds NaN or infinite values; check where it comes from")
     J = DenoiserJacobian(denoiser, x, sigma).symmetric_part
     draws = torch.randn(min(d, m + 8), d, generator=torch_rng(seed, "tangent"))
-    Q = torch.linalg.qr(draws.T.double()).Q
+    Q = torch.linalg.qr(draws.T.double().to(x.device)).Q
     for _ in range(max_iterations):
         AQ = J.matmat(Q.to(x)).double()
         if not bool(torch.isfinite(AQ).all()):
