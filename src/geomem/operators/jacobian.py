@@ -277,10 +277,11 @@ _NOT_FINITE = (
 
 def _check_attached(denoiser: Denoiser, x: Tensor, sigma: Tensor) -> None:
     # Asked where all products are 0: the answer is constant, collapsed on a point, or detached.
+    # A posterior that has collapsed may jump to another point a level away, hardly a tenth.
     if is_exact(denoiser):
         return
     signs = random_signs(x.numel(), 1, torch_rng(0, "constant")).to(x)
-    shift = float(sigma) * signs.reshape(x.shape)
+    shift = 0.1 * float(sigma) * signs.reshape(x.shape)
     with torch.no_grad():
         here, there = (denoiser(point[None], sigma) for point in (x, x + shift))
     if not torch.equal(here, there):
