@@ -16,12 +16,13 @@ import torch
 
 import geomem
 from geomem.cli import run
-from geomem.dimension import NoGap, SoftCount
+from geomem.dimension import FLIPD, ForwardSoftCount, NoGap, SoftCount
 from geomem.errors import InputError
 from geomem.manifolds import PAPER_VARIANCES
 from geomem.models.networks import NetworkConfig, save_network
 from geomem.runs.dimensions import Row, Subject, measure_dimensions
 from geomem.runs.sweep import Sweep
+from geomem.spectra import LanczosQuadrature
 from geomem.stats import Estimate
 from tests.references import normal
 
@@ -147,9 +148,9 @@ def test_no_gap_is_told_with_its_reason(
         known = [a["dimension"] for a in row["answers"] if "no_gap" not in a]
         assert len(gaps) + len(known) == 12
         if row["method"] == "own_shy:shy":
-            assert (row["dimension"], row["stderr"]) == (1.0, 0.0)
+            assert (row["dimension"], row["stderr"]) == (1.0, 0.25)  # which points share
             assert row["how"] == f"12 points, no gap at {len(gaps)}, ± 0.25 each"
-            assert f"1 ± 0 ({len(known)} of 12)" in out
+            assert f"({len(known)} of 12)" in out
         elif not known:
             assert row["dimension"] is None
             assert "no gap at all 12 points" in out
@@ -180,11 +181,39 @@ def test_the_mean_and_how_it_was_obtained() -> None:
     both = row(Estimate(1.0), Estimate(3.0))
     assert both.mean == Estimate(2.0, 1.0)  # over points, though each of them is exact
     assert both.how == "2 points, each exact"
+    # What is stated and not seen in the spread is common to the points; the rest averages.
+    assert row(*[Estimate(1.0, 0.25)] * 9).mean == Estimate(1.0, 0.25)
+    assert row(Estimate(1.0, 0.5), Estimate(3.0, 1.0)).mean == Estimate(2.0, 1.0)
+    assert row(Estimate(1.0, math.nan), Estimate(3.0, math.nan)).mean == Estimate(2.0, 1.0)
     assert row(NoGap("a"), NoGap("b")).mean is None
     assert row(NoGap("a"), NoGap("b")).how == "no gap at all 2 points"
     assert row(NoGap("a")).how == "no gap at 1 point"
     assert row(Estimate(1.0, math.nan)).how == "1 point, each of one draw"
     assert str(both.subject) == "empirical, N = 3"
+
+
+A = normal(7, 40, 40) + 6 * torch.eye(40).double()
+SAMPLED = {
+    "quadrature": SoftCount(LanczosQuadrature(depth=4, probes=2)),
+    "forward": ForwardSoftCount(pairs=2),
+    "flipd": FLIPD(probes=2),
+}
+
+
+@pytest.mark.parametrize("name", SAMPLED)
+def test_every_point_is_asked_with_probes_of_its_own(name: str) -> None:
+    # A linear denoiser has the same trace everywhere: only probes differ, and 60 points average.
+    x = torch.zeros(60, 40).double()
+    subject = Subject(lambda x, s: x @ A.T, {"training": x}, {"denoiser": "linear"})
+    (found,) = measure_dimensions([subject], {name: SAMPLED[name]}, [1e-3], seed=0, quiet=True)
+    answers = [e.value for e in found.estimates]
+    assert len({round(a, 6) for a in answers}) == 60
+    assert found.mean is not None
+    assert abs(found.mean.z_score(float(A.trace()))) < 4
+    (again,) = measure_dimensions([subject], {name: SAMPLED[name]}, [1e-3], seed=0, quiet=True)
+    (other,) = measure_dimensions([subject], {name: SAMPLED[name]}, [1e-3], seed=1, quiet=True)
+    assert [e.value for e in again.estimates] == answers
+    assert not set(answers) & {e.value for e in other.estimates}
 
 
 def test_clean_methods_get_clean_points() -> None:
@@ -268,6 +297,28 @@ BAD = {
     "a manifold without size": (["--data", "linear"], "--sizes"),
     "all of a manifold": (["--data", "linear", "--sizes", "all"], "--sizes"),
     "no network": (["--network", "nowhere"], "nowhere holds no network"),
+    **{
+        text: ([*DIGITS, "--dimension", text], named)
+        for text, named in {
+            "threshold(above='a')": "cannot answer",
+            "threshold(spectrum=3)": "cannot answer",
+            "flipd(probes=2.5)": "cannot answer",
+            "soft-count(spectrum=lanczos(depth=2.5, probes=8))": "cannot answer",
+            "normal-bundle(draws=4.5)": "cannot answer",
+            "local-dimension(block=4.5)": "whole numbers",
+            "local-dimension(products=0)": "products >= 1",
+            "spike-rule(differences=3)": "cannot answer",
+            "os:getcwd": "cannot answer",
+            "geomem.dimension:Place": "cannot answer",
+            "largest-gap(ratio=0)": "ratio > 1",
+            "forward-soft-count(pairs=-3)": "1 pair of draws or more",
+            "forward-soft-count(pairs=0)": "1 pair of draws or more",
+            "forward-soft-count(seed=-1)": "pass 0 or a positive integer",
+            "local-dimension(seed=-1)": "pass 0 or a positive integer",
+            "soft-count(lanczos(depth=2, probes=2, seed=-1))": "pass 0 or a positive integer",
+        }.items()
+    },
+    "a negative seed": ([*DIGITS, "--seed", "-1"], "seed is -1; pass 0 or a positive integer"),
     "no place": ([*DIGITS, "--json", "own_bad.py/x.json"], "cannot be written"),
 }
 

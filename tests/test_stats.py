@@ -247,3 +247,11 @@ def test_seeds_stay_what_they_are() -> None:
     assert numpy_rng(0, "bootstrap").integers(10**6) == FROZEN_NUMPY
     drawn = torch.randint(10**6, (), generator=torch_rng(0, "noise/training", 3))
     assert int(drawn) == FROZEN_TORCH
+
+
+@pytest.mark.parametrize("seed", [-1, 2.5, "a", None])
+def test_a_seed_is_a_whole_number(seed: int) -> None:
+    for rng in (numpy_rng, torch_rng):
+        with pytest.raises(InputError, match="pass 0 or a positive integer"):
+            rng(seed, "test")
+    assert numpy_rng(np.int64(3), "test").random() == numpy_rng(3, "test").random()  # type: ignore[arg-type]

@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 import zlib
 from dataclasses import dataclass
+from numbers import Integral
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -31,7 +32,12 @@ def seed_sequence(seed: int, purpose: str, unit: int = 0) -> np.random.SeedSeque
     r"""Seed of one purpose and one unit of work, independent of every other.
 
     Results then depend neither on the order of the work nor on who does it.
+
+    Raises:
+        InputError: If the seed is not an integer from 0 on.
     """
+    if not isinstance(seed, Integral) or seed < 0:
+        raise InputError(f"the seed is {seed!r}; pass 0 or a positive integer")
     return np.random.SeedSequence([seed, zlib.crc32(purpose.encode()), unit])
 
 

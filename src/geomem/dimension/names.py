@@ -14,9 +14,10 @@ by name. They are parsed and never evaluated; naming a module imports it, as Pyt
 from __future__ import annotations
 
 import ast
+import dataclasses
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib import import_module
 from typing import Any
 
@@ -24,8 +25,8 @@ from torch import Tensor
 
 from geomem.denoiser import Denoiser
 from geomem.dimension.counts import DimensionMethod, NoGap
-from geomem.errors import InputError
-from geomem.stats import Estimate
+from geomem.errors import GeomemError, InputError
+from geomem.stats import Estimate, seed_sequence
 
 DIMENSIONS = {
     "local-dimension": "geomem.dimension:LocalDimension",
@@ -81,15 +82,76 @@ def ask(method: DimensionMethod, denoiser: Denoiser, x: Tensor, sigma: Tensor) -
     r"""A method's answer, if it is one.
 
     Raises:
-        InputError: If it is neither an estimate nor "no gap".
+        InputError: If it is neither an estimate nor "no gap", or the method fails at what it was
+            given, such as a depth of 2.5.
     """
-    found: Any = method(denoiser, x, sigma)
+    try:
+        found: Any = method(denoiser, x, sigma)
+    except GeomemError:
+        raise
+    except (TypeError, ValueError, AttributeError) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"{method!r} cannot answer ({reason}); check its arguments") from error
     if not isinstance(found, (Estimate, NoGap)):
         raise InputError(
             f"{method!r} answered {found!r}; return geomem.Estimate(value, stderr) or "
             "geomem.NoGap(reason), see geomem.testing.check_dimension_method"
         )
     return found
+
+
+# -------------------------------------------------------------------------------------- seeds
+
+
+def has_seed(method: Any) -> bool:
+    r"""Whether a method, or a method inside, is a dataclass with a field ``seed``.
+
+    Example:
+        >>> has_seed(dimension_method("threshold")), has_seed(dimension_method("flipd"))
+        (False, True)
+    """
+    if not dataclasses.is_dataclass(method) or isinstance(method, type):
+        return False
+    fields = [f for f in dataclasses.fields(method) if f.init]
+    return any(f.name == "seed" or has_seed(getattr(method, f.name)) for f in fields)
+
+
+def reseeded(method: Any, seed: int) -> Any:
+    r"""The method with another seed, also where it belongs to the method inside.
+
+    Example:
+        >>> reseeded(dimension_method("soft-count(lanczos(depth=4, probes=2))"), 7).spectrum.seed
+        7
+    """
+    return _with_seeds(method, lambda own: seed)
+
+
+def seeded_for(method: Any, seed: int, purpose: str, unit: int) -> Any:
+    r"""The method as it draws for one unit of work, independently of every other.
+
+    Methods that draw the same probes at all points make the same error at all of them, which
+    no spread over points shows. A method without a seed stays what it is.
+    """
+
+    def of_unit(own: int | None) -> int:
+        sequence = seed_sequence(own or 0, f"{purpose}, seed {seed}", unit)
+        return int(sequence.generate_state(1)[0])
+
+    return _with_seeds(method, of_unit) if has_seed(method) else method
+
+
+def _with_seeds(method: Any, new: Callable[[Any], int]) -> Any:
+    changes: dict[str, Any] = {}
+    for field in dataclasses.fields(method):
+        inner = getattr(method, field.name, None)
+        if field.init and field.name == "seed":
+            changes["seed"] = new(inner)
+        elif field.init and has_seed(inner):
+            changes[field.name] = _with_seeds(inner, new)
+    return dataclasses.replace(method, **changes)
+
+
+# -------------------------------------------------------------------------------------- parsing
 
 
 def _find(name: str, known: Mapping[str, str], text: str) -> Any:

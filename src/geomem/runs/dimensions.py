@@ -1,7 +1,8 @@
 r"""Local dimensions of denoisers, at the points and the noised points of a run.
 
 The same noise as in a sweep's records: the first draw of each image. A method that wants the
-clean point gets it, see :func:`geomem.dimension.place_of`.
+clean point gets it, see :func:`geomem.dimension.place_of`. One that draws draws anew at each
+point, by a seed of its own and the point's, so that errors are independent.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from torch import Tensor
 from geomem.checks import admit
 from geomem.denoiser import Denoiser
 from geomem.dimension import DimensionMethod, NoGap, place_of
-from geomem.dimension.names import ask
+from geomem.dimension.names import ask, seeded_for
 from geomem.noise import check_levels
 from geomem.operators import DenoiserJacobian
 from geomem.stats import Estimate, torch_rng
@@ -81,13 +82,19 @@ class Row:
     def mean(self) -> Estimate | None:
         r"""Mean over the points that have a dimension, ± over points; None if none has.
 
-        The spread over points holds the error at each of them, too. One point says nothing of
-        the others: its ± is its own.
+        .. math:: \delta^2 = \frac{s^2}{n} + \max \left( 0, \overline{\delta_k^2} - s^2 \right)
+
+        Errors :math:`\delta_k` that are independent are a part of the variance :math:`s^2` over
+        the n points, and methods draw at each of them anew. What points do not differ by is
+        common to them, such as a bias that a method states, and no mean makes it smaller. One
+        point says nothing of the others: its ± is its own.
         """
         found = self.estimates
         if len(found) < 2:
             return found[0] if found else None
-        return Estimate.of_mean([e.value for e in found])
+        mean = Estimate.of_mean([e.value for e in found])
+        common = _mean_square([e.stderr for e in found]) - len(found) * mean.stderr**2
+        return Estimate(mean.value, math.hypot(mean.stderr, math.sqrt(max(0.0, common))))
 
     @property
     def how(self) -> str:
@@ -103,10 +110,14 @@ class Row:
 def _errors(errors: Sequence[float]) -> str:
     if all(e == 0 for e in errors):
         return "each exact"
-    known = [e for e in errors if not math.isnan(e)]
-    if not known:
+    if all(map(math.isnan, errors)):
         return "each of one draw"
-    return f"± {math.sqrt(sum(e * e for e in known) / len(known)):.2g} each"
+    return f"± {math.sqrt(_mean_square(errors)):.2g} each"
+
+
+def _mean_square(errors: Sequence[float]) -> float:
+    known = [e * e for e in errors if not math.isnan(e)]
+    return sum(known) / len(known) if known else 0.0
 
 
 def measure_dimensions(
@@ -127,7 +138,7 @@ def measure_dimensions(
         subjects: The denoisers and their points.
         methods: The methods by name.
         sigmas: The noise levels, in the data's units.
-        seed: The seed of the noise.
+        seed: The seed of the noise, and with a method's own one of what it draws.
         draws: How many draws the sweep makes whose noise this is the first of.
         quiet: Whether to show no progress.
 
@@ -189,7 +200,8 @@ def _answer(
     if place_of(method) == "noisy":
         rng = torch_rng(seed, f"noise/{row.at}", k)
         x = x + sigma * torch.randn(draws, *x.shape, generator=rng)[0].to(x)
-    return ask(method, row.subject.denoiser, x, sigma)
+    own = seeded_for(method, seed, f"method/{row.at}", k)
+    return ask(own, row.subject.denoiser, x, sigma)
 
 
 def local_dimensions(
@@ -209,7 +221,7 @@ def local_dimensions(
         methods: The methods by name.
         sigmas: The noise levels, in the data's units.
         width: The number of points that a record has room for.
-        seed: The seed of the noise.
+        seed: The seed of the noise, and with a method's own one of what it draws.
         draws: How many draws the record holds: the first one is used.
         report: Called with the share that is done.
 

@@ -2,7 +2,6 @@ r"""What the checks share: a sentence for each failure, seeds, spreads, and glob
 
 from __future__ import annotations
 
-import dataclasses
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +10,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from geomem.dimension import names
+from geomem.dimension.names import has_seed as has_seed
 from geomem.errors import InputError
 from geomem.stats import Estimate
 
@@ -23,22 +24,10 @@ def require(condition: bool, sentence: str) -> None:
         raise AssertionError(sentence)
 
 
-def has_seed(method: Any) -> bool:
-    fields = dataclasses.fields(method) if dataclasses.is_dataclass(method) else ()
-    return any(f.name == "seed" or has_seed(getattr(method, f.name)) for f in fields)
-
-
 def reseeded(method: Any, seed: int) -> Any:
     # The method with another seed, also where it belongs to the spectrum method inside.
     require(has_seed(method), "randomness comes in by the signature: add a field `seed`")
-    changes: dict[str, Any] = {}
-    for field in dataclasses.fields(method):
-        inner = getattr(method, field.name)
-        if field.name == "seed":
-            changes["seed"] = seed
-        elif has_seed(inner):
-            changes[field.name] = reseeded(inner, seed)
-    return dataclasses.replace(method, **changes)
+    return names.reseeded(method, seed)
 
 
 def check_spread(found: list[Estimate], what: str, rounding: float) -> None:
