@@ -9,7 +9,15 @@ import pytest
 import torch
 
 from geomem.dimension import LargestGap, NoGap, SoftCount, Threshold
-from geomem.dimension.names import DIMENSIONS, PARTS, ask, dimension_method
+from geomem.dimension.names import (
+    DIMENSIONS,
+    PARTS,
+    ask,
+    dimension_method,
+    has_seed,
+    reseeded,
+    seeded_for,
+)
 from geomem.errors import InputError
 from geomem.spectra import Dense, LanczosQuadrature
 from geomem.stats import Estimate
@@ -150,3 +158,36 @@ def test_every_method_asks_at_the_door(name: str) -> None:
     for named, denoiser in bad.items():
         with pytest.raises(InputError, match=named):
             dimension_method(name)(denoiser, torch.ones(6), torch.tensor(0.3))
+
+
+# -------------------------------------------------------------------------------------- seeds
+
+
+def test_seeds_of_units_differ_by_all_that_makes_them() -> None:
+    method = dimension_method("soft-count(lanczos(depth=4, probes=2, seed=3))")
+    seeds = {
+        seeded_for(one, seed, purpose, unit).spectrum.seed
+        for one in (method, reseeded(method, 4))
+        for seed in (0, 1)
+        for purpose in ("a", "b")
+        for unit in range(5)
+    }
+    assert len(seeds) == 2 * 2 * 2 * 5
+    assert seeded_for(method, 0, "a", 1) == seeded_for(method, 0, "a", 1)
+
+
+def test_a_method_without_a_seed_stays_what_it_is(own: str) -> None:
+    for text in ("threshold", f"{own}:bare", f"{own}:Twice"):
+        method = dimension_method(text)
+        assert not has_seed(method)
+        assert seeded_for(method, 0, "a", 1) is method
+
+
+def test_what_a_method_fails_at_is_told_in_one_line_and_with_its_cause() -> None:
+    x, sigma = torch.zeros(3), torch.tensor(1.0)
+    with pytest.raises(InputError, match=r"cannot answer.*check its arguments") as error:
+        ask(dimension_method("flipd(probes=2.5)"), lambda x, s: x / 2, x, sigma)
+    assert "\n" not in str(error.value)
+    assert isinstance(error.value.__cause__, TypeError)
+    with pytest.raises(InputError, match="returned shape"):  # said well before: passed on
+        ask(dimension_method("flipd"), lambda x, s: x[:, :2], x, sigma)
