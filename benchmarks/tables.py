@@ -166,10 +166,8 @@ def exact_others(r: dict[str, Any]) -> str:
         [name, ", ".join(map(str, f["sizes"])), number(f["exponent"])]
         for name, f in r["growth"]["fits"].items()
     ]
-    text += (
-        WHY
-        + f"\nGrowth of the dense pass around {', '.join(f'{k} = {v:,}' for k, v in base.items())}, one size at a time:\n\n"
-    )
+    around = ", ".join(f"{k} = {v:,}" for k, v in base.items())
+    text += WHY + f"\nGrowth of the dense pass around {around}, one size at a time:\n\n"
     text += table(["in", "sizes", "fitted exponent"], fits)
     return text + profiles(r.get("profiles", {}))
 
