@@ -97,6 +97,16 @@ def test_kept_directions_outgrow_large_lost_ones(
         assert found.products < 100  # 2 m and a dozen blocks' images
 
 
+@pytest.mark.parametrize("m", [1, 3, 4, 7, 8])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_short_image_of_a_kept_direction_is_looked_at(m: int, dtype: torch.dtype) -> None:
+    # A block of b - 1 kept directions has a short last image in one of ten cases.
+    values = (torch.arange(3072) < m).to(dtype)
+    found = [leading_pairs(Diagonal(values), torch_rng(s, "rate")) for s in range(60)]
+    assert [int((f.values > 0.5).sum()) for f in found] == [m] * 60
+    assert max(f.products for f in found) <= 2 * m + 10
+
+
 def test_residuals_say_how_near_an_eigenvalue_is() -> None:
     exact = torch.cat([torch.ones(5), torch.linspace(0, 0.3, 55)]).double()
     found = leading_pairs(Matrix(turned(exact)), torch_rng(0, "test"))

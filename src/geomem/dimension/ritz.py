@@ -82,6 +82,10 @@ class _Seen:
         # A kept direction has a share of about 1/d in a random one, and leaves d^-1/2 behind.
         return 0.25 / math.sqrt(self.operator.size)
 
+    @property
+    def fine(self) -> float:
+        return 4e-4 * self.tolerance
+
     def images(self, start: int, tolerance: float) -> Tensor:
         # Where the operator takes the directions from `start` on, as far as it is not seen.
         W = self.W[:, start:]
@@ -111,9 +115,12 @@ def _span(R: Tensor, tolerance: float) -> Tensor:
     if R.shape[1] == 0:
         return R
     left, sizes, _ = torch.linalg.svd(R, full_matrices=False)
-    rounding = 1e3 * torch.finfo(R.dtype).eps  # of products near 1
-    directions: Tensor = left[:, sizes > max(tolerance, rounding)]
+    directions: Tensor = left[:, sizes > max(tolerance, _rounding(R.dtype))]
     return directions
+
+
+def _rounding(dtype: torch.dtype) -> float:
+    return 1e2 * torch.finfo(dtype).eps  # of products near 1
 
 
 def leading_pairs(
@@ -165,7 +172,9 @@ def leading_pairs(
         exhausted = _refine(seen, start, above, depth, limit)
         settled = exhausted or _outgrow(seen, start, size, above, before, limit)
         kept = int((seen.values > above).sum())
-        few = kept - before <= size - (1 if exhausted else 2)
+        # In float32 one more image may be shorter than rounding, in some full blocks of 1000.
+        sure = exhausted and seen.fine > _rounding(operator.like.dtype)
+        few = kept - before <= size - (1 if sure else 2)
         complete = (settled and few) or seen.room == 0
         if complete and level is not None and kept:
             _resolve(seen, start, above, level(kept), depth, limit)
@@ -181,9 +190,11 @@ def _refine(seen: _Seen, start: int, above: float, depth: int, limit: int) -> bo
     for step in range(depth):
         left = min(size, limit - seen.V.shape[1])
         images = step == 0
-        new = seen.images(start, seen.tolerance) if images else seen.unsettled(above, left)
-        if images:  # of b kept directions the last image is as short in .0002 of cases
-            exhausted = seen.images(start, 4e-4 * seen.tolerance).shape[1] < size
+        # Of b kept directions the last image is as short in .0002 of cases. All images that
+        # tell of more are also looked at: one of them may be the shadow of a kept direction.
+        new = seen.images(start, seen.fine) if images else seen.unsettled(above, left)
+        if images:
+            exhausted = new.shape[1] < size
         if min(left, new.shape[1]) == 0:
             break
         seen.grow(new[:, :left])
