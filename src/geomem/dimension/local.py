@@ -44,7 +44,9 @@ class LocalDimension:
     or all of them, is "no gap", too; :class:`~geomem.dimension.counts.Threshold` counts them. One
     direction alone needs a ratio of 720 at the default level, two need 27, three 9 and seven 3.
 
-    It takes about 2m products by :func:`~geomem.dimension.ritz.leading_pairs`, whatever d is.
+    It takes about 2m products by :func:`~geomem.dimension.ritz.leading_pairs`, whatever d is, and
+    some blocks of images more where lost eigenvalues are not small: of 3072 with 6 kept at .95,
+    26 products for lost ones up to .03 and 47 up to .2.
 
     Arguments:
         above: The threshold between kept and lost.
