@@ -317,7 +317,7 @@ def error_cell(row: dict[str, Any] | None) -> str:
         return "-"
     stderr = "" if row["stderr"] is None else f" ± {row['stderr']:.2f}"
     cost = f" ({row['products']:.0f})" if row["products"] else ""
-    missing = row["points"] - row["answered"]
+    missing = round((1 - row["answered"]) * row["points"])
     silent = f", no answer at {missing} of {row['points']}" if missing else ""
     return f"{row['mean_absolute_error']:.2f}{stderr}{cost}{silent}"
 
