@@ -159,7 +159,7 @@ def jacfwd_in_chunks(f: Callable[[Tensor], Tensor], x: Tensor, size: int = 98) -
 def full(job: argparse.Namespace) -> dict[str, Any]:
     cases = [("mlp", (d,)) for d in (30, 100, 784)] + [("unet", (1, 28, 28)), ("unet", (3, 32, 32))]
     table = {}
-    for kind, shape in cases[:4] if job.quick else cases:
+    for kind, shape in cases[:4] if job.quick or job.small else cases:
         denoiser, x = trained(kind, shape, job.steps if kind == "unet" else 10 * job.steps)
         table[f"{kind} {'x'.join(map(str, shape))}"] = full_of(denoiser, x, job)
     return table
@@ -378,11 +378,17 @@ def main() -> None:
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
     here = Path(__file__).parent / "results" / "spectra.json"
     parser.add_argument("--out", type=Path, default=here)
+    parser.add_argument("--steps", type=int, help="training steps of a U-Net")
+    parser.add_argument("--small", action="store_true", help="every eigenvalue up to d = 784 only")
     job = parser.parse_args()
-    job.steps, job.repeats, job.seeds = (20, 2, 5) if job.quick else (400, 5, 20)
+    steps, job.repeats, job.seeds = (20, 2, 5) if job.quick else (400, 5, 20)
+    job.steps = job.steps or steps
     results: dict[str, Any] = {"machine": machine(), "quick": job.quick, "sigma": SIGMA}
+    if job.out.exists() and len(job.parts) < len(PARTS):  # add to what is there
+        results = json.loads(job.out.read_text()) | results
     for part in job.parts:
         took, results[part] = timed(lambda p=part: globals()[p](job))
+        results.setdefault("steps", {})[part] = job.steps
         say(f"{part}: {took:.0f} s")
         say(json.dumps(results[part], indent=1))
         atomic_write_text(job.out, json.dumps(results, indent=1) + "\n")
