@@ -259,12 +259,13 @@ def flat(case: dict[str, Any], before: str = "") -> dict[str, dict[str, Any]]:
 
 
 def large_dimension(r: dict[str, Any]) -> str:
-    products = sorted(row["products"] for row in r["rows"])
+    products = sorted({row["products"] for row in r["rows"]})
+    took = " to ".join(str(n) for n in dict.fromkeys((products[0], products[-1])))
     return (
         "### A dimension at d = 3072 without the Jacobian\n\n"
         f"A U-Net trained on synthetic images, d = {r['d']}: the trace is {number(r['trace'])}, "
-        f"asked for to ± {number(r['goal'])}. {len(r['rows'])} seeds took {products[0]} to "
-        f"{products[-1]} products, {number(r['cost_ratio_products'])} times fewer than the full "
+        f"asked for to ± {number(r['goal'])}. {len(r['rows'])} seeds took {took} "
+        f"products, {number(r['cost_ratio_products'])} times fewer than the full "
         f"Jacobian ({number(r['cost_ratio_seconds'])} times less time); root mean square error "
         f"{number(r['rms_error_over_goal'])} of the goal, z-scores {number(r['z_mean'])} ± "
         f"{number(r['z_sd'])}.\n"

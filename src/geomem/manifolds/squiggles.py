@@ -25,7 +25,7 @@ class Squiggle(ChartManifold):
     r"""A closed curve or surface that wanders through p dimensions: random Fourier series.
 
     Coordinate j is :math:`\sum_k a_{jk} \cos(k \cdot \theta + \phi_{jk})`, with frequencies k
-    up to ``waves``, normal amplitudes that fall like 1/|k|, and unit variance in all.
+    up to ``waves``, normal amplitudes that fall like :math:`1/|k|`, and unit variance in all.
 
     Arguments:
         dim: The dimension m: 1 for curves, 2 for surfaces.
