@@ -173,7 +173,8 @@ def test_a_million_images_on_a_disk_take_less_than_a_gigabyte(tmp_path: Path) ->
         [sys.executable, "-c", LARGE, path, tmp_path / "x.pt", out], check=True, timeout=900
     )
     found = torch.load(out, weights_only=True)
-    assert found["peak"] < 1.0  # GiB
+    print(f"anonymous memory at most {found['peak']:.2f} GiB")
+    assert found["peak"] < 1.0
     # The same set in memory, a half at a time: the merge is the answer.
     halves = [np.load(path, mmap_mode="r")[k : k + rows // 2] for k in (0, rows // 2)]
     parts = [
@@ -182,4 +183,5 @@ def test_a_million_images_on_a_disk_take_less_than_a_gigabyte(tmp_path: Path) ->
     ]
     merged = parts[0].merge(parts[1])
     torch.testing.assert_close(found["log"], merged.log_partition, rtol=1e-6, atol=1e-6)
-    torch.testing.assert_close(found["mean"], merged.mean, rtol=0, atol=3e-6)
+    radius = d**0.5  # float32 products leave 1e-6 of it, and blocks are cut elsewhere
+    torch.testing.assert_close(found["mean"], merged.mean.float(), rtol=0, atol=1e-6 * radius)
