@@ -27,12 +27,12 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from side_by_side import versions
 from torch import Tensor
 
 from geomem.denoiser import Denoiser
@@ -289,13 +289,12 @@ def ratios(table: dict[str, dict[str, Answers]], rival: str) -> dict[str, Any]:
 
 
 def machine() -> dict[str, Any]:
-    names = ("geomem", "torch", "numpy", "scipy", "scikit-dimension")
     return {
         "cores": num_cores(),
         "processor": platform.processor() or platform.machine(),
         "load_before": os.getloadavg()[0],
         "python": platform.python_version(),
-        "versions": {name: version(name) for name in names},
+        "versions": versions("scipy", "scikit-dimension"),
     }
 
 

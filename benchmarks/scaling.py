@@ -34,13 +34,13 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import reduce
-from importlib.metadata import PackageNotFoundError, version
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from side_by_side import versions
 
 from geomem.exact import EmpiricalDenoiser, Posterior
 from geomem.executors import Executor, LocalExecutor, RayExecutor
@@ -183,20 +183,13 @@ def machine() -> dict[str, Any]:
         "system": f"{platform.system()} {platform.machine()}",
         "load_before": os.getloadavg()[0],
         "python": platform.python_version(),
-        "versions": {name: installed(name) for name in ("geomem", "torch", "numpy", "ray")},
+        "versions": versions("ray"),
     }
-
-
-def installed(name: str) -> str:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return "not installed"
 
 
 def executors() -> dict[str, Callable[[int], Executor]]:
     kinds: dict[str, Callable[[int], Executor]] = {"local": LocalExecutor}
-    if installed("ray") != "not installed":
+    if versions("ray")["ray"]:
         kinds["ray"] = RayExecutor
     return kinds
 

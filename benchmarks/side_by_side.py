@@ -140,16 +140,21 @@ def _anonymous() -> float:
     return int(next(s for s in lines if s.startswith("RssAnon")).split()[1]) / 1024
 
 
-def environment(*packages: str) -> dict[str, Any]:
-    r"""Versions and the machine, as far as others can compare it with theirs."""
-    versions: dict[str, str | None] = {"python": platform.python_version()}
+def versions(*packages: str) -> dict[str, str | None]:
+    r"""What is installed of geomem, torch, NumPy and some more; None where it is not."""
+    found: dict[str, str | None] = {}
     for name in ("geomem", "torch", "numpy", *packages):
         try:
-            versions[name] = version(name)
+            found[name] = version(name)
         except PackageNotFoundError:
-            versions[name] = None
+            found[name] = None
+    return found
+
+
+def environment(*packages: str) -> dict[str, Any]:
+    r"""Versions and the machine, as far as others can compare it with theirs."""
     return {
-        "versions": versions,
+        "versions": {"python": platform.python_version(), **versions(*packages)},
         "machine": {
             "cpu": _cpu(),
             "cores": num_cores(),

@@ -25,12 +25,12 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from side_by_side import versions
 from torch import Tensor
 
 from geomem.dimension.differences import OrthogonalDifferences
@@ -354,19 +354,12 @@ def large_of(shape: tuple[int, ...], job: argparse.Namespace) -> dict[str, Any]:
 
 
 def machine() -> dict[str, Any]:
-    names = ["torch", "numpy", "scipy", "diffusers", "curvlinops-for-pytorch"]
-    versions = {}
-    for name in names:
-        try:
-            versions[name] = version(name)
-        except PackageNotFoundError:
-            versions[name] = "missing"
     return {
         "system": f"{platform.system()} {platform.machine()}",
         "cores": num_cores(),
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),
-        "versions": versions,
+        "versions": versions("scipy", "diffusers", "curvlinops-for-pytorch"),
     }
 
 

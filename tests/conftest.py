@@ -3,12 +3,16 @@ r"""What the tests share: cases that come again, a device, data that may not be 
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import settings
+
+from geomem.executors import Executor, LocalExecutor, RayExecutor
 
 # The same cases on every machine and in every run; a case that fails stays failing.
 settings.register_profile("geomem", deadline=None, derandomize=True, max_examples=25)
@@ -54,3 +58,22 @@ def shared_data() -> Path:
     if not path.is_dir():
         pytest.skip(f"no public data sets: set GEOMEM_DATA to their folder ({path} is none)")
     return path
+
+
+@pytest.fixture(scope="module")
+def ray() -> Iterator[None]:
+    r"""Ray, for as long as a module's tests take; whoever uses it first starts its session."""
+    if find_spec("ray") is None:
+        pytest.skip("Ray is not installed: pip install geomem[ray]")
+    yield
+    if "ray" in sys.modules:
+        sys.modules["ray"].shutdown()
+
+
+@pytest.fixture(params=["local", "ray"])
+def two(request: pytest.FixtureRequest) -> Executor:
+    r"""Two workers, of each kind."""
+    if request.param == "local":
+        return LocalExecutor(2)
+    request.getfixturevalue("ray")
+    return RayExecutor(2)

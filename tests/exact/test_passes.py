@@ -8,7 +8,6 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -21,28 +20,11 @@ from geomem.errors import InputError
 from geomem.exact import EmpiricalDenoiser
 from geomem.exact.blocks import Blocks, InMemory, Streamed
 from geomem.exact.posterior import Posterior
-from geomem.executors import Executor, LocalExecutor, RayExecutor
+from geomem.executors import Executor, LocalExecutor
 from tests.references import normal
 
 N, D = 3000, 16
 SIGMAS = torch.logspace(-2, 2, 6)
-
-
-@pytest.fixture(scope="module")
-def ray() -> Iterator[Any]:
-    if find_spec("ray") is None:
-        pytest.skip("Ray is not installed: pip install geomem[ray]")
-    yield None
-    if "ray" in sys.modules:
-        sys.modules["ray"].shutdown()
-
-
-@pytest.fixture(params=["local", "ray"])
-def two(request: pytest.FixtureRequest) -> Executor:
-    if request.param == "local":
-        return LocalExecutor(2)
-    request.getfixturevalue("ray")
-    return RayExecutor(2)
 
 
 def same(one: Posterior, other: Posterior, tolerance: float) -> None:

@@ -9,7 +9,6 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ import pytest
 
 from geomem.cli import run
 from geomem.errors import InputError
-from geomem.executors import Executor, LocalExecutor, RayExecutor
+from geomem.executors import Executor, LocalExecutor
 from geomem.runs.jobs import Task, array_indices, jobs_to_do, run_job
 from geomem.runs.records import RunFolder
 from geomem.runs.sweep import Sweep, open_sweep
@@ -53,23 +52,6 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("sweep") / "whole"
     TINY.run(path, processes=1, quiet=True)
     return path
-
-
-@pytest.fixture(scope="module")
-def ray() -> Iterator[None]:
-    if find_spec("ray") is None:
-        pytest.skip("Ray is not installed: pip install geomem[ray]")
-    yield
-    if "ray" in sys.modules:
-        sys.modules["ray"].shutdown()
-
-
-@pytest.fixture(params=["local", "ray"])
-def two(request: pytest.FixtureRequest) -> Executor:
-    if request.param == "local":
-        return LocalExecutor(2)
-    request.getfixturevalue("ray")
-    return RayExecutor(2)
 
 
 # --------------------------------------------------------------------- killed in mid-flight

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import partial, reduce
 from pathlib import Path
 from typing import Any
@@ -175,13 +176,13 @@ class EmpiricalDenoiser:
                 return nobody(len(levels), y_0)
             this = self._pass(start, levels, self._work_dtype(y_0, levels), not scalars_only)
             ask = partial(path_posterior, dtype=this.dtype, with_mean=this.with_mean)
-            both = (torch.split(t, QUERIES) for t in (start, noise, levels.T))
-            groups = list(zip(*both, strict=True))
-            told = this.told("noised paths", self.source, lambda b: ask(*_turned(groups[0]), b))
+            starts, noises = torch.split(start, QUERIES), torch.split(noise, QUERIES)
+            groups = list(zip(starts, noises, torch.split(levels, QUERIES, dim=1), strict=True))
+            told = this.told("noised paths", self.source, lambda b: ask(*groups[0], b))
             parts = []
             for group in groups:
                 blocks = told.follow(self._blocks(group[0], pairs=PAIRS // 4), len(group[0]))
-                parts.append(reduce(Posterior.merge, (ask(*_turned(group), b) for b in blocks)))
+                parts.append(reduce(Posterior.merge, (ask(*group, b) for b in blocks)))
             told.finish()
             return self._finish(concatenate(parts), y_0, scalars_only)
 
@@ -300,8 +301,13 @@ class EmpiricalDenoiser:
         Returns:
             The diagonal, with shape :math:`(B, n)`, in float64.
         """
-        projected = [rows @ directions.double() for rows in self._dense(x)]
-        return diagonal(projected, self.log_weights(x, sigma).exp(), sigma.double())
+        queries, levels = self._queries(x), level_rows(sigma.expand(1, len(x)), x)
+        U, parts, projected = directions.double(), [], []
+        for rows in self._dense(x):
+            parts.append(logits(queries, levels, rows)[0])
+            projected.append(rows @ U)
+        weights = torch.cat(parts, dim=1).log_softmax(1).exp()
+        return diagonal(projected, weights, sigma.double())
 
     # ------------------------------------------------------------------ cost
 
@@ -376,15 +382,5 @@ class EmpiricalDenoiser:
             # Level by level: a sum of all of them would be another array of this size.
             centre, shape = self._centre.to(x.device), (T, *x.shape)
             mean = torch.stack([(m + centre).to(x.dtype) for m in merged.mean]).reshape(shape)
-        return Posterior(
-            merged.log_partition,
-            mean,
-            merged.participation,
-            merged.entropy.clamp(min=0),  # its rounding has both signs
-            merged.dropped,
-        )
-
-
-def _turned(group: tuple[Tensor, ...]) -> tuple[Tensor, Tensor, Tensor]:
-    start, noise, levels = group
-    return start, noise, levels.T
+        # The rounding of an entropy has both signs.
+        return replace(merged, mean=mean, entropy=merged.entropy.clamp(min=0))

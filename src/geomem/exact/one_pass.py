@@ -17,7 +17,7 @@ weights (near-duplicates at a tiny level), all distances are taken explicitly.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import reduce
 
 import torch
@@ -120,8 +120,8 @@ def distances(x: Tensor, block: Block, dtype: torch.dtype, explicit: bool = Fals
     of_all = torch.stack(nearest).amin(0)
     for chunk, own in zip(chunks, nearest, strict=True):
         excess[:, chunk] += (own - of_all)[:, None]
-    scale = torch.zeros_like(largest) if explicit else largest
-    error = rounding_of_products(0 * x_squares if explicit else x_squares, scale, d)
+    products_error = rounding_of_products(x_squares, largest, d)
+    error = torch.zeros_like(x_squares) if explicit else products_error
     return Distances(of_all, excess, error)
 
 
@@ -245,7 +245,7 @@ def _certify(
     first = values[:, min(kept, values.shape[1] - 1)].double() * (1 - 1e-6)
     farther = (first - 2 * known.error).clamp(min=0)
     bound = (n - kept) * (-farther / (2 * levels.square())).exp()
-    return Posterior(part.log_partition, part.mean, part.participation, part.entropy, bound)
+    return replace(part, dropped=bound)
 
 
 # ----------------------------------------------------------------------- all points
