@@ -46,7 +46,7 @@ def test_a_module_imports_only_what_stands_above_it(path: Path) -> None:
 # Inside a package of the first floor the same holds.
 INSIDE = {
     "operators": "linear jacobian",
-    "spectra": "measures lanczos randomized traces choice",
+    "spectra": "measures krylov lanczos randomized traces choice",
     "exact": (
         "gaussian posterior blocks one_pass cost passes neighbours paths covariance queries "
         "empirical mixture"

@@ -47,9 +47,9 @@ def test_it_finds_known_eigenvectors(m: int, d: int) -> None:
 def test_the_bound_holds_before_it_has_converged(seed: int) -> None:
     values = torch.linspace(0.95, 0, 60).double()
     denoiser, Q = linear(values, seed)
-    for blocks in (1, 3, 10, 30):
+    for blocks in (1, 2, 3, 4):
         found = tangent_basis(
-            denoiser, normal(1, 60), level(1.0), 5, tolerance=0, max_iterations=blocks, seed=seed
+            denoiser, normal(1, 60), level(1.0), 5, tolerance=0, max_blocks=blocks, seed=seed
         )
         angle = float(principal_angles(found.vectors, Q[:, :5]).max())
         # The gap is taken from Ritz values, so early on the bound is an estimate: factor 2.
@@ -60,7 +60,7 @@ def test_networks_are_symmetrised() -> None:
     network, x, sigma = slow.random_network(0, 12), normal(0, 12), level(0.8)
     J = slow.jacobian(network, x, sigma)
     _, vectors = torch.linalg.eigh((J + J.T) / 2)
-    found = tangent_basis(network, x, sigma, 3, tolerance=1e-7, max_iterations=500)
+    found = tangent_basis(network, x, sigma, 3, tolerance=1e-7, max_blocks=500)
     assert float(principal_angles(found.vectors, vectors[:, -3:]).max()) < 1e-6
 
 

@@ -27,6 +27,7 @@ from geomem.denoiser import Denoiser
 from geomem.errors import InputError
 from geomem.noise import check_levels
 from geomem.operators import DenoiserJacobian
+from geomem.spectra.krylov import BlockKrylov, EigenPairs
 from geomem.stats import Estimate, torch_rng
 from geomem.subspaces import principal_angles
 
@@ -57,14 +58,14 @@ def tangent_basis(
     m: int,
     *,
     tolerance: float = 1e-3,
-    max_iterations: int = 30,
+    max_blocks: int = 12,
     seed: int = 0,
 ) -> TangentBasis:
     r"""Leading tangent basis of a denoiser at a point, matrix-free.
 
-    Products with a block of random directions, then with what the products span, until the
-    residuals are small against the gap. A block takes m + 8 products with the Jacobian and as
-    many with its transpose; near-projectors need two or three blocks.
+    A block Krylov space (:class:`geomem.spectra.krylov.BlockKrylov`) grows until the residuals
+    are small against the gap. A block takes m + 8 products with the Jacobian and as many with
+    its transpose, and two times 8 (m + 8) d bytes; near-projectors need two or three blocks.
 
     Arguments:
         denoiser: The denoiser :math:`D`.
@@ -72,7 +73,7 @@ def tangent_basis(
         sigma: The noise level, with shape :math:`()`.
         m: How many directions, at most d.
         tolerance: The angle, in radians, to which the space is wanted.
-        max_iterations: How many blocks at most; ``turned`` tells how far they came.
+        max_blocks: How many blocks at most; ``turned`` tells how far they came.
         seed: The seed of the random directions.
 
     Raises:
@@ -92,31 +93,23 @@ def tangent_basis(
     if not bool(torch.isfinite(x).all()):
         raise InputError("the point holds NaN or infinite values; check where it comes from")
     J = DenoiserJacobian(denoiser, x, sigma).symmetric_part
-    draws = torch.randn(min(d, m + 8), d, generator=torch_rng(seed, "tangent"))
-    Q = torch.linalg.qr(draws.T.double().to(x.device)).Q
-    for _ in range(max_iterations):
-        AQ = J.matmat(Q.to(x)).double()
-        if not bool(torch.isfinite(AQ).all()):
-            raise InputError("a product with the Jacobian is not finite; check the denoiser")
-        found = _ritz(Q, AQ, m)
+    space = BlockKrylov(J, m + 8, torch_rng(seed, "tangent"))
+    for _ in range(max_blocks):
+        more = space.grow()
+        found = _tangent(space.pairs(), m)
         # Below this, rounding of the denoiser's own dtype decides, not the number of blocks.
-        if found.turned <= max(tolerance, 10 * torch.finfo(x.dtype).eps):
+        if not more or found.turned <= max(tolerance, 10 * torch.finfo(x.dtype).eps):
             break
-        Q = torch.linalg.qr(AQ).Q
     return found
 
 
-def _ritz(Q: Tensor, AQ: Tensor, m: int) -> TangentBasis:
-    # Rayleigh and Ritz: the eigenvectors within the span, and how far they are from it.
-    T = Q.T @ AQ
-    values, U = torch.linalg.eigh((T + T.T) / 2)
-    values, U = values.flip(0), U.flip(1)
-    vectors = Q @ U[:, :m]
-    residual = AQ @ U[:, :m] - vectors * values[:m]
-    size = float(torch.linalg.matrix_norm(residual, 2))
+def _tangent(pairs: EigenPairs, m: int) -> TangentBasis:
+    # The eigenvectors within the span, and how far they are from it.
+    first, values = pairs.first(m), pairs.values
+    size = float(torch.linalg.matrix_norm(first.residuals, 2))
     gap = float(values[m - 1] - values[m]) if m < len(values) else math.inf
     turned = math.asin(min(1.0, size / gap)) if gap > 0 else math.pi / 2
-    return TangentBasis(vectors, values[:m], gap, turned)
+    return TangentBasis(first.vectors, first.values, gap, turned)
 
 
 def angles_between_points(denoiser: Denoiser, x: Tensor, sigma: Tensor, m: int) -> Tensor:

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from geomem.errors import InputError
 from geomem.operators.linear import Matrix
-from geomem.spectra.lanczos import LanczosQuadrature, leading, orthonormal, quadrature
+from geomem.spectra.krylov import leading, orthonormal
+from geomem.spectra.lanczos import LanczosQuadrature, quadrature
 from geomem.spectra.measures import Dense, Spectrum
 from tests.references import normal, rotation
 

@@ -3,7 +3,8 @@ r"""Spectra as measures: each question is an integral, and comes with its standa
 from __future__ import annotations
 
 from geomem.spectra.choice import spectrum
-from geomem.spectra.lanczos import LanczosQuadrature, Leading, leading
+from geomem.spectra.krylov import Leading, leading
+from geomem.spectra.lanczos import LanczosQuadrature
 from geomem.spectra.measures import (
     Decomposition,
     Dense,

@@ -1,14 +1,13 @@
-r"""Krylov spaces: quadrature of a spectral measure, and the leading directions, blocked.
+r"""Quadrature of a spectral measure, by a Krylov space of each probe.
 
-Quadrature starts from signs, all probes side by side, so that one call of the operator serves
-every probe. A near-projector is better served by deflation: its leading eigenvectors are
+It starts from signs, all probes side by side, so that one call of the operator serves every
+probe. A near-projector is better served by deflation: its leading eigenvectors are
 found first, counted one by one, and probes see the rest only.
 
 References:
     | Fast Estimation of tr(f(A)) via Stochastic Lanczos Quadrature (Ubaru et al., 2017)
     | https://doi.org/10.1137/16M1104974
-    | Musco & Musco, Randomized block Krylov methods (2015), arXiv 1504.05477
-    | Parlett, The Symmetric Eigenvalue Problem (1980): reorthogonalisation, residual bounds
+    | Parlett, The Symmetric Eigenvalue Problem (1980): reorthogonalisation
 """
 
 from __future__ import annotations
@@ -20,93 +19,9 @@ from torch import Tensor
 
 from geomem.errors import InputError
 from geomem.operators.linear import LinearOperator, Need, random_signs
+from geomem.spectra.krylov import Leading, deflation_products, leading, multiply
 from geomem.spectra.measures import Quadrature, Spectrum
 from geomem.stats import torch_rng
-
-
-@dataclass(frozen=True)
-class Leading:
-    r"""Leading eigenpairs of a symmetric operator, and how well they are known.
-
-    Attributes:
-        values: The eigenvalues of largest modulus, with shape :math:`(k)`, in float64.
-        vectors: Their eigenvectors, with shape :math:`(n, k)`, in float64.
-        residuals: :math:`|A u - \theta u|`, with shape :math:`(k)`: an eigenvalue is as near.
-        blur: The norm of all residuals together: no eigenvalue of A is further from one of
-            the values or of the rest of the operator.
-        products: How many products it took.
-    """
-
-    values: Tensor
-    vectors: Tensor
-    residuals: Tensor
-    blur: float
-    products: int
-
-
-def leading(
-    operator: LinearOperator, rank: int, *, oversample: int = 10, power: int = 2, seed: int = 0
-) -> Leading:
-    r"""Eigenpairs of largest modulus, by a block Krylov space of random directions.
-
-    The operator is diagonalised within :math:`\mathrm{span}(\Omega, A \Omega, \dots, A^p
-    \Omega)`, for a random :math:`\Omega` with :math:`k` + ``oversample`` columns.
-
-    Arguments:
-        operator: The operator; its symmetric part is what counts.
-        rank: How many pairs, :math:`k`.
-        oversample: Further random directions.
-        power: The number :math:`p` of times that they are multiplied again; one is enough
-            where the spectrum has a gap after k.
-        seed: The seed of the random directions.
-
-    Example:
-        >>> from geomem.operators.linear import Matrix
-        >>> leading(Matrix(torch.diag(torch.arange(9.0))), 2).values.round().tolist()
-        [8.0, 7.0]
-    """
-    if rank < 1 or oversample < 0 or power < 0:
-        raise InputError("leading pairs need rank >= 1, oversample >= 0 and power >= 0")
-    operator, n = operator.symmetric_part, operator.size
-    rng = torch_rng(seed, "leading")
-    block = torch.randn(min(n, rank + oversample), n, generator=rng).T.double()
-    V = W = torch.zeros(n, 0, dtype=torch.float64, device=operator.like.device)
-    block = block.to(V.device)
-    for _ in range(power + 1):
-        block = orthonormal(block[:, : n - V.shape[1]], V)
-        if block.shape[1] == 0:
-            break  # the space is all there is
-        V = torch.cat([V, block], 1)
-        block = _product(operator, block)
-        W = torch.cat([W, block], 1)
-    return _ritz(V, W, min(rank, n))
-
-
-def _ritz(V: Tensor, W: Tensor, rank: int) -> Leading:
-    T = V.T @ W
-    values, U = torch.linalg.eigh((T + T.T) / 2)
-    order = values.abs().argsort(descending=True)[:rank]
-    values, U = values[order], U[:, order]
-    vectors = V @ U
-    R = W @ U - vectors * values
-    return Leading(
-        values, vectors, R.norm(dim=0), float(torch.linalg.matrix_norm(R, 2)), V.shape[1]
-    )
-
-
-def orthonormal(block: Tensor, basis: Tensor) -> Tensor:
-    r"""Orthonormal columns that span a block's part outside a basis; dependent ones drop."""
-    # What is left of a column that was in the basis is rounding, of no direction; and the
-    # second pass, which takes out what rounding left, must find the columns nearly whole.
-    for floor in (1e-10 * float(block.norm(dim=0).amax()) if block.numel() else 0.0, 0.5):
-        block = block - basis @ (basis.T @ block)
-        left, values, _ = torch.linalg.svd(block, full_matrices=False)
-        block = left[:, values > floor]
-    return block
-
-
-def _product(operator: LinearOperator, V: Tensor) -> Tensor:
-    return operator.matmat(V.to(operator.like)).double()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,11 +87,6 @@ def random_directions(n: int, columns: int, rng: torch.Generator) -> Tensor:
     return torch.randn(columns, n, generator=rng).T.double()
 
 
-def deflation_products(rank: int, n: int, oversample: int = 10, power: int = 2) -> int:
-    r"""How many products :func:`leading` takes, at most."""
-    return min(n, (power + 1) * min(n, rank + oversample)) if rank else 0
-
-
 def quadrature(
     operator: LinearOperator, starts: Tensor, depth: int, found: Leading | None = None
 ) -> Quadrature:
@@ -208,7 +118,7 @@ def _tridiagonal(operator: LinearOperator, q: Tensor, depth: int, basis: Tensor)
     q = torch.nn.functional.normalize(q, dim=0, eps=1e-100).T
     for k in range(depth):
         Q[:, k] = q
-        r = _product(operator, q.T)
+        r = multiply(operator, q.T)
         r = (r - basis @ (basis.T @ r)).T
         T[:, k, k] = (q * r).sum(1)
         r = _outside(r, Q[:, : k + 1])

@@ -15,14 +15,8 @@ from torch import Tensor
 
 from geomem.errors import InputError
 from geomem.operators.linear import LinearOperator, Need
-from geomem.spectra.lanczos import (
-    as_spectrum,
-    deflation_products,
-    leading,
-    orthonormal,
-    quadrature,
-    random_directions,
-)
+from geomem.spectra.krylov import deflation_products, leading, orthonormal
+from geomem.spectra.lanczos import as_spectrum, quadrature, random_directions
 from geomem.spectra.measures import Spectrum
 from geomem.stats import torch_rng
 

@@ -26,7 +26,7 @@ from torch import Tensor
 
 from geomem.errors import InputError
 from geomem.operators.linear import LinearOperator, Need, random_signs
-from geomem.spectra.lanczos import orthonormal
+from geomem.spectra.krylov import orthonormal
 from geomem.stats import Estimate, torch_rng
 
 
