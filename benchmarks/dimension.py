@@ -1,6 +1,11 @@
 r"""Local dimensions of the zoo: error and cost of each method, where the truth is exact.
 
-Run on a quiet machine:  python benchmarks/dimension.py [--quick] [--out PATH]
+Run:  python benchmarks/dimension.py [--quick] [--dims D ...] [--trained-dims D ...]
+                                       [--add FILE ...] [--out PATH]
+
+All of it takes hours on one core, so it may be done in parts: ``--dims`` or ``--trained-dims``
+alone leaves out the other, and the families of the files of ``--add`` are kept (with neither,
+files are put together). Each row names how many points judged it.
 
 ``population``  the population denoisers of manifolds of known dimension, in d = 30 to 3072.
                 Every method takes its own best noise level for each family, chosen on other
@@ -54,6 +59,7 @@ from geomem.work import Progress, atomic_write_text, num_cores, one_thread
 SEED = 0
 SIGMAS = (0.3, 0.2, 0.1, 0.05, 0.03, 0.02, 0.01, 0.005)
 FLOOR = 0.25
+DIMS = (30, 100, 784, 3072)
 POINTS_ALONE = ("MLE", "TwoNN", "lPCA")
 RIVALS = (
     "FLIPD, signs (equal)",
@@ -83,6 +89,9 @@ class Family:
         x_0 = self.manifold.sample(count, rng)
         z = torch.randn(x_0.shape, generator=rng, dtype=torch.float64)
         return x_0.to(self.dtype), z.to(self.dtype), dimensions(self.manifold, x_0)
+
+
+Tables = dict[str, dict[str, dict[str, "Answers"]]]  # kind, family, method
 
 
 def dimensions(manifold: Any, x_0: Tensor) -> list[float]:
@@ -171,11 +180,19 @@ class Answers:
             "mean_absolute_error": float(e.mean()),
             "stderr": float(e.std(ddof=1) / math.sqrt(n)) if n > 1 else None,
             "answered": self.answered,
-            "products": self.products,
+            "products": None if math.isnan(self.products) else self.products,
             "seconds": self.seconds,
             "sigma": self.sigma,
             "points": n,
+            "errors": [float(error) for error in e],
         }
+
+    @staticmethod
+    def of_row(row: dict[str, Any]) -> Answers:
+        r"""What a row of the file was written from."""
+        products = math.nan if row["products"] is None else row["products"]
+        errors = np.array(row["errors"])
+        return Answers(errors, row["answered"], row["seconds"], products, row["sigma"])
 
 
 def ask(family: Family, method: Method, sigma: float, purpose: str, count: int) -> Answers:
@@ -230,15 +247,13 @@ def measure(family: Family, job: argparse.Namespace) -> dict[str, Answers]:
     found = {"LocalDimension": ours}
     for name, method in equal_methods(math.ceil(ours.products)).items():
         found[f"{name} (equal)"] = best(family, method, job, SIGMAS)
-    if job.core:
-        return found
-    found["Plateau (none)"] = ask(family, lambda s: Plateau(seed=s), 1.0, "test", job.points)
-    if family.d <= job.largest_own:
+    for estimator in () if job.core else POINTS_ALONE:
+        found[f"{estimator} (points alone)"] = points_alone(family, estimator, job.points)
+    if family.d <= job.largest_own and not job.core:
+        found["Plateau (none)"] = ask(family, lambda s: Plateau(seed=s), 1.0, "test", job.points)
         own = argparse.Namespace(tune=max(2, job.tune // 4), points=max(4, job.points // 4))
         for name, method in own_methods().items():
             found[f"{name} (own)"] = best(family, method, own, SIGMAS[2::2])
-    for estimator in POINTS_ALONE:
-        found[f"{estimator} (points alone)"] = points_alone(family, estimator, job.points)
     return found
 
 
@@ -247,8 +262,9 @@ def measure(family: Family, job: argparse.Namespace) -> dict[str, Answers]:
 
 def trained(name: str, manifold: Any, job: argparse.Namespace) -> Family:
     r"""A small network trained on 20,000 points of a manifold."""
-    data = manifold.sample(20_000, torch_rng(SEED, "training", manifold.ambient_dim)).float()
-    config = NetworkConfig("mlp", (manifold.ambient_dim,), float(data.std()), width=256, blocks=2)
+    d = int(manifold.ambient_dim)
+    data = manifold.sample(20_000, torch_rng(SEED, "training", d)).float()
+    config = NetworkConfig("mlp", (d,), float(data.std()), width=256 if d < 500 else 512, blocks=2)
     state = TrainState(config, Training(steps=job.steps), data, seed=SEED)
     for _ in range(job.steps):
         state.advance()
@@ -257,7 +273,7 @@ def trained(name: str, manifold: Any, job: argparse.Namespace) -> Family:
 
 def networks(job: argparse.Namespace) -> Iterator[Family]:
     for d in job.trained_dims:
-        chosen = ("plane", "sphere") if job.quick else ("plane", "sphere", "swiss roll")
+        chosen = ("plane", "sphere") if job.quick or d > 500 else ("plane", "sphere", "swiss roll")
         yield from (trained(n, M, job) for n, M in zoo(d) if n in chosen)
 
 
@@ -303,12 +319,15 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/dimension.json"))
     parser.add_argument("--quick", action="store_true", help="a smoke test of a minute or two")
     parser.add_argument("--core", action="store_true", help="only what the equal ratios need")
-    parser.add_argument("--dims", type=int, nargs="+", choices=(30, 100, 784, 3072))
+    parser.add_argument("--add", type=Path, nargs="+", default=[], help="files to start from")
+    parser.add_argument("--dims", type=int, nargs="+", choices=DIMS)
+    parser.add_argument("--trained-dims", type=int, nargs="+", choices=DIMS)
     parser.add_argument("--tune", type=int, help="points by which a level is chosen")
     parser.add_argument("--points", type=int, help="points by which a method is judged")
     job = parser.parse_args()
-    job.dims = job.dims or ((30,) if job.quick else (30, 100, 784, 3072))
-    job.trained_dims = () if job.core else (30,) if job.quick else (30, 100)
+    if not (job.dims or job.trained_dims or job.add):
+        job.dims = job.trained_dims = (30,) if job.quick else DIMS
+    job.dims, job.trained_dims = job.dims or (), job.trained_dims or ()
     tune, points = (3, 6) if job.quick else (16, 32)
     job.tune, job.points = job.tune or tune, job.points or points
     job.steps, job.largest_own = (300, 30) if job.quick else (8000, 100)
@@ -332,7 +351,11 @@ def print_row(where: str, found: dict[str, Answers]) -> None:
 def main() -> int:
     job, here = arguments(), machine()
     warnings.filterwarnings("ignore", message="sigma = .* is below")  # said in the table
-    tables: dict[str, dict[str, dict[str, Answers]]] = {"population": {}, "trained": {}}
+    tables: Tables = {"population": {}, "trained": {}}
+    for path in job.add:
+        for kind, table in json.loads(path.read_text())["tables"].items():
+            for where, row in table.items():
+                tables[kind][where] = {name: Answers.of_row(r) for name, r in row.items()}
     with one_thread():
         kinds = [(name, M) for d in job.dims for name, M in zoo(d)][: 4 if job.quick else None]
         families = [Family(name, M, M.population_denoiser()) for name, M in kinds]
@@ -342,26 +365,28 @@ def main() -> int:
             tables["population"][where] = measure(family, job)
             print_row(where, tables["population"][where])
             progress.update(k + 1)
+            write(job, here, tables)
         for family in networks(job):
             where = f"{family.name}, d = {family.d}"
             tables["trained"][where] = measure(family, job)
             print_row(f"trained on {where}", tables["trained"][where])
-    summary = {kind: {r: ratios(table, r) for r in RIVALS} for kind, table in tables.items()}
-    write(job, here, tables, summary)
+            write(job, here, tables)
+    write(job, here, tables)
+    say_ratios(tables)
+    print(f"{job.out} ({here['cores']} cores, load {here['load_before']:.1f} before)")
     return 0
 
 
-def write(
-    job: argparse.Namespace,
-    here: dict[str, Any],
-    tables: dict[str, dict[str, dict[str, Answers]]],
-    summary: dict[str, Any],
-) -> None:
+def write(job: argparse.Namespace, here: dict[str, Any], tables: Tables) -> None:
+    for kind, table in tables.items():  # whatever was added when
+        order = sorted(table, key=lambda where: int(where.rpartition("= ")[2]))
+        tables[kind] = {where: table[where] for where in order}
     document = {
         "schema_version": 1,
         "what": "mean absolute error of a local dimension, products and seconds a point",
         "seed": SEED,
         "quick": job.quick,
+        "training_steps": job.steps,
         "machine": here,
         "sigmas": SIGMAS,
         "floor": FLOOR,
@@ -369,11 +394,18 @@ def write(
             kind: {w: {name: a.row() for name, a in row.items()} for w, row in table.items()}
             for kind, table in tables.items()
         },
-        "ratios": summary,
+        "ratios": all_ratios(tables),
     }
     atomic_write_text(job.out, json.dumps(document, indent=1) + "\n")
+
+
+def all_ratios(tables: Tables) -> dict[str, dict[str, Any]]:
+    return {kind: {r: ratios(table, r) for r in RIVALS} for kind, table in tables.items()}
+
+
+def say_ratios(tables: Tables) -> None:
     print()
-    for kind, rivals in summary.items():
+    for kind, rivals in all_ratios(tables).items():
         for rival, known in rivals.items():
             if not known["families"]:
                 continue
@@ -382,7 +414,6 @@ def write(
                 f"{kind}: our error / {rival}: {r['ratio']:.3f} ± {r['stderr']:.3f} over "
                 f"{known['families']} families (worst {r['worst_family']:.2f})"
             )
-    print(f"{job.out} ({here['cores']} cores, load {here['load_before']:.1f} before)")
 
 
 if __name__ == "__main__":

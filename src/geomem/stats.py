@@ -15,7 +15,7 @@ import math
 import zlib
 from dataclasses import dataclass
 from numbers import Integral
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -162,6 +162,34 @@ class Proportion:
 
 def _percent(share: float) -> str:
     return f"{100 * share:.1f} %" if share < 0.0995 else f"{100 * share:.0f} %"
+
+
+def clustered_mean(values: Array, groups: NDArray[Any]) -> tuple[Array, Array]:
+    r"""The mean over images, and its standard error over groups of them.
+
+    Arguments:
+        values: One row an image, with shape :math:`(n, k)`; rows with NaN are left out.
+        groups: The group of each image, with shape :math:`(n)`.
+
+    Returns:
+        Mean and error, with shape :math:`(k)`; NaN for the error of fewer than two groups.
+
+    Example:
+        >>> mean, error = clustered_mean(np.array([[1.0], [1.0], [3.0]]), np.array([0, 0, 1]))
+        >>> mean.round(2), error.round(2)
+        (array([1.67]), array([0.89]))
+    """
+    there = ~np.isnan(values).any(1)
+    values, groups = values[there], groups[there]
+    blank = np.full(values.shape[1], np.nan)
+    if not len(values):
+        return blank, blank
+    mean, distinct = values.mean(0), np.unique(groups)
+    if len(distinct) < 2:
+        return mean, blank
+    sums = np.array([(values[groups == g] - mean).sum(0) for g in distinct])
+    correction = len(distinct) / (len(distinct) - 1)
+    return mean, np.sqrt(correction * np.square(sums).sum(0)) / len(values)
 
 
 def bootstrap_weights(num_units: int, replicates: int, rng: np.random.Generator) -> Array:

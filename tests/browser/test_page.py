@@ -40,7 +40,8 @@ def _program(*names: str) -> str:
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return report(make_run(tmp_path_factory.mktemp("runs") / "run", sizes=(8, 16)))
+    folder = tmp_path_factory.mktemp("runs") / "run"
+    return report(make_run(folder, sizes=(8, 16), methods=("local-dimension",)))
 
 
 @pytest.fixture(scope="module")
@@ -123,7 +124,24 @@ def test_the_slider_walks_the_noise_level(browser: Any) -> None:
     assert browser.find_element("id", "slice").screenshot_as_png != picture
 
 
-@pytest.mark.parametrize("figure", ["maps", "slice", "dimension"])
+@pytest.mark.parametrize("figure", ["maps", "dimension", "local-0"])
+def test_the_level_is_marked_from_edge_to_edge_in_every_panel(browser: Any, figure: str) -> None:
+    marks = """
+    const place = document.getElementById(arguments[0]), layout = place._fullLayout;
+    const size = (box) => [box.width, box.height];
+    return [...place.querySelectorAll('.shapelayer path')].map((path) => {
+      const own = layout._plots[layout.shapes[path.dataset.index].xref.split(' ')[0]
+        + layout.shapes[path.dataset.index].yref.split(' ')[0]];
+      return [size(path.getBoundingClientRect()), [own.xaxis._length, own.yaxis._length]];
+    });"""
+    along = 0 if figure == "maps" else 1
+    found = browser.execute_script(marks, figure)
+    assert len(found) == 3
+    for drawn, panel in found:
+        assert drawn[along] == pytest.approx(panel[along], abs=3)
+
+
+@pytest.mark.parametrize("figure", ["maps", "slice", "dimension", "local-0"])
 def test_hover_shows_a_value_with_its_error(browser: Any, figure: str) -> None:
     from selenium.webdriver.common.action_chains import ActionChains
 
@@ -144,7 +162,7 @@ HOVERED = {
     const layout = arguments[0]._fullLayout, trace = arguments[0].data[{trace}];
     const x = layout.xaxis, y = layout.yaxis;
     return [x._offset + x.d2p(trace.x[2]), y._offset + y.d2p(trace.y[2])];"""
-    for figure, trace in (("maps", 0), ("slice", 1), ("dimension", 1))
+    for figure, trace in (("maps", 0), ("slice", 1), ("dimension", 1), ("local-0", 1))
 }
 
 

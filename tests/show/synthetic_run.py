@@ -30,6 +30,7 @@ def make_run(
     control: str = "linear",
     name: str = "made up",
     finished: bool = True,
+    methods: tuple[str, ...] = (),
 ) -> Path:
     """Writes a run folder; ``finished=False`` leaves out the network of the largest size."""
     units: list[dict[str, Any]] = [{"denoiser": "linear"}]
@@ -42,11 +43,15 @@ def make_run(
     ]
     design = _design(units, sizes, item, points, control, name)
     config = {"kind": "sweep", "show_images": images, "seeds": list(seeds), "seed": 3, "draws": 2}
+    if methods:
+        config |= {"dimension": list(methods), "dimension_points": 6}
     folder = RunFolder.create(path, config, design)
     for unit in folder.units:
         if not finished and unit.denoiser == "learned" and unit.num_samples == sizes[-1]:
             continue
         record = _measured(unit, points, jacobian)
+        if methods:
+            record = record.merge(_local(unit, methods, points))
         if unit.denoiser == "linear":
             record = record.merge(_pictures(item, points, images))
         if unit.denoiser == "empirical":
@@ -111,6 +116,22 @@ def _measured(unit: Unit, points: int, jacobian: bool) -> xr.Dataset:
         noise = 0.05 * rng.normal(size=diagonal.shape)
         arrays["diagonal"] = (dims, (diagonal + noise).astype(np.float32))
     return xr.Dataset(arrays, coords={"at": ["held_out", "training"]})
+
+
+def _local(unit: Unit, methods: tuple[str, ...], points: int) -> xr.Dataset:
+    """At level k image i keeps 5 - k + i % 2; none has a gap at the last, odd ones at the first."""
+    i, k = np.arange(points), np.arange(len(LEVELS))[:, None]
+    values = np.where(i < 6, 5.0 - k + i % 2, np.nan)
+    values[0, 1::2], values[-1] = np.nan, np.nan
+    shape = (len(methods), 2, *values.shape)
+    dims = ("dimension_method", "at", "sigma", "point")
+    made = np.broadcast_to(values, shape).astype(np.float32).copy()
+    made += np.arange(len(methods), dtype=np.float32)[:, None, None, None]
+    made[:, 1] -= unit.seed or 0  # at training images
+    return xr.Dataset(
+        {"local_dimension": (dims, made), "local_dimension_stderr": (dims, 0 * made)},
+        coords={"at": ["held_out", "training"], "dimension_method": list(methods)},
+    )
 
 
 def _entropy(unit: Unit, points: int) -> xr.Dataset:

@@ -187,3 +187,54 @@ def test_pictures_are_small_data_uris() -> None:
     assert painter.direction(np.zeros((8, 8))) == painter.image(np.zeros((8, 8)))
     assert not is_picture((30,))
     assert not is_picture((2, 8, 8))
+
+
+# ------------------------------------------------------------------------ local dimensions
+
+METHODS = ("local-dimension", "flipd")
+
+
+def test_local_dimensions_are_means_over_images_that_have_one(tmp_path: Path) -> None:
+    known = numbers(load(make_run(tmp_path / "run", methods=METHODS)))
+    here = known.sel(dimension_method="flipd", denoiser="learned", at="held_out", num_samples=8)
+    # Six images were asked: 5 - k + 1 for the second method, odd ones one more.
+    np.testing.assert_allclose(here.local_dimension, [6.0, 5.5, 4.5, 3.5, 2.5, np.nan])
+    np.testing.assert_allclose(here.local_dimension_answered, [0.5, 1, 1, 1, 1, 0])
+    spread = np.std([0, 1] * 3, ddof=1) / np.sqrt(6)
+    np.testing.assert_allclose(here.local_dimension_stderr[1:5], spread)
+    assert float(here.local_dimension_stderr[0]) == 0
+
+
+def test_local_dimensions_of_several_trainings_have_their_error(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", methods=METHODS[:1], seeds=(0, 1))
+    known = numbers(load(run)).sel(dimension_method="local-dimension", at="training")
+    network, exact = (known.sel(denoiser=d, num_samples=8) for d in ("learned", "empirical"))
+    assert float(network.local_dimension[1]) == pytest.approx(4.5 - 0.5)  # 4.5 and 3.5
+    assert float(network.local_dimension_stderr[1]) == pytest.approx(0.5)
+    assert float(exact.local_dimension_stderr[1]) > 0  # one training set: over images
+
+
+def test_a_training_set_smaller_than_what_is_asked_still_counts_all_of_it(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", methods=METHODS[:1], sizes=(4, 16))
+    known = numbers(load(run)).sel(dimension_method="local-dimension", denoiser="learned")
+    assert float(known.sel(at="training", num_samples=4).local_dimension_answered[1]) == 1
+
+
+def test_the_page_draws_local_dimensions_where_most_images_have_one(tmp_path: Path) -> None:
+    html = page_of(make_run(tmp_path / "run", methods=METHODS), csv=True)
+    local = drawn(html)["local"]
+    assert [method["name"] for method in local] == list(METHODS)
+    first = local[0]["panels"][1]  # the network at held-out images
+    assert first["value"][0] == [5.0, 4.5, 3.5, 2.5, 1.5, None]
+    assert local[0]["answered"][1][0] == [0.5, 1, 1, 1, 1, 0]
+    assert 'id="local-1"' in html
+    assert "at 100 % of held-out images" in own(html)
+    with (tmp_path / "run/tables/local_dimension.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 2 * 3 * 2 * 2 * 6  # methods, denoisers, kinds, sizes, levels
+    assert {row["local_dimension_answered"] for row in rows} == {"0", "0.5", "1"}
+
+
+def test_without_a_dimension_method_there_is_no_such_figure(html: str) -> None:
+    assert drawn(html)["local"] == []
+    assert "t-local" not in html

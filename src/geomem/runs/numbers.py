@@ -25,6 +25,7 @@ from geomem.information import (
     worst_subspace_share,
 )
 from geomem.runs.copies import copy_numbers
+from geomem.runs.local_numbers import local_dimension_numbers
 from geomem.stats import PermutationTest, numpy_rng, permutation_test
 
 Array = NDArray[np.float64]
@@ -44,7 +45,8 @@ def numbers(dataset: xr.Dataset, *, replicates: int = REPLICATES, seed: int = 0)
         By ``num_samples``, where it applies by ``sigma``, ``direction``, ``point``:
         memorized ``density`` and its margins ``by_level`` and ``by_direction``; memorized
         ``information`` in nats; ``lost_share``; ``damage``; ``dimension`` and its ``gap``;
-        ``point_information`` of each image; ``p_value``; ``copies``. Each ``x`` comes with
+        ``point_information`` of each image; ``p_value``; ``copies``; ``local_dimension``, if
+        the run asked for it. Each ``x`` comes with
         ``x_stderr`` or ``x_low`` and ``x_high`` (95 %).
 
     Raises:
@@ -58,6 +60,7 @@ def numbers(dataset: xr.Dataset, *, replicates: int = REPLICATES, seed: int = 0)
         analysis.tests(),
         analysis.exact(),
         copy_numbers(dataset, analysis.sizes),
+        local_dimension_numbers(dataset, networks),
     ]
     merged = xr.merge(parts, combine_attrs="drop", join="outer", compat="no_conflicts")
     sizes = [n for n in dataset.num_samples.values if n in merged.num_samples.values]

@@ -240,6 +240,8 @@ def load(run: str | Path) -> xr.Dataset:
             _insert(arrays, str(name), value, unit, coords)
     dataset = xr.Dataset(arrays, coords=_design_coordinates(folder, coords))
     done = len(folder.units) - len(folder.missing())
+    if "dimension_points" in folder.config:
+        dataset.attrs["dimension_points"] = folder.config["dimension_points"]
     return dataset.assign_attrs(
         run=Path(run).name,
         data=folder.design["data"]["name"],

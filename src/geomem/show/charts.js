@@ -181,20 +181,23 @@ function mapFigure(page, state, width) {
 
 const heading = (text, box) => ({ text, showarrow: false, xref: "paper", yref: "paper", x: box.x[0], xanchor: "left", y: box.y[1], yanchor: "bottom", yshift: 3, align: "left" });
 
+// The first axis of a figure has no number: "y1 domain" is not understood.
+const axisName = (letter, i) => (i ? `${letter}${i + 1}` : letter);
+
 // The noise level that the slider has chosen, in the maps ...
 function mapMarks(page, state) {
   const y = Math.log10(page.levels[state.level]);
   return [...page.sizes, null].map((_, i) => ({
-    type: "line", xref: `x${i + 1} domain`, yref: `y${i + 1}`, x0: 0, x1: 1, y0: y, y1: y,
+    type: "line", xref: `${axisName("x", i)} domain`, yref: axisName("y", i), x0: 0, x1: 1, y0: y, y1: y,
     line: { color: MARK, width: 1.4, dash: "dot" },
   }));
 }
 
 // ... and in the curves of dimension.
-function panelMarks(page, state) {
+function panelMarks(page, state, panels = page.panels) {
   const x = Math.log10(page.levels[state.level]);
-  return page.panels.map((_, i) => ({
-    type: "line", xref: `x${i + 1}`, yref: `y${i + 1} domain`, x0: x, x1: x, y0: 0, y1: 1,
+  return panels.map((_, i) => ({
+    type: "line", xref: axisName("x", i), yref: `${axisName("y", i)} domain`, x0: x, x1: x, y0: 0, y1: 1,
     line: { color: MARK, width: 1.4, dash: "dot" },
   }));
 }
@@ -221,27 +224,41 @@ function sliceFigure(page, state, width) {
 
 // (b) Dimension kept against the noise level.
 function dimensionFigure(page, state, width) {
-  const wide = width >= WIDE, count = page.panels.length, columns = wide ? count : 1;
+  return panelFigure(page, state, width, page, "directions kept, tr ∂D/∂x", () => "");
+}
+
+// The dimension that a method finds at single images; k: level, n: size, i: panel.
+function localFigure(index) {
+  return (page, state, width) => {
+    const { answered } = page.local[index];
+    const share = (i, n, k) => (n === null ? "" : `<br>at ${Math.round(100 * answered[i][n][k])} % of the images`);
+    return panelFigure(page, state, width, page.local[index], "local dimension", share);
+  };
+}
+
+function panelFigure(page, state, width, source, name, more) {
+  const wide = width >= WIDE, count = source.panels.length, columns = wide ? count : 1;
   const left = 54, right = 12, gap = 24, each = (width - left - right - gap * (columns - 1)) / columns;
   const tall = wide ? 280 : 210, row = 26 + tall + 50, height = 6 + row * Math.ceil(count / columns);
   const x = log10(page.levels);
-  const all = [...page.panels.flatMap((p) => p.value), page.control.training[0], page.control.held_out[0]];
-  const top = 1.06 * Math.max(1, ...all.flat().filter((v) => v !== null));
+  const all = [...source.panels.flatMap((p) => p.value), source.control.training[0], source.control.held_out[0]];
+  const known = all.flat().filter((v) => v !== null);
+  const top = 1.06 * Math.max(1, ...known), low = 1.06 * Math.min(0, ...known);
   const layout = {
     width, height, font: FONT, margin: { l: 0, r: 0, t: 0, b: 0 }, hovermode: "closest", dragmode: false,
-    paper_bgcolor: "#fff", plot_bgcolor: "#fff", annotations: [], showlegend: false, shapes: panelMarks(page, state),
+    paper_bgcolor: "#fff", plot_bgcolor: "#fff", annotations: [], showlegend: false, shapes: panelMarks(page, state, source.panels),
   };
-  const traces = page.panels.flatMap((panel, i) => {
+  const traces = source.panels.flatMap((panel, i) => {
     const a = i + 1, axes = { xaxis: `x${a}`, yaxis: `y${a}` }, first = i % columns === 0;
     const box = domains({ left: left + (i % columns) * (each + gap), top: 32 + Math.floor(i / columns) * row, width: each, height: tall }, width, height);
     layout[`xaxis${a}`] = axis({ domain: box.x, anchor: `y${a}`, range: levelRange(page), ...levelTicks(page), title: { text: "noise level σ (rms)", standoff: 4 } });
-    layout[`yaxis${a}`] = axis({ domain: box.y, anchor: `x${a}`, range: [0, top], showgrid: true, gridcolor: GRID, showticklabels: first, title: first ? { text: "directions kept, tr ∂D/∂x", standoff: 4 } : undefined });
+    layout[`yaxis${a}`] = axis({ domain: box.y, anchor: `x${a}`, range: [low, top], showgrid: true, gridcolor: GRID, showticklabels: first, title: first ? { text: name, standoff: 4 } : undefined });
     layout.annotations.push(heading(`<b>${panel.title}</b>`, box));
-    const [value, error] = page.control[panel.at];
-    const said = (name, values, errors) => values.map((v, k) => `${name}, ${sigmaText(page, k)}<br><b>${pm(v, errors[k])}</b> directions kept`);
-    const control = curve(x, value, error, "#57606a", { axes, text: said(page.control.name, value, error), hovertemplate: "%{text}<extra></extra>", line: { dash: "dash", width: 1.5 } });
+    const [value, error] = source.control[panel.at];
+    const said = (who, values, errors, n) => values.map((v, k) => `${who}, ${sigmaText(page, k)}<br><b>${pm(v, errors[k])}</b> directions kept${more(i, n, k)}`);
+    const control = curve(x, value, error, "#57606a", { axes, text: said(source.control.name, value, error, null), hovertemplate: "%{text}<extra></extra>", line: { dash: "dash", width: 1.5 } });
     const learned = page.sizes.flatMap((size, n) => curve(x, panel.value[n], panel.stderr[n], page.colours[n],
-      { axes, text: said(`N = ${size}`, panel.value[n], panel.stderr[n]), hovertemplate: "%{text}<extra></extra>", line: { width: n === state.size ? 3.2 : 1.8 } }));
+      { axes, text: said(`N = ${size}`, panel.value[n], panel.stderr[n], n), hovertemplate: "%{text}<extra></extra>", line: { width: n === state.size ? 3.2 : 1.8 } }));
     return [...control, ...learned];
   });
   return { traces, layout };

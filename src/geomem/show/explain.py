@@ -64,6 +64,7 @@ def explain(dataset: xr.Dataset, known: xr.Dataset, *, show_images: bool) -> dic
             "standard error. The exact denoiser of the training set shows what perfect "
             "memorization looks like."
         ),
+        "local": _local(known),
         "directions": (
             f"The principal directions along which most and least {said.total} was found, in nats "
             "over the window, among those that have something to lose (a tenth of the largest or "
@@ -82,6 +83,18 @@ def explain(dataset: xr.Dataset, known: xr.Dataset, *, show_images: bool) -> dic
         ),
         "images": _images(dataset, known, show_images=show_images),
     }
+
+
+def _local(known: xr.Dataset) -> str:
+    if "local_dimension" not in known:
+        return ""
+    methods = " and ".join(map(str, known.dimension_method.values))
+    points = known.attrs["dimension_points"]
+    return (
+        f"The dimension that {methods} finds at single images, mean over up to {points} of each "
+        "kind; an image without a gap has none, and a level is drawn where at least half have "
+        "one. Unlike the trace above, a count says nothing of directions that are kept in part."
+    )
 
 
 def _density(known: xr.Dataset) -> str:

@@ -22,12 +22,13 @@ class Headlines:
     signature: str
     levels: str
     dimension: str
+    local: str
     samples: str
 
 
 def headlines(known: xr.Dataset) -> Headlines:
     r"""The titles of a page. They claim no difference that is within its error."""
-    made = (_signature(known), _levels(known), _dimension(known), _samples(known))
+    made = (_signature(known), _levels(known), _dimension(known), _local(known), _samples(known))
     return Headlines(*map(unbroken, made))
 
 
@@ -104,6 +105,25 @@ def _dimension(known: xr.Dataset) -> str:
         f"The network {at} keeps {verb} directions at its training images ({training}) "
         f"than at held-out ones ({held_out})"
     )
+
+
+def _local(known: xr.Dataset) -> str:
+    # Of the first method, at the level of the title above, if half of the images have a gap.
+    if "local_dimension" not in known:
+        return ""
+    n = int(known.num_samples.values[0])
+    sigma = known.sigma.values[peak_level(known, n)]
+    here = {"denoiser": "learned", "num_samples": n, "sigma": sigma}
+    here["dimension_method"] = known.dimension_method.values[0]
+    texts = []
+    for at in _PLACES:
+        share = float(known.local_dimension_answered.sel(at=at, **here))
+        found = number(known, "local_dimension", at=at, **here)
+        place = f"{at.replace('_', '-')} images"
+        share_text = f"at {100 * share:.0f} % of {place}"
+        texts.append(f"{found} {share_text}" if share > 0 else f"no gap at any of the {place}")
+    relative = float(known.sigma_relative.sel(sigma=sigma))
+    return f"Local dimension of N = {n} at σ = {relative:.2g} rms: {'; '.join(texts)}"
 
 
 _PLACES = ("training", "held_out")

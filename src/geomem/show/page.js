@@ -4,7 +4,8 @@
 const page = JSON.parse(document.getElementById("numbers").textContent);
 const state = { level: page.start, size: 0, quantity: "density" };
 const CONFIG = { displaylogo: false, displayModeBar: false, responsive: false, scrollZoom: false, doubleClick: false };
-const FIGURES = [["maps", mapFigure], ["slice", sliceFigure], ["dimension", dimensionFigure]];
+const FIGURES = [["maps", mapFigure], ["slice", sliceFigure], ["dimension", dimensionFigure],
+  ...page.local.map((_, i) => [`local-${i}`, localFigure(i)])];
 const PRINTED = 1040; // px: figures on paper, which the style sheet scales down
 
 const element = (id) => document.getElementById(id);
@@ -25,6 +26,7 @@ function walk(level) {
   element("level").setAttribute("aria-valuetext", text);
   Plotly.relayout(element("maps"), { shapes: mapMarks(page, state) });
   Plotly.relayout(element("dimension"), { shapes: panelMarks(page, state) });
+  page.local.forEach((method, i) => Plotly.relayout(element(`local-${i}`), { shapes: panelMarks(page, state, method.panels) }));
   draw(["slice"]);
 }
 

@@ -48,7 +48,35 @@ def payload(known: xr.Dataset) -> dict[str, Any]:
         "maps": {name: _map(known, name) for name in QUANTITIES},
         "panels": [_panel(known, *panel) for panel in _panels(known)],
         "control": _control(known),
+        "local": _local(known),
     }
+
+
+def _local(known: xr.Dataset) -> list[dict[str, Any]]:
+    # A figure for each method; where most images have no gap, a mean over the rest is not drawn.
+    if "local_dimension" not in known:
+        return []
+    shown = known.where(known.local_dimension_answered >= 0.5)
+    drawn = known.assign({name: shown[name] for name in _LOCAL})
+    return [
+        {
+            "name": str(method),
+            "panels": [_panel(one, *panel, _LOCAL) for panel in _panels(known)],
+            "control": _control(one, _LOCAL),
+            "answered": [_answered(known, str(method), *panel) for panel in _panels(known)],
+        }
+        for method in known.dimension_method.values
+        for one in [drawn.sel(dimension_method=method)]
+    ]
+
+
+_LOCAL = ("local_dimension", "local_dimension_stderr")
+_TRACE = ("dimension", "dimension_stderr")
+
+
+def _answered(known: xr.Dataset, method: str, denoiser: str, at: str, title: str) -> Any:
+    here = known.sel(dimension_method=method, denoiser=denoiser, at=at)
+    return plain(here.local_dimension_answered.transpose("num_samples", "sigma").values, 3)
 
 
 def _columns(known: xr.Dataset) -> dict[str, Any]:
@@ -82,24 +110,21 @@ def _panels(known: xr.Dataset) -> list[tuple[str, str, str]]:
     return [panel for panel in PANELS if panel[0] in kinds]
 
 
-def _panel(known: xr.Dataset, denoiser: str, at: str, title: str) -> dict[str, Any]:
+def _panel(
+    known: xr.Dataset, denoiser: str, at: str, title: str, names: tuple[str, str] = _TRACE
+) -> dict[str, Any]:
     here = known.sel(denoiser=denoiser, at=at)
-    dims = ("num_samples", "sigma")
-    return {
-        "title": title,
-        "at": at,
-        "value": plain(here.dimension.transpose(*dims).values),
-        "stderr": plain(here.dimension_stderr.transpose(*dims).values),
-    }
+    value, stderr = (plain(here[name].transpose("num_samples", "sigma").values) for name in names)
+    return {"title": title, "at": at, "value": value, "stderr": stderr}
 
 
-def _control(known: xr.Dataset) -> dict[str, Any]:
+def _control(known: xr.Dataset, names: tuple[str, str] = _TRACE) -> dict[str, Any]:
     # The control is the same beside each N; at training images the largest set says it best.
     kind = known.attrs["control"]
     made: dict[str, Any] = {"name": f"{kind} control"}
     for at in ("training", "held_out"):
         one = known.sel(denoiser=kind, at=at).isel(num_samples=-1)
-        made[at] = [plain(one.dimension.values), plain(one.dimension_stderr.values)]
+        made[at] = [plain(one[name].values) for name in names]
     return made
 
 

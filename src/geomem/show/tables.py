@@ -142,6 +142,9 @@ def write_csv(folder: Path, dataset: xr.Dataset, known: xr.Dataset) -> list[Path
         "map_gap": _map(known, "gap"),
         "directions": _directions(known),
     }
+    if "local_dimension" in known:
+        by = ("dimension_method", "denoiser", "at", "num_samples", "sigma")
+        made["local_dimension"] = _frame(known, by)
     if "sample_ratio" in dataset:
         made["samples"] = _samples(dataset)
     for name, rows in made.items():

@@ -15,7 +15,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from geomem.stats import Estimate
+from geomem.stats import Estimate, clustered_mean
 
 Array = NDArray[np.float64]
 Quantity = Literal["density", "gap"]
@@ -133,21 +133,10 @@ def _gap(values: xr.DataArray, groups: dict[str, Array]) -> tuple[Array, Array]:
 
 def _gap_of_one(values: xr.DataArray, groups: dict[str, Array]) -> tuple[Array, Array]:
     held_out, training = (
-        _clustered(values.sel(at=at).transpose("point", "direction").values, groups[at])
+        clustered_mean(values.sel(at=at).transpose("point", "direction").values, groups[at])
         for at in ("held_out", "training")
     )
     return held_out[0] - training[0], np.hypot(held_out[1], training[1])
-
-
-def _clustered(values: Array, groups: Array) -> tuple[Array, Array]:
-    # The mean over images, and its standard error over groups of them.
-    there = ~np.isnan(values).any(1)
-    values, groups = values[there], groups[there]
-    if not len(values):
-        return (np.full(values.shape[1], np.nan),) * 2
-    mean = values.mean(0)
-    sums = [(values[groups == g] - mean).sum(0) for g in np.unique(groups)]
-    return mean, np.sqrt(np.square(sums).sum(0)) / len(values)
 
 
 def colour_limit(values: Array, quantile: float = 0.995) -> float:

@@ -38,9 +38,7 @@ class EigenPairs:
     residuals: Tensor
 
     def first(self, count: int) -> EigenPairs:
-        return EigenPairs(
-            self.values[:count], self.vectors[:, :count], self.residuals[:, :count]
-        )
+        return EigenPairs(self.values[:count], self.vectors[:, :count], self.residuals[:, :count])
 
 
 class BlockKrylov:
