@@ -25,17 +25,26 @@ Eigenvalues :math:`\lambda_1 \geq \dots \geq \lambda_d` with a gap after the k-t
   miss the band in which a direction counts as kept. For a band from 1/2 to 3/2, x = 1 gives
   exact denoisers of white noise a gap in 1.2 % of 1,000 cases where 1 % is asked for, x = 0.7
   in .4 %; for one from .05, x = 1/2 is needed.
+
+  A manifold's kept directions are all alike, near 1, and those of a few points are not: they lie
+  anywhere in the band, evenly in the logarithm. So the chance that k of them are all within
+  :math:`\delta` of 1 is the k-th power of the band's share, and Fisher's method puts both
+  together: two independent p-values of product q have the p-value :math:`q (1 - \ln q)`.
+  Exact denoisers of white noise in d = 6, 10 and 30, of 31 to 2000 points at eight levels, have a
+  gap in at most 1.2 % of cases with it, where 1 % is asked for, in 1.8 % without.
 * **anywhere**, if the logarithms are thrown at random: the largest of n spacings (Fisher).
 
 References:
     | Edelman, Eigenvalues and condition numbers of random matrices (1988): the hard edge
     | Derrida, Random-energy model (1981); Bouchaud & Mézard, cond-mat/9707047
     | Fisher, Tests of significance in harmonic analysis (1929): the largest of n spacings
+    | Fisher, Statistical methods for research workers (1932): combining p-values
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 # Fitted constant of the hard edge, see above.
 _EDGE = 1.4
@@ -77,16 +86,57 @@ def condensation_p_value(log_ratio: float, kept: int, temperature: float = 1.0) 
     return min(1.0, math.exp(-kept * temperature * log_ratio))
 
 
-def gap_p_value(log_ratio: float, kept: int, lost: int, temperature: float = 1.0) -> float:
-    r"""The larger of both: a gap must be too wide for either.
+def likeness_p_value(
+    values: Sequence[float], low: float = 0.5, high: float = LARGEST_KEPT
+) -> float:
+    r"""Chance that eigenvalues thrown into a band, evenly in the logarithm, are as near 1.
+
+    Arguments:
+        values: The kept eigenvalues.
+        low: The band's lower end.
+        high: Its upper end.
+
+    Example:
+        >>> round(likeness_p_value([1.02, 0.95]), 4), likeness_p_value([1.02, 0.55])
+        (0.0087, 1.0)
+    """
+    spread = max(abs(math.log(v)) for v in values)
+    return min(1.0, 2 * spread / math.log(high / low)) ** len(values)
+
+
+def together(*p_values: float) -> float:
+    r"""The p-value of two independent ones, by their product (Fisher).
+
+    Example:
+        >>> round(together(0.05, 0.05), 4), together(1.0, 1.0), together(0.0, 1.0)
+        (0.0175, 1.0, 0.0)
+    """
+    q = math.prod(p_values)
+    return q * (1 - math.log(q)) if q > 0 else 0.0
+
+
+def gap_p_value(
+    log_ratio: float,
+    kept: int,
+    lost: int,
+    temperature: float = 1.0,
+    *,
+    values: Sequence[float] | None = None,
+    low: float = 0.5,
+) -> float:
+    r"""The larger of both: a gap must be too much for either.
 
     Arguments:
         log_ratio: The logarithm of the ratio across the gap.
         kept: How many eigenvalues lie above.
         lost: How many lie below.
         temperature: The ratio x of temperatures at condensation.
+        values: The kept eigenvalues, if how alike they are shall count, too.
+        low: The threshold above which they count as kept.
     """
     above = condensation_p_value(log_ratio, kept, temperature)
+    if values is not None:
+        above = together(above, likeness_p_value(values, low))
     return max(above, hard_edge_p_value(log_ratio, lost))
 
 

@@ -37,12 +37,14 @@ class LocalDimension:
 
     .. math:: m = \# \{\lambda_k > 1/2\} \, , \qquad \lambda_m / \lambda_{m+1} \geq r \, ,
 
-    and the ratio must be larger than white noise makes it: at level ``alpha`` against the
-    hard edge of a sample covariance, and against the weights of a few training points
-    (:mod:`geomem.dimension.gaps`). An eigenvalue above 3/2 is the second kind at once: the
-    posterior is spread over separate points and there is no tangent space. No directions kept,
-    or all of them, is "no gap", too; :class:`~geomem.dimension.counts.Threshold` counts them. One
-    direction alone needs a ratio of 720 at the default level, two need 27, three 9 and seven 3.
+    and ratio and kept eigenvalues must not be such as white noise makes them: at level ``alpha``
+    against the hard edge of a sample covariance, and against the weights of a few training
+    points, which are seldom all near 1 (:mod:`geomem.dimension.gaps`). An eigenvalue above 3/2
+    is the second kind at once: the posterior is spread over separate points and there is no
+    tangent space. No directions kept, or all of them, is "no gap", too;
+    :class:`~geomem.dimension.counts.Threshold` counts them. At the default level one direction
+    of eigenvalue .99 needs a ratio of 43, two within 5 % of 1 need 3.9, and three the least of
+    2; two or three that reach down to .5 need 115 and 24, seven 3.9.
 
     It takes about 2m products by :func:`~geomem.dimension.ritz.leading_pairs`, whatever d is, and
     some blocks of images more where lost eigenvalues are not small: of 3072 with 6 kept at .95,
@@ -71,7 +73,7 @@ class LocalDimension:
 
     at: ClassVar[Place] = "noisy"
     above: float = 0.5
-    ratio: float = 3.0
+    ratio: float = 2.0
     alpha: float = 0.01
     block: int = 4
     depth: int = 3
@@ -130,11 +132,12 @@ class LocalDimension:
             return NoGap(f"no direction is kept: the largest eigenvalue is {float(values[0]):.3g}")
         if kept == len(values):
             return NoGap(f"all {kept} directions looked at are kept")
-        return self._across(float(values[kept - 1]), _largest_lost(pairs, kept), kept, d)
+        return self._across(values[:kept].tolist(), _largest_lost(pairs, kept), d)
 
-    def _across(self, last: float, first_lost: float, kept: int, d: int) -> Estimate | NoGap:
-        log_ratio = math.log(last / max(first_lost, 1e-12))
-        p_value = gap_p_value(log_ratio, kept, max(1, d - kept), _TEMPERATURE)
+    def _across(self, values: list[float], first_lost: float, d: int) -> Estimate | NoGap:
+        kept, lost = len(values), max(1, d - len(values))
+        log_ratio = math.log(values[-1] / max(first_lost, 1e-12))
+        p_value = gap_p_value(log_ratio, kept, lost, _TEMPERATURE, values=values, low=self.above)
         if log_ratio < math.log(self.ratio) or p_value > self.alpha:
             return NoGap(
                 f"the gap at {self.above:g} is a factor {math.exp(log_ratio):.3g} after {kept} "
