@@ -30,20 +30,22 @@ from typing import Any
 
 import numpy as np
 import torch
-from side_by_side import versions
+from side_by_side import peak_memory, versions
 from torch import Tensor
 
 from geomem.dimension.differences import OrthogonalDifferences
 from geomem.models.networks import NetworkConfig
 from geomem.models.train import Training, TrainState
 from geomem.operators import DenoiserJacobian
-from geomem.spectra import AdaptiveTrace, Dense, LanczosQuadrature, leading, spectrum, trace
+from geomem.spectra import AdaptiveTrace, Dense, LanczosQuadrature, spectrum, trace
 from geomem.stats import torch_rng
+from geomem.tangents import tangent_basis
 from geomem.work import atomic_write_text, num_cores, say
 
 SIGMA = 0.2
 LEVELS = (0.2, 0.5, 1.0, 2.0)  # of the part "dimension": the higher, the fewer directions are kept
 PARTS = ("full", "sampled", "dimension", "large")
+MEMORY = 2**28  # bytes of activations that a product may take, in that part
 
 
 # ------------------------------------------------------------------------------- networks
@@ -262,7 +264,7 @@ def sampled(job: argparse.Namespace) -> dict[str, Any]:
     ours = LanczosQuadrature(depth=depth, probes=probes)
     groups: dict[str, dict[str, Callable[[], Any]]] = {
         "quadrature": {"ours": lambda: spectrum(J, ours).trace().value},
-        "leading": {"ours": lambda: float(leading(J.symmetric_part, k).values.max())},
+        "leading": {"ours": lambda: float(tangent_basis(denoiser, x, J.sigma, k).values.max())},
         "trace": {"ours": lambda: trace(J, 1.0).value},
     }
     try:
@@ -293,7 +295,9 @@ def dimension(job: argparse.Namespace) -> dict[str, Any]:
 
 def dimension_at(denoiser: Any, x_0: Tensor, sigma: float, seeds: int) -> dict[str, Any]:
     x = x_0 + sigma * torch.randn(x_0.shape, generator=torch_rng(0, "point"))
-    J = DenoiserJacobian(denoiser, x, torch.tensor(sigma)).tuned()
+    J = DenoiserJacobian(denoiser, x, torch.tensor(sigma), max_bytes=MEMORY).tuned()
+    with peak_memory() as peak:
+        trace(J, 1.0, relative=0.02)
     whole, A = timed(J.dense)
     exact = float(A.double().trace())
     goal, rows = max(1.0, 0.02 * exact), []
@@ -314,6 +318,8 @@ def dimension_at(denoiser: Any, x_0: Tensor, sigma: float, seeds: int) -> dict[s
         "trace": exact,
         "count": kept(A),
         "goal": goal,
+        "max_bytes": MEMORY,
+        "peak_mib": peak[0],
         "cost_ratio_products": J.size / statistics.median(row["products"] for row in rows),
         "cost_ratio_seconds": whole / statistics.median(row["seconds"] for row in rows),
         "rms_error_over_goal": math.sqrt(statistics.mean(r["error"] ** 2 for r in rows)) / goal,

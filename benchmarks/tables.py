@@ -261,7 +261,7 @@ def off(found: float | None, truth: float) -> str:
 
 SAMPLED = {
     "quadrature": "Lanczos quadrature, 8 probes of depth 16; the trace from it",
-    "leading": "The ten leading eigenvalues; the largest",
+    "leading": "The ten leading eigenpairs, ours to an angle of 1e-3; the largest eigenvalue",
     "trace": "The trace: ours to ± 1, the others with 48 products",
 }
 
@@ -279,6 +279,7 @@ def large_dimension(levels: dict[str, dict[str, Any]]) -> str:
                 f"{number(r['cost_ratio_products'])} ({number(r['cost_ratio_seconds'])} of time)",
                 number(r["rms_error_over_goal"]),
                 f"{number(r['z_mean'])} ± {number(r['z_sd'])}",
+                number(r["peak_mib"]),
             ]
         )
     one = next(iter(levels.values()))
@@ -286,8 +287,10 @@ def large_dimension(levels: dict[str, dict[str, Any]]) -> str:
     return (
         "### A dimension at d = 3072 without the Jacobian\n\n"
         f"A U-Net trained on synthetic images, d = {one['d']}, {len(one['rows'])} seeds a level; "
-        "errors and z-scores\nagainst the trace of the whole Jacobian.\n\n"
-    ) + table([*header, "rms error / asked for", "z-scores, mean ± sd"], rows)
+        "errors and z-scores\nagainst the trace of the whole Jacobian. Products were allowed "
+        f"{one['max_bytes'] / 2**20:.0f} MiB of activations\n(`max_bytes`); the last column is the "
+        "most anonymous memory that one trace took.\n\n"
+    ) + table([*header, "rms error / asked for", "z-scores, mean ± sd", "peak, MiB"], rows)
 
 
 def large_points(cases: dict[str, Any]) -> str:
@@ -311,15 +314,20 @@ SPECTRA = {
 def dimension(r: dict[str, Any]) -> str:
     text = (
         "Mean absolute error over points, ± its standard error; in brackets the products of the\n"
-        "network a point. Each method at its own best level for each family, chosen on other\n"
-        "points. `equal`: as many products as ours took; `own`: as many as the method wants.\n"
+        "network and the milliseconds a point. No answer counts as an error of the whole\n"
+        "dimension. Each method at its own best level for each family, chosen on other points.\n"
+        f"Networks: {r['training_steps']:,} steps on 20,000 points of the manifold.\n"
     )
     for kind, families in r["tables"].items():
-        names = list(dict.fromkeys(n for row in families.values() for n in row))
-        rows = [[w, *(error_cell(row.get(n)) for n in names)] for w, row in families.items()]
-        if rows:
-            title = "On population denoisers" if kind == "population" else "On trained networks"
-            text += f"\n### {title}\n\n" + table(["", *names], rows)
+        if not families:
+            continue
+        text += (
+            "\n### On population denoisers\n"
+            if kind == "population"
+            else ("\n### On trained networks\n")
+        )
+        for suffix, what in DIMENSION_TABLES.items():
+            text += dimension_table(families, suffix, what)
         for rival, found in r["ratios"].get(kind, {}).items():
             if found["families"]:
                 known = found["floor_by_family"]
@@ -331,13 +339,34 @@ def dimension(r: dict[str, Any]) -> str:
     return text
 
 
+DIMENSION_TABLES = {
+    " (equal)": "As many products as ours took",
+    " (own)": "As many products as the method wants, fewer points",
+    " (points alone)": "From 2,000 clean points, without a network",
+    " (none)": "Without a level chosen for it",
+}
+
+
+def dimension_table(families: dict[str, dict[str, Any]], suffix: str, what: str) -> str:
+    names = list(dict.fromkeys(n for row in families.values() for n in row if n.endswith(suffix)))
+    rows = [
+        [where, str(row["LocalDimension"]["points"])]
+        + [error_cell(row.get(n)) for n in ["LocalDimension", *names]]
+        for where, row in families.items()
+        if any(n in row for n in names)
+    ]
+    header = ["", "points", "LocalDimension", *(n.removesuffix(suffix) for n in names)]
+    return f"\n{what}:\n\n" + table(header, rows) if rows else ""
+
+
 def error_cell(row: dict[str, Any] | None) -> str:
     if row is None:
         return "-"
     stderr = "" if row["stderr"] is None else f" ± {row['stderr']:.2f}"
-    cost = f" ({row['products']:.0f})" if row["products"] else ""
+    products = f"{row['products']:.0f}; " if row["products"] else ""
     missing = round((1 - row["answered"]) * row["points"])
     silent = f", no answer at {missing} of {row['points']}" if missing else ""
+    cost = f" ({products}{number(1e3 * row['seconds'])} ms)"
     return f"{row['mean_absolute_error']:.2f}{stderr}{cost}{silent}"
 
 

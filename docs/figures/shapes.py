@@ -46,8 +46,8 @@ SEED = 7
 PIXELS = 12
 SIZE = 3000  # images of each training set
 REFERENCE = 6000  # images of the control, with full variation
-POINTS = 64  # noised training images at which Jacobians are taken
-ANGLES = 8  # of them, those whose tangent bases are computed
+POINTS = 256  # noised training images at which Jacobians are taken
+LEADING = 2  # directions of the denoiser to which the tangent's angle is taken
 SHARES = {"full": 1.0, "half": 0.5, "collapsed": 0.0}
 SIGMAS = (1.0, 1.5, 2.2)
 TABLE = 1.5
@@ -80,6 +80,10 @@ Row = dict[str, tuple[float, float]]
 def measure(denoiser: Denoiser, factor: str, factors: Tensor, data: Tensor, unit: int) -> list[Row]:
     r"""Each metric at each level, along the factor's tangent, as (value, standard error)."""
     k = FACTORS.index(factor)
+    # Of each set the images nearest to the factor's mean: there the factor's own width decides,
+    # not how far out an image lies. The errors below are over all images.
+    order = factors[:, k].abs().argsort(stable=True)
+    factors, data = factors[order], data[order]
     u = WHOLE.directions(factors[:POINTS])[..., k : k + 1]
     z = torch.randn(data.shape, generator=torch_rng(SEED, "noise", unit), dtype=torch.float64)
     return [_at(denoiser, data, z, u, sigma) for sigma in SIGMAS]
@@ -97,8 +101,8 @@ def _at(denoiser: Denoiser, data: Tensor, z: Tensor, u: Tensor, sigma: float) ->
     if sigma == TABLE:
         diagonal = jacobian_diagonal(denoiser, x, level, u)[:, 0]
         found["diagonal"] = Estimate.of_mean(diagonal.numpy())
-        bases = [tangent_basis(denoiser, p, level, 4).vectors for p in x[:ANGLES]]
-        angles = [float(angle_to_space(v, b).rad2deg()) for v, b in zip(u, bases, strict=False)]
+        bases = [tangent_basis(denoiser, p, level, LEADING).vectors for p in x]
+        angles = [float(angle_to_space(v, b).rad2deg()) for v, b in zip(u, bases, strict=True)]
         found["angle"] = Estimate.of_mean(angles)
     return {name: (e.value, e.stderr) for name, e in found.items()}
 
@@ -193,7 +197,7 @@ def compute(out: Path) -> None:
     began = time.time()
     found = run()
     head = ["denoiser", "factor", "variation", "diagonal", "retention", "memorized, nats an e-fold",
-            "angle to the leading 4, degrees"]  # fmt: skip
+            f"angle to the leading {LEADING}, degrees"]  # fmt: skip
     lines = [head, ["---"] * len(head), *table(found)]
     (out / "shapes.md").write_text("".join(f"| {' | '.join(line)} |\n" for line in lines))
     document: dict[str, Any] = {

@@ -33,8 +33,9 @@ from geomem.operators.linear import (
 from geomem.stats import Estimate, torch_rng
 
 Strategy = Literal["shared", "repeated"]
-# More cotangents at a time gain nothing (measured on U-Nets), and cost memory.
-_MOST_COLUMNS = 98
+# More cotangents at a time gain nothing on U-Nets and cost memory; small networks, which spend
+# their time in calls, are up to twice as fast with as many as this memory holds.
+_COLUMNS, _SMALL = 98, 2**26
 
 
 class DenoiserJacobian(LinearOperator):
@@ -153,13 +154,15 @@ class DenoiserJacobian(LinearOperator):
         # pullback is taken, so zero serves.
         ways = [_vjp(back, torch.zeros_like(y))[1]] if push else []
         ways += [back] if pull else []
-        return [vmap(way, chunk_size=self._chunk)(rows).detach() for way in ways]
+        return [vmap(way, chunk_size=self._part(len(rows)))(rows).detach() for way in ways]
 
     def _at_one_point(self, x: Tensor) -> Tensor:
         return self.denoiser(x[None], self.sigma)[0]
 
     def _repeated(self, rows: Tensor, push: bool, pull: bool) -> list[Tensor]:
-        found = [self._one_chunk(chunk, push, pull) for chunk in torch.split(rows, self._chunk)]
+        found = [
+            self._one_chunk(chunk, push, pull) for chunk in torch.split(rows, self._part(len(rows)))
+        ]
         return [torch.cat(parts) for parts in zip(*found, strict=True)]
 
     def _one_chunk(self, rows: Tensor, push: bool, pull: bool) -> list[Tensor]:
@@ -247,7 +250,12 @@ class DenoiserJacobian(LinearOperator):
     def _chunk(self) -> int:
         if self.chunk_size is not None:
             return self.chunk_size
-        return max(1, min(_MOST_COLUMNS, int(self.max_bytes / self.column_bytes())))
+        most = max(_COLUMNS, int(_SMALL / self.column_bytes()))
+        return max(1, min(most, int(self.max_bytes / self.column_bytes())))
+
+    def _part(self, columns: int) -> int:
+        # Parts of one size: 100 columns in chunks of 98 are two of 50, not 98 and 2.
+        return -(-columns // -(-columns // self._chunk))
 
     def columns_at_a_time(self) -> float:
         return self._chunk
