@@ -318,7 +318,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="local dimensions of the zoo")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/dimension.json"))
     parser.add_argument("--quick", action="store_true", help="a smoke test of a minute or two")
-    parser.add_argument("--core", action="store_true", help="only what the equal ratios need")
+    parser.add_argument("--core", action="store_true", help="equal products only")
     parser.add_argument("--add", type=Path, nargs="+", default=[], help="files to start from")
     parser.add_argument("--dims", type=int, nargs="+", choices=DIMS)
     parser.add_argument("--trained-dims", type=int, nargs="+", choices=DIMS)
@@ -353,7 +353,10 @@ def main() -> int:
     warnings.filterwarnings("ignore", message="sigma = .* is below")  # said in the table
     tables: Tables = {"population": {}, "trained": {}}
     for path in job.add:
-        for kind, table in json.loads(path.read_text())["tables"].items():
+        document = json.loads(path.read_text())
+        if (document["training_steps"], document["quick"]) != (job.steps, job.quick):
+            raise SystemExit(f"{path} was made with other settings; make it again")
+        for kind, table in document["tables"].items():
             for where, row in table.items():
                 tables[kind][where] = {name: Answers.of_row(r) for name, r in row.items()}
     with one_thread():

@@ -251,7 +251,7 @@ def scipy_ways(J: DenoiserJacobian, k: int) -> dict[str, Callable[[], Any]]:
     )
     return {
         "scipy_eigsh": lambda: float(
-            eigsh(symmetric, k, tol=1e-4, return_eigenvectors=False).max()
+            eigsh(symmetric, k, which="LA", tol=1e-4, return_eigenvectors=False).max()
         ),
         "scipy_svds": lambda: svds(plain, k, tol=1e-4, return_singular_vectors=False),
     }
@@ -275,8 +275,15 @@ def sampled(job: argparse.Namespace) -> dict[str, Any]:
         say(f"without curvlinops: {error}")
     groups["leading"] |= scipy_ways(J, k)
     A = J.dense().double()
-    top = torch.linalg.eigvalsh((A + A.T) / 2).abs().max()
-    table: dict[str, Any] = {"exact_trace": float(A.trace()), "exact_leading": float(top)}
+    values = torch.linalg.eigvalsh((A + A.T) / 2).flip(0)
+    basis = tangent_basis(denoiser, x, J.sigma, k)
+    table: dict[str, Any] = {
+        "exact_trace": float(A.trace()),
+        "exact_leading": float(values[0]),
+        "leading_gap": float(values[k - 1] - values[k]),
+        "leading_turned": basis.turned,
+        "leading_worst": float((basis.values - values[:k]).abs().max()),
+    }
     for name, ways in groups.items():
         results = interleaved(ways, job.repeats)
         found = {w: r["found"] for w, r in results.items() if isinstance(r.get("found"), float)}

@@ -57,10 +57,10 @@ def test_the_bound_holds_before_it_has_converged(seed: int) -> None:
 
 
 def test_networks_are_symmetrised() -> None:
-    network, x, sigma = slow.random_network(0, 12), normal(0, 12), level(0.8)
+    network, x, sigma = slow.random_network(0, 60), normal(0, 60), level(0.8)
     J = slow.jacobian(network, x, sigma)
     _, vectors = torch.linalg.eigh((J + J.T) / 2)
-    found = tangent_basis(network, x, sigma, 3, tolerance=1e-7, max_blocks=500)
+    found = tangent_basis(network, x, sigma, 3, tolerance=1e-7, max_blocks=5)
     assert float(principal_angles(found.vectors, vectors[:, -3:]).max()) < 1e-6
 
 

@@ -65,7 +65,7 @@ def tangent_basis(
 
     A block Krylov space (:class:`geomem.spectra.krylov.BlockKrylov`) grows until the residuals
     are small against the gap. A block takes m + 8 products with the Jacobian and as many with
-    its transpose, and two times 8 (m + 8) d bytes; near-projectors need two or three blocks.
+    its transpose, and keeps 16 (m + 8) d bytes; near-projectors need two or three blocks.
 
     Arguments:
         denoiser: The denoiser :math:`D`.
@@ -96,20 +96,20 @@ def tangent_basis(
     space = BlockKrylov(J, m + 8, torch_rng(seed, "tangent"))
     for _ in range(max_blocks):
         more = space.grow()
-        found = _tangent(space.pairs(), m)
+        found = _tangent(space.pairs(m))
         # Below this, rounding of the denoiser's own dtype decides, not the number of blocks.
         if not more or found.turned <= max(tolerance, 10 * torch.finfo(x.dtype).eps):
             break
     return found
 
 
-def _tangent(pairs: EigenPairs, m: int) -> TangentBasis:
+def _tangent(pairs: EigenPairs) -> TangentBasis:
     # The eigenvectors within the span, and how far they are from it.
-    first, values = pairs.first(m), pairs.values
-    size = float(torch.linalg.matrix_norm(first.residuals, 2))
+    values, m = pairs.values, pairs.vectors.shape[1]
+    size = float(torch.linalg.matrix_norm(pairs.residuals, 2))
     gap = float(values[m - 1] - values[m]) if m < len(values) else math.inf
     turned = math.asin(min(1.0, size / gap)) if gap > 0 else math.pi / 2
-    return TangentBasis(first.vectors, first.values, gap, turned)
+    return TangentBasis(pairs.vectors, values[:m], gap, turned)
 
 
 def angles_between_points(denoiser: Denoiser, x: Tensor, sigma: Tensor, m: int) -> Tensor:

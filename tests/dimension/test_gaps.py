@@ -8,10 +8,13 @@ import numpy as np
 import pytest
 
 from geomem.dimension.gaps import (
+    LARGEST_KEPT,
     condensation_p_value,
     gap_p_value,
     hard_edge_p_value,
+    likeness_p_value,
     spacing_p_value,
+    together,
 )
 
 
@@ -65,6 +68,81 @@ def test_condensation_is_the_random_energy_model(temperature: float) -> None:
         p = np.array([condensation_p_value(g, kept, temperature) for g in gaps])
         for alpha in (0.01, 0.1, 0.5):
             assert abs((p < alpha).mean() - alpha) < 5 * math.sqrt(alpha * (1 - alpha) / 20_000)
+
+
+def test_p_values_together_are_a_p_value() -> None:
+    rng = np.random.default_rng(4)
+    p = np.array([together(*pair) for pair in rng.uniform(size=(20_000, 2))])
+    for alpha in (0.01, 0.1, 0.5):
+        assert abs((p < alpha).mean() - alpha) < 5 * math.sqrt(alpha * (1 - alpha) / 20_000)
+
+
+@pytest.mark.parametrize("kept", [1, 2, 5])
+def test_likeness_covers_what_is_thrown_into_the_band(kept: int) -> None:
+    rng = np.random.default_rng(5)
+    draws = np.exp(rng.uniform(math.log(0.5), math.log(LARGEST_KEPT), size=(20_000, kept)))
+    p = np.array([likeness_p_value(row) for row in draws.tolist()])
+    for alpha in (0.001, 0.01, 0.1):
+        error = math.sqrt(alpha / 20_000)
+        assert (p < alpha).mean() < alpha + 5 * error
+        if alpha ** (1 / kept) < 0.7:  # below the band's upper end it is exact
+            assert (p < alpha).mean() > alpha - 5 * error
+    assert likeness_p_value([1.0, 1.0]) == 0
+    assert likeness_p_value([0.5, 1.0]) == 1
+
+
+def white_noise_spectra(d: int, N: int, sigma: float, draws: int) -> np.ndarray:
+    r"""Of the exact denoiser's Jacobian at noised points of white noise, largest first."""
+    rng, rows = np.random.default_rng([d, N]), []
+    for _ in range(draws):
+        y = rng.normal(size=(N, d))
+        x = y[0] + sigma * rng.normal(size=d)
+        log_w = -((x - y) ** 2).sum(1) / (2 * sigma**2)
+        w = np.exp(log_w - log_w.max())
+        w /= w.sum()
+        centred = y - w @ y
+        rows.append(np.linalg.eigvalsh((centred * w[:, None]).T @ centred)[::-1] / sigma**2)
+    return np.array(rows)
+
+
+def named(values: np.ndarray, likeness: bool) -> bool:
+    # What LocalDimension asks of a spectrum.
+    kept, d = int((values > 0.5).sum()), len(values)
+    if values[0] > LARGEST_KEPT or not 0 < kept < d:
+        return False
+    ratio = math.log(values[kept - 1] / max(values[kept], 1e-12))
+    alike = values[:kept].tolist() if likeness else None
+    return ratio >= math.log(2) and gap_p_value(ratio, kept, d - kept, 0.7, values=alike) <= 0.01
+
+
+@pytest.mark.parametrize(
+    ("d", "N", "sigma", "most"),
+    [
+        (2, 31, 0.1, 0.028),
+        (3, 200, 0.1, 0.028),
+        (5, 60, 0.3, 0.014),
+        (6, 31, 0.4, 0.014),
+        (10, 31, 0.45, 0.012),
+        (30, 31, 1.1, 0.005),
+        (30, 300, 1.5, 0.005),
+    ],
+)
+def test_white_noise_is_named_as_rarely_as_we_say(
+    d: int, N: int, sigma: float, most: float
+) -> None:
+    draws = 4000 if N < 100 else 1500
+    spectra = white_noise_spectra(d, N, sigma, draws)
+    rate = np.mean([named(values, likeness=True) for values in spectra])
+    assert rate < most + 3 * math.sqrt(most / draws)
+
+
+def test_near_projectors_need_a_narrower_gap_than_chance_would() -> None:
+    # Two of thirty kept by a network, the others at a tenth: evidence by likeness alone.
+    network = np.array([1.04, 0.98, 0.1, *np.linspace(0.09, -0.08, 27)])
+    assert named(network, likeness=True)
+    assert not named(network, likeness=False)
+    spread = np.array([1.3, 0.7, 0.1, *np.linspace(0.09, -0.08, 27)])
+    assert not named(spread, likeness=True)
 
 
 def test_a_gap_must_beat_both() -> None:

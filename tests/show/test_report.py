@@ -14,8 +14,9 @@ from synthetic_run import COUNTS, make_run
 
 from geomem.errors import InputError
 from geomem.runs.numbers import numbers
-from geomem.runs.records import load
+from geomem.runs.records import RunFolder, load
 from geomem.runs.verdict import estimate
+from geomem.show.headlines import headlines
 from geomem.show.pictures import Painter, is_picture
 from geomem.show.report import ReportCommand, report
 from geomem.show.views import gap_margins, signature
@@ -220,7 +221,15 @@ def test_a_training_set_smaller_than_what_is_asked_still_counts_all_of_it(tmp_pa
     assert float(known.sel(at="training", num_samples=4).local_dimension_answered[1]) == 1
 
 
-def test_the_page_draws_local_dimensions_where_most_images_have_one(tmp_path: Path) -> None:
+def test_what_was_not_measured_is_not_called_an_answer(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", methods=METHODS[:1])
+    record = next(u for u in RunFolder.open(run).units if u.denoiser == "empirical").number
+    next((run / "records").glob(f"*{record}*")).unlink()
+    known = numbers(load(run)).sel(denoiser="empirical", at="training", num_samples=8)
+    assert bool(known.local_dimension_answered.isnull().all())
+
+
+def test_the_page_draws_local_dimensions_with_their_share_of_answers(tmp_path: Path) -> None:
     html = page_of(make_run(tmp_path / "run", methods=METHODS), csv=True)
     local = drawn(html)["local"]
     assert [method["name"] for method in local] == list(METHODS)
@@ -228,11 +237,24 @@ def test_the_page_draws_local_dimensions_where_most_images_have_one(tmp_path: Pa
     assert first["value"][0] == [5.0, 4.5, 3.5, 2.5, 1.5, None]
     assert local[0]["answered"][1][0] == [0.5, 1, 1, 1, 1, 0]
     assert 'id="local-1"' in html
-    assert "at 100 % of held-out images" in own(html)
+    assert local[0]["control"]["held_out"][0] == first["value"][0]  # half is enough
+    title = re.search('id="t-local">(.*?)</h2>', own(html))
+    text = title[1] if title else ""
+    assert text.startswith("Local dimension by local-dimension of N = 8")
+    assert "at 100 % of held-out images" in text
     with (tmp_path / "run/tables/local_dimension.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 2 * 3 * 2 * 2 * 6  # methods, denoisers, kinds, sizes, levels
     assert {row["local_dimension_answered"] for row in rows} == {"0", "0.5", "1"}
+
+
+def test_a_title_gives_no_mean_of_few_images(tmp_path: Path) -> None:
+    known = numbers(load(make_run(tmp_path / "run", methods=METHODS[:1])))
+    few = known.assign(local_dimension_answered=0 * known.local_dimension_answered + 0.3)
+    assert headlines(few).local.endswith(
+        "none at most training images; none at most held-out images"
+    )
+    assert "by local-dimension" not in headlines(few).local  # there is one method only
 
 
 def test_without_a_dimension_method_there_is_no_such_figure(html: str) -> None:

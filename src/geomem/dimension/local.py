@@ -25,7 +25,7 @@ from geomem.errors import InputError
 from geomem.operators import DenoiserJacobian
 from geomem.stats import Estimate, torch_rng
 
-# Of condensation: white noise then has a gap in fewer than 1 % of cases at alpha = 1 %.
+# Of condensation, see geomem.dimension.gaps.
 _TEMPERATURE = 0.7
 
 

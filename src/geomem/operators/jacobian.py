@@ -315,8 +315,9 @@ def _kept_bytes(denoiser: Denoiser, x: Tensor, sigma: Tensor, batch: int) -> int
     kept: dict[int, Tensor] = {}
 
     def note(tensor: Tensor) -> Tensor:
-        kept[tensor.untyped_storage().data_ptr()] = tensor
-        return tensor
+        # Without its history: a graph that holds its own output by a hook is never freed.
+        kept[tensor.untyped_storage().data_ptr()] = tensor.detach()
+        return tensor.detach()
 
     point = x.expand(batch, *x.shape).clone().requires_grad_()
     with sdpa_kernel(SDPBackend.MATH), torch.enable_grad():

@@ -112,10 +112,10 @@ function stripTrace(page, map, i) {
 
 // A curve of estimates: a band of one standard error, and the line that is hovered.
 function curve(x, value, stderr, colour, more, horizontal) {
-  const known = value.map((v, k) => k).filter((k) => value[k] !== null);
-  const edge = (sign) => known.map((k) => value[k] + sign * (stderr[k] || 0));
-  const there = known.map((k) => x[k]);
-  const ring = [...there, ...[...there].reverse()], sides = [...edge(1), ...edge(-1).reverse()];
+  const runs = []; // of levels that are known, one after the other: a band has gaps where they are
+  value.forEach((v, k) => { if (v !== null) (k && value[k - 1] !== null ? runs[runs.length - 1] : runs[runs.push([]) - 1]).push(k); });
+  const around = (pick) => runs.flatMap((run) => [...run.map((k) => pick(k, 1)), ...[...run].reverse().map((k) => pick(k, -1)), null]);
+  const ring = around((k) => x[k]), sides = around((k, sign) => value[k] + sign * (stderr[k] || 0));
   const place = (a, b) => (horizontal ? { x: b, y: a } : { x: a, y: b });
   const { line, axes, ...rest } = more;
   return [
@@ -224,19 +224,14 @@ function sliceFigure(page, state, width) {
 
 // (b) Dimension kept against the noise level.
 function dimensionFigure(page, state, width) {
-  return panelFigure(page, state, width, page, "directions kept, tr ∂D/∂x", () => "");
+  return panelFigure(page, state, width, page, "directions kept, tr ∂D/∂x");
 }
 
-// The dimension that a method finds at single images; k: level, n: size, i: panel.
-function localFigure(index) {
-  return (page, state, width) => {
-    const { answered } = page.local[index];
-    const share = (i, n, k) => (n === null ? "" : `<br>at ${Math.round(100 * answered[i][n][k])} % of the images`);
-    return panelFigure(page, state, width, page.local[index], "local dimension", share);
-  };
-}
+// The dimension that a method finds at single images: a line where enough of them have one.
+const localFigure = (index) => (page, state, width) => panelFigure(page, state, width, page.local[index], "local dimension");
 
-function panelFigure(page, state, width, source, name, more) {
+function panelFigure(page, state, width, source, name) {
+  const { answered, enough } = source, what = answered ? "" : " directions kept";
   const wide = width >= WIDE, count = source.panels.length, columns = wide ? count : 1;
   const left = 54, right = 12, gap = 24, each = (width - left - right - gap * (columns - 1)) / columns;
   const tall = wide ? 280 : 210, row = 26 + tall + 50, height = 6 + row * Math.ceil(count / columns);
@@ -255,10 +250,18 @@ function panelFigure(page, state, width, source, name, more) {
     layout[`yaxis${a}`] = axis({ domain: box.y, anchor: `x${a}`, range: [low, top], showgrid: true, gridcolor: GRID, showticklabels: first, title: first ? { text: name, standoff: 4 } : undefined });
     layout.annotations.push(heading(`<b>${panel.title}</b>`, box));
     const [value, error] = source.control[panel.at];
-    const said = (who, values, errors, n) => values.map((v, k) => `${who}, ${sigmaText(page, k)}<br><b>${pm(v, errors[k])}</b> directions kept${more(i, n, k)}`);
-    const control = curve(x, value, error, "#57606a", { axes, text: said(source.control.name, value, error, null), hovertemplate: "%{text}<extra></extra>", line: { dash: "dash", width: 1.5 } });
-    const learned = page.sizes.flatMap((size, n) => curve(x, panel.value[n], panel.stderr[n], page.colours[n],
-      { axes, text: said(`N = ${size}`, panel.value[n], panel.stderr[n], n), hovertemplate: "%{text}<extra></extra>", line: { width: n === state.size ? 3.2 : 1.8 } }));
+    const share = (n, k) => (answered && n !== null ? `<br>at ${Math.round(100 * answered[i][n][k])} % of the images` : "");
+    const said = (who, values, errors, n) => values.map((v, k) => `${who}, ${sigmaText(page, k)}<br><b>${pm(v, errors[k])}</b>${what}${share(n, k)}`);
+    const hovertemplate = "%{text}<extra></extra>";
+    const control = curve(x, value, error, "#57606a", { axes, text: said(source.control.name, value, error, null), hovertemplate, line: { dash: "dash", width: 1.5 } });
+    const learned = page.sizes.flatMap((size, n) => {
+      const color = page.colours[n], text = said(`N = ${size}`, panel.value[n], panel.stderr[n], n);
+      const only = (few) => panel.value[n].map((v, k) => (answered && (answered[i][n][k] < enough) !== few ? null : v));
+      const more = answered ? { mode: "lines+markers", marker: { color, size: 5 } } : {};
+      const lines = curve(x, answered ? only(false) : panel.value[n], panel.stderr[n], color, { axes, text, hovertemplate, line: { width: n === state.size ? 3.2 : 1.8 }, ...more });
+      const rings = { type: "scatter", x, y: only(true), mode: "markers", marker: { color, symbol: "circle-open", size: 7 }, text, hovertemplate, showlegend: false, ...axes };
+      return answered ? [...lines, rings] : lines;
+    });
     return [...control, ...learned];
   });
   return { traces, layout };

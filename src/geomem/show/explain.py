@@ -91,9 +91,10 @@ def _local(known: xr.Dataset) -> str:
     methods = " and ".join(map(str, known.dimension_method.values))
     points = known.attrs["dimension_points"]
     return (
-        f"The dimension that {methods} finds at single images, mean over up to {points} of each "
-        "kind; an image without a gap has none, and a level is drawn where at least half have "
-        "one. Unlike the trace above, a count says nothing of directions that are kept in part."
+        f"What {methods} answers at single images, mean over up to {points} of each kind. A method "
+        "that looks for a gap has no answer where it finds none: lines go where at least half of "
+        "the images have one, rings mark levels where fewer have, and nothing is drawn where none "
+        "has. Point at a level for the share."
     )
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import xarray as xr
 
 from geomem.runs.verdict import ALPHA, copy_rate
-from geomem.show.views import number, peak_level, words
+from geomem.show.views import ENOUGH, number, peak_level, words
 from geomem.stats import Estimate, Proportion
 
 CLEAR = 2.0  # joint standard errors from which two numbers are said to differ
@@ -108,22 +108,25 @@ def _dimension(known: xr.Dataset) -> str:
 
 
 def _local(known: xr.Dataset) -> str:
-    # Of the first method, at the level of the title above, if half of the images have a gap.
+    # Of the first method, at the level of the title above.
     if "local_dimension" not in known:
         return ""
     n = int(known.num_samples.values[0])
     sigma = known.sigma.values[peak_level(known, n)]
     here = {"denoiser": "learned", "num_samples": n, "sigma": sigma}
-    here["dimension_method"] = known.dimension_method.values[0]
+    method = here["dimension_method"] = known.dimension_method.values[0]
     texts = []
     for at in _PLACES:
         share = float(known.local_dimension_answered.sel(at=at, **here))
         found = number(known, "local_dimension", at=at, **here)
         place = f"{at.replace('_', '-')} images"
-        share_text = f"at {100 * share:.0f} % of {place}"
-        texts.append(f"{found} {share_text}" if share > 0 else f"no gap at any of the {place}")
+        if not share >= ENOUGH:
+            texts.append(f"none at most {place}" if share > 0 else f"none at all {place}")
+        else:
+            texts.append(f"{found} at {100 * share:.0f} % of {place}")
     relative = float(known.sigma_relative.sel(sigma=sigma))
-    return f"Local dimension of N = {n} at σ = {relative:.2g} rms: {'; '.join(texts)}"
+    by = f" by {method}" if known.sizes["dimension_method"] > 1 else ""
+    return f"Local dimension{by} of N = {n} at σ = {relative:.2g} rms: {'; '.join(texts)}"
 
 
 _PLACES = ("training", "held_out")

@@ -11,6 +11,7 @@ from matplotlib import colormaps
 from matplotlib.colors import to_hex
 
 from geomem.show.views import (
+    ENOUGH,
     Quantity,
     colour_limit,
     direction_labels,
@@ -53,20 +54,19 @@ def payload(known: xr.Dataset) -> dict[str, Any]:
 
 
 def _local(known: xr.Dataset) -> list[dict[str, Any]]:
-    # A figure for each method; where most images have no gap, a mean over the rest is not drawn.
+    # A figure for each method, with the share of images for which it has an answer.
     if "local_dimension" not in known:
         return []
-    shown = known.where(known.local_dimension_answered >= 0.5)
-    drawn = known.assign({name: shown[name] for name in _LOCAL})
     return [
         {
             "name": str(method),
             "panels": [_panel(one, *panel, _LOCAL) for panel in _panels(known)],
-            "control": _control(one, _LOCAL),
-            "answered": [_answered(known, str(method), *panel) for panel in _panels(known)],
+            "control": _control(_enough(one), _LOCAL),
+            "answered": [_answered(one, *panel) for panel in _panels(known)],
+            "enough": ENOUGH,
         }
         for method in known.dimension_method.values
-        for one in [drawn.sel(dimension_method=method)]
+        for one in [known.sel(dimension_method=method)]
     ]
 
 
@@ -74,8 +74,13 @@ _LOCAL = ("local_dimension", "local_dimension_stderr")
 _TRACE = ("dimension", "dimension_stderr")
 
 
-def _answered(known: xr.Dataset, method: str, denoiser: str, at: str, title: str) -> Any:
-    here = known.sel(dimension_method=method, denoiser=denoiser, at=at)
+def _enough(one: xr.Dataset) -> xr.Dataset:
+    there = one.local_dimension_answered >= ENOUGH
+    return one.assign({name: one[name].where(there) for name in _LOCAL})
+
+
+def _answered(known: xr.Dataset, denoiser: str, at: str, title: str) -> Any:
+    here = known.sel(denoiser=denoiser, at=at)
     return plain(here.local_dimension_answered.transpose("num_samples", "sigma").values, 3)
 
 

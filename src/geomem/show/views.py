@@ -20,6 +20,7 @@ from geomem.stats import Estimate, clustered_mean
 Array = NDArray[np.float64]
 Quantity = Literal["density", "gap"]
 MIN_JACOBIANS = 8  # fewer images than that are not called a mean
+ENOUGH = 0.5  # of the images must have a local dimension, for their mean to be drawn as a line
 
 
 @dataclass(frozen=True)

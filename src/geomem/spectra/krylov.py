@@ -28,17 +28,14 @@ class EigenPairs:
     r"""Eigenpairs of an operator within a space.
 
     Attributes:
-        values: The Ritz values, with shape :math:`(r)`, in float64.
-        vectors: The Ritz vectors, with shape :math:`(n, r)`, in float64.
-        residuals: :math:`A u - \theta u` as columns, with shape :math:`(n, r)`.
+        values: All Ritz values, with shape :math:`(r)`, in float64.
+        vectors: The first Ritz vectors, with shape :math:`(n, k)`, in float64.
+        residuals: Their :math:`A u - \theta u` as columns, with shape :math:`(n, k)`.
     """
 
     values: Tensor
     vectors: Tensor
     residuals: Tensor
-
-    def first(self, count: int) -> EigenPairs:
-        return EigenPairs(self.values[:count], self.vectors[:, :count], self.residuals[:, :count])
 
 
 class BlockKrylov:
@@ -55,34 +52,50 @@ class BlockKrylov:
         >>> space = BlockKrylov(diagonal, 4, torch.Generator().manual_seed(0))
         >>> space.grow(), space.grow(), space.grow(), space.grow()
         (True, True, True, False)
-        >>> space.pairs().values.round().tolist()[:2]
+        >>> space.pairs(2).values.round().tolist()[:2]
         [8.0, 7.0]
     """
 
     def __init__(self, operator: LinearOperator, columns: int, rng: torch.Generator) -> None:
         self.operator, n = operator.symmetric_part, operator.size
-        device = operator.like.device
-        self.V = self.W = torch.zeros(n, 0, dtype=torch.float64, device=device)
-        self._next = torch.randn(min(n, columns), n, generator=rng).T.double().to(device)
+        draws = torch.randn(min(n, columns), n, generator=rng).T.double()
+        self._next = draws.to(operator.like.device)
+        # Blocks of the basis and their products: not in one matrix, which growing would copy.
+        self._V: list[Tensor] = []
+        self._W: list[Tensor] = []
+
+    @property
+    def columns(self) -> int:
+        return sum(block.shape[1] for block in self._V)
 
     def grow(self) -> bool:
         r"""One block more; says whether there was one: the space may be all there is."""
-        block = orthonormal(self._next[:, : len(self.V) - self.V.shape[1]], self.V)
+        room = self.operator.size - self.columns
+        block = orthonormal(self._next[:, :room], *self._V)
         if block.shape[1] == 0:
             return False
         self._next = multiply(self.operator, block)
-        self.V, self.W = torch.cat([self.V, block], 1), torch.cat([self.W, self._next], 1)
+        self._V.append(block)
+        self._W.append(self._next)
         return True
 
-    def pairs(self, largest: Literal["value", "modulus"] = "value") -> EigenPairs:
-        r"""The eigenpairs within the space, those of largest value or modulus first."""
-        T = self.V.T @ self.W
+    def pairs(self, count: int, largest: Literal["value", "modulus"] = "value") -> EigenPairs:
+        r"""Eigenpairs within the space, the first so many of largest value or modulus."""
+        T = torch.cat([torch.cat([v.T @ w for w in self._W], 1) for v in self._V])
         values, U = torch.linalg.eigh((T + T.T) / 2)
         size = values if largest == "value" else values.abs()
         order = size.argsort(descending=True)
-        values, U = values[order], U[:, order]
-        vectors = self.V @ U
-        return EigenPairs(values, vectors, self.W @ U - vectors * values)
+        values, U = values[order], U[:, order[:count]]
+        vectors, images = (self._combine(blocks, U) for blocks in (self._V, self._W))
+        return EigenPairs(values, vectors, images - vectors * values[: U.shape[1]])
+
+    def _combine(self, blocks: list[Tensor], U: Tensor) -> Tensor:
+        sizes = [block.shape[1] for block in blocks]
+        parts = zip(blocks, torch.split(U, sizes), strict=True)
+        found = torch.zeros(self.operator.size, U.shape[1]).to(U)
+        for block, u in parts:
+            found.addmm_(block, u)
+        return found
 
 
 @dataclass(frozen=True)
@@ -132,17 +145,19 @@ def leading(
     for _ in range(power + 1):
         if not space.grow():
             break
-    found = space.pairs("modulus").first(min(rank, operator.size))
+    found = space.pairs(rank, "modulus")
     R, blur = found.residuals, float(torch.linalg.matrix_norm(found.residuals, 2))
-    return Leading(found.values, found.vectors, R.norm(dim=0), blur, space.V.shape[1])
+    values = found.values[: R.shape[1]]
+    return Leading(values, found.vectors, R.norm(dim=0), blur, space.columns)
 
 
-def orthonormal(block: Tensor, basis: Tensor) -> Tensor:
-    r"""Orthonormal columns that span a block's part outside a basis; dependent ones drop."""
-    # What is left of a column that was in the basis is rounding, of no direction; and the
+def orthonormal(block: Tensor, *bases: Tensor) -> Tensor:
+    r"""Orthonormal columns that span a block's part outside of bases; dependent ones drop."""
+    # What is left of a column that was in a basis is rounding, of no direction; and the
     # second pass, which takes out what rounding left, must find the columns nearly whole.
     for floor in (1e-10 * float(block.norm(dim=0).amax()) if block.numel() else 0.0, 0.5):
-        block = block - basis @ (basis.T @ block)
+        for basis in bases:
+            block = block - basis @ (basis.T @ block)
         left, values, _ = torch.linalg.svd(block, full_matrices=False)
         block = left[:, values > floor]
     return block

@@ -61,7 +61,7 @@ class LanczosQuadrature:
         return Need(
             products=depth * self.probes + found,
             columns=max(self.probes, found // 3),
-            numbers=float(n) * (self.probes * (depth + 4) + 3 * found),
+            numbers=float(n) * (self.probes * (depth + 4) + 4 * found),
         )
 
     def products(self, n: int) -> int:

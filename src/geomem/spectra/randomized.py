@@ -58,7 +58,7 @@ class RandomizedSVD:
         block = min(n, self.rank + self.oversample)
         found = deflation_products(self.rank, n, self.oversample, self.power)
         return Need(
-            products=found + self.probes, columns=block, numbers=float(n) * (3 * found + block)
+            products=found + self.probes, columns=block, numbers=float(n) * (4 * found + block)
         )
 
     def products(self, n: int) -> int:
