@@ -252,7 +252,7 @@ def test_a_title_gives_no_mean_of_few_images(tmp_path: Path) -> None:
     known = numbers(load(make_run(tmp_path / "run", methods=METHODS[:1])))
     few = known.assign(local_dimension_answered=0 * known.local_dimension_answered + 0.3)
     assert headlines(few).local.endswith(
-        "none at most training images; none at most held-out images"
+        "no answer at most of the training images; no answer at most of the held-out images"
     )
     assert "by local-dimension" not in headlines(few).local  # there is one method only
 

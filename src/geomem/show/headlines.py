@@ -121,7 +121,7 @@ def _local(known: xr.Dataset) -> str:
         found = number(known, "local_dimension", at=at, **here)
         place = f"{at.replace('_', '-')} images"
         if not share >= ENOUGH:
-            texts.append(f"none at most {place}" if share > 0 else f"none at all {place}")
+            texts.append(f"no answer at {'most' if share > 0 else 'any'} of the {place}")
         else:
             texts.append(f"{found} at {100 * share:.0f} % of {place}")
     relative = float(known.sigma_relative.sel(sigma=sigma))
