@@ -123,10 +123,11 @@ class Case:
     diagonal: Estimate
     retention: Estimate
     memorized: Estimate  # density in nats per e-fold: the control's error minus its own
-    angle: Estimate  # of the tangent to the leading four directions
+    angle: Estimate  # of the tangent to the leading two directions
 
 
 Train = Callable[[Tensor, int], Denoiser]
+POINTS = 256
 SIGMA = 1.5  # about half variation, in the length of an image's change
 
 
@@ -137,19 +138,22 @@ def training_set(factor: str, share: float, size: int, unit: int) -> tuple[Tenso
     return factors, shapes.render(factors)
 
 
-def measure(factor: str, share: float, fit: Train, size: int, points: int = 192) -> Case:
+def measure(factor: str, share: float, fit: Train, size: int, angles_at: int) -> Case:
     unit = 10 * FACTORS.index(factor) + int(2 * share)
     factors, data = training_set(factor, share, size, unit)
     denoiser, control = fit(data, unit), EmpiricalDenoiser(SHAPES.sample(6000, rng_of(99)))
     k, sigma = FACTORS.index(factor), level(SIGMA)
+    # Of each set the images nearest to the factor's mean: there its own width decides.
+    order = factors[:, k].abs().argsort(stable=True)
+    factors, data = factors[order], data[order]
     z = torch.randn(data.shape, generator=torch_rng(0, "noise", unit), dtype=torch.float64)
     own, wide = (_errors(d, data, z) for d in (denoiser, control))
-    x, u = (data + SIGMA * z)[:points], SHAPES.directions(factors[:points])[..., k : k + 1]
+    x, u = (data + SIGMA * z)[:POINTS], SHAPES.directions(factors[:POINTS])[..., k : k + 1]
     kept = retention(denoiser, control, x, sigma, u)[0]
     assert kept is not None
     angles = [
-        float(angle_to_space(u[i], tangent_basis(denoiser, x[i], sigma, 4).vectors))
-        for i in range(8)
+        float(angle_to_space(v, tangent_basis(denoiser, point, sigma, 2).vectors))
+        for v, point in zip(u[:angles_at], x, strict=False)
     ]
     return Case(
         Estimate.of_mean(jacobian_diagonal(denoiser, x, sigma, u)[:, 0].numpy(force=True)),
@@ -166,27 +170,33 @@ def _errors(denoiser: Denoiser, x_0: Tensor, z: Tensor) -> np.ndarray:
     return errors.square().sum(1).numpy()
 
 
-def check_order(cases: list[Case]) -> None:
-    full, half, collapsed = cases
-    for name in ("diagonal", "retention"):
-        a, b, c = (getattr(case, name) for case in (full, half, collapsed))
-        # The raw diagonal has no control for its points, which differ: where full and half
-        # are near, as for the angle, it may not tell them apart.
-        assert a.z_score(b) > (2 if name == "retention" else -2), (name, a, b)
-        assert b.z_score(c) > 2, (name, b, c)
-    assert half.memorized.z_score(full.memorized) > 2
-    assert collapsed.memorized.z_score(half.memorized) > 2
-    # An angle sees whether a direction is among the leading ones, not how much of it is left.
-    assert collapsed.angle.z_score(full.angle) > 2
-    assert collapsed.angle.z_score(half.angle) > 2
+def check_order(cases: list[Case], names: tuple[str, ...]) -> None:
+    for name in names:
+        full, half, collapsed = (getattr(case, name) for case in cases)
+        sign = 1 if name in ("memorized", "angle") else -1
+        assert sign * half.z_score(full) > 1, (name, full, half)
+        assert sign * collapsed.z_score(half) > 1, (name, half, collapsed)
+        assert sign * collapsed.z_score(full) > 5, (name, full, collapsed)
+
+
+METRICS = ("diagonal", "retention", "memorized", "angle")
 
 
 @pytest.mark.parametrize("factor", FACTORS)
 def test_exact_denoisers_order_variation(factor: str) -> None:
-    cases = [measure(factor, s, lambda data, _: EmpiricalDenoiser(data), 3000) for s in SHARES]
-    check_order(cases)
+    # Angles differ least: full and half are told apart by hundreds of points, as in the slow test.
+    cases = [measure(factor, s, lambda data, _: EmpiricalDenoiser(data), 3000, 24) for s in SHARES]
+    check_order(cases, METRICS[:3])
+    assert cases[2].angle.z_score(cases[0].angle) > 3
     assert cases[0].retention.value == pytest.approx(1, abs=0.1)
     assert cases[2].retention.value < 0.4
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("factor", FACTORS)
+def test_exact_denoisers_order_variation_by_angles_too(factor: str) -> None:
+    cases = [measure(factor, s, lambda data, _: EmpiricalDenoiser(data), 3000, 256) for s in SHARES]
+    check_order(cases, METRICS)
 
 
 def fit_network(data: Tensor, unit: int) -> Denoiser:
@@ -201,7 +211,7 @@ def fit_network(data: Tensor, unit: int) -> Denoiser:
 @pytest.mark.slow
 @pytest.mark.parametrize("factor", FACTORS)
 def test_networks_order_variation(factor: str) -> None:
-    check_order([measure(factor, s, fit_network, 3000) for s in SHARES])
+    check_order([measure(factor, s, fit_network, 3000, 256) for s in SHARES], METRICS)
 
 
 # --------------------------------------------------------------------------- bad input
