@@ -391,7 +391,11 @@ def main() -> None:
     here = Path(__file__).parent / "results" / "spectra.json"
     parser.add_argument("--out", type=Path, default=here)
     parser.add_argument("--steps", type=int, help="training steps of a U-Net")
-    parser.add_argument("--small", action="store_true", help="every eigenvalue up to d = 784 only")
+    parser.add_argument(
+        "--small",
+        action="store_true",
+        help="every eigenvalue up to d = 784 only; keeps the rest of the file",
+    )
     job = parser.parse_args()
     steps, job.repeats, job.seeds = (20, 2, 5) if job.quick else (400, 5, 20)
     job.steps = job.steps or steps
@@ -399,7 +403,8 @@ def main() -> None:
     if job.out.exists() and len(job.parts) < len(PARTS):  # add to what is there
         results = json.loads(job.out.read_text()) | results
     for part in job.parts:
-        took, results[part] = timed(lambda p=part: globals()[p](job))
+        took, found = timed(lambda p=part: globals()[p](job))
+        results[part] = results.get(part, {}) | found if part == "full" else found
         results.setdefault("steps", {})[part] = job.steps
         say(f"{part}: {took:.0f} s")
         say(json.dumps(results[part], indent=1))

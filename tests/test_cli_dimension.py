@@ -6,6 +6,7 @@ import csv
 import json
 import math
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -142,7 +143,12 @@ def test_no_gap_is_told_with_its_reason(
     arguments = ["--data", "digits", "--sizes", "32", "--sigmas", "0.2", "--points", "12"]
     found = document([*arguments, "--dimension", "own_shy:shy", "largest-gap"], tmp_path)
     out = capsys.readouterr().out
-    assert "- no gap by own_shy:shy, for instance: shy" in out
+    assert re.search(
+        r"- no gap by own_shy:shy at \d+ of 24 points, for instance empirical, N = 32, "
+        "(training|held-out), 0.2 rms: shy",
+        out,
+    )
+    assert "- own_shy:shy: ± over 12 points, ± 0.25 each" in out
     for row in found["rows"]:  # type: ignore[attr-defined]
         gaps = [a for a in row["answers"] if "no_gap" in a]
         known = [a["dimension"] for a in row["answers"] if "no_gap" not in a]
@@ -153,7 +159,7 @@ def test_no_gap_is_told_with_its_reason(
             assert f"({len(known)} of 12)" in out
         elif not known:
             assert row["dimension"] is None
-            assert "no gap at all 12 points" in out
+            assert row["how"] == "no gap at all 12 points"
 
 
 def test_the_same_command_gives_the_same_files(tmp_path: Path) -> None:
@@ -288,19 +294,21 @@ BAD = {
     "no such data": (["--data", "nowhere"], "nowhere"),
     "no such method": ([*DIGITS, "--dimension", "treshold"], "there are local-dimension"),
     "no such module": ([*DIGITS, "--dimension", "own_missing:A"], "cannot be imported"),
-    "bad arguments": ([*DIGITS, "--dimension", "threshold(below=1)"], "below"),
+    "bad arguments": ([*DIGITS, "--dimension", "threshold(below=1)"], "it takes above, spectrum"),
     "a bad answer": ([*DIGITS, "--dimension", "own_bad:number"], "answered 3.0"),
     "sigma 0": ([*DIGITS, "--sigmas", "0"], "above 0"),
     "sigma nan": ([*DIGITS, "--sigmas", "nan"], "above 0"),
-    "no points": ([*DIGITS, "--points", "0"], "at least one"),
+    "no points": ([*DIGITS, "--points", "0"], "pass at least 1"),
     "too many": (["--data", "digits", "--sizes", "10000000"], "larger than the pool"),
     "a manifold without size": (["--data", "linear"], "--sizes"),
     "all of a manifold": (["--data", "linear", "--sizes", "all"], "--sizes"),
-    "no network": (["--network", "nowhere"], "nowhere holds no network"),
+    "no network": (["--network", "nowhere"], "nowhere does not exist"),
     **{
         text: ([*DIGITS, "--dimension", text], named)
         for text, named in {
-            "threshold(above='a')": "cannot answer",
+            "threshold(above='a')": "it takes above, spectrum",
+            "threshold(above=2)": "pass a threshold between",
+            "threshold(above=0)": "pass a threshold between",
             "threshold(spectrum=3)": "cannot answer",
             "flipd(probes=2.5)": "cannot answer",
             "soft-count(spectrum=lanczos(depth=2.5, probes=8))": "cannot answer",
@@ -350,7 +358,7 @@ def test_networks_and_data_must_fit(
     assert run(["dimension", *mine, "--data", "digits"]) == 2
     assert "takes points of shape (5,)" in capsys.readouterr().err
     assert run(["dimension", "--network", str(sweep_run), "--data", "digits"]) == 2
-    assert "one run at a time" in capsys.readouterr().err
+    assert "leave --data out" in capsys.readouterr().err
 
 
 def test_a_network_of_no_run_is_measured_at_held_out_points(tmp_path: Path) -> None:

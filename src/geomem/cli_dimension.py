@@ -27,7 +27,7 @@ from geomem.exact import EmpiricalDenoiser
 from geomem.manifolds import PAPER_VARIANCES
 from geomem.models.networks import load_network
 from geomem.runs.design import LINEAR_NAMES, Source, choose_sizes, load_source
-from geomem.runs.dimensions import DRAWS, Row, Subject, measure_dimensions
+from geomem.runs.dimensions import DRAWS, Row, Subject, errors_said, measure_dimensions
 from geomem.runs.records import RunFolder
 from geomem.runs.sweep import Sweep
 from geomem.stats import Estimate, numpy_rng
@@ -96,7 +96,7 @@ class DimensionCommand:
             sigmas = [s * place.source.rms for s in self.sigmas]
             rows = measure_dimensions(subjects, methods, sigmas, seed=place.seed, draws=place.draws)
         print_table(*_table(rows, place.source.rms))
-        for line in _reasons(rows):
+        for line in _how(rows) + _reasons(rows, place.source.rms):
             print(line)
         if self.json is not None:
             document = _document(rows, place)
@@ -109,8 +109,10 @@ class DimensionCommand:
         levels = np.array(self.sigmas, float)
         if not len(levels) or not (np.isfinite(levels) & (levels > 0)).all():
             raise InputError(f"--sigmas {list(self.sigmas)}: pass levels above 0, in rms")
-        if self.points < 1 or not self.at or not self.dimension:
-            raise InputError("pass at least one of --points, --at and --dimension")
+        if self.points < 1:
+            raise InputError(f"--points {self.points}: pass at least 1")
+        if not self.at or not self.dimension:
+            raise InputError("pass a name to --at and to --dimension")
         return {text: dimension_method(text) for text in self.dimension}
 
 
@@ -128,8 +130,10 @@ class _Place:
     def of(command: DimensionCommand) -> _Place:
         networks = [stem for path in command.network for stem in find_networks(path)]
         runs = {run for stem in networks if (run := _run_of(stem)) is not None}
-        if len(runs) > 1 or (runs and command.data is not None):
-            raise InputError("one run at a time, which knows its --data: pass them one by one")
+        if len(runs) > 1:
+            raise InputError("these networks are of several runs; pass one run at a time")
+        if runs and command.data is not None:
+            raise InputError("a run knows its data; leave --data out")
         if runs:
             return _Place._of_run(runs.pop(), networks)
         if command.data is None:
@@ -214,7 +218,13 @@ def find_networks(path: Path) -> list[Path]:
             return [file.with_suffix("") for file in files]
     stem = path.with_suffix("") if path.suffix in (".safetensors", ".json") else path
     if not stem.with_suffix(".safetensors").exists():
-        raise InputError(f"{path} holds no network; pass a run folder or one of its networks/")
+        if not path.exists():
+            raise InputError(f"{path} does not exist; pass a run folder or one of its networks/")
+        runs = sorted(str(p.parent) for p in path.glob("*/networks") if p.is_dir())
+        hint = f"; there is {', '.join(runs[:3])}" if runs else ""
+        raise InputError(
+            f"{path} holds no network; pass a run folder or one of its networks/{hint}"
+        )
     return [stem]
 
 
@@ -237,24 +247,45 @@ def warnings_said() -> Iterator[None]:
 
 def _table(rows: Sequence[Row], rms: float) -> tuple[list[str], list[list[str]]]:
     levels = list(dict.fromkeys(row.sigma for row in rows))
+    # Seed and step are told where they tell networks apart.
+    told = [k for k in _TOLD if k == "num_samples" or len({_told(row, k) for row in rows}) > 1]
     lines: dict[tuple[str, ...], list[Row]] = {}
     for row in rows:
-        key = str(row.subject), row.at.replace("_", "-"), row.method
-        lines.setdefault(key, []).append(row)
-    head = ["denoiser", "at", "method", *(f"{s / rms:.3g} rms" for s in levels), "how"]
-    return head, [[*key, *map(_cell, found), _how(found)] for key, found in lines.items()]
+        who = row.subject.coordinates["denoiser"], *(_told(row, k) for k in told)
+        lines.setdefault((*who, row.at.replace("_", "-"), row.method), []).append(row)
+    head = ["denoiser", *(_TOLD[k] for k in told), "at", "method"]
+    head += [f"{s / rms:.3g} rms" for s in levels]
+    return head, [[*key, *map(_cell, found)] for key, found in lines.items()]
+
+
+_TOLD = {"num_samples": "N", "seed": "seed", "step": "step"}
+
+
+def _told(row: Row, name: str) -> str:
+    return str(row.subject.coordinates.get(name, ""))
 
 
 def _cell(row: Row) -> str:
     if row.mean is None:
-        return "no gap"
+        none, total = row.none_kept, len(row.answers)
+        if none == total:
+            return "none kept"
+        return f"no gap ({none} of {total}: none kept)" if none else "no gap"
     some = len(row.estimates) < len(row.answers)
     return _shown(row.mean) + (f" ({len(row.estimates)} of {len(row.answers)})" if some else "")
 
 
-def _how(rows: Sequence[Row]) -> str:
-    # Of the level with the most answers: how many are missing elsewhere stands in the cells.
-    return max(rows, key=lambda row: len(row.estimates)).how
+def _how(rows: Sequence[Row]) -> list[str]:
+    # How means were obtained, a line a method: what is missing stands in the cells.
+    lines = []
+    for method in dict.fromkeys(row.method for row in rows):
+        asked = [row for row in rows if row.method == method]
+        counts = sorted({len(row.answers) for row in asked})
+        points = " to ".join(map(str, dict.fromkeys((counts[0], counts[-1]))))
+        errors = [e.stderr for row in asked for e in row.estimates]
+        said = f", {errors_said(errors)}" if errors else ""
+        lines.append(f"- {method}: ± over {points} points{said}")
+    return lines
 
 
 def _shown(found: Estimate) -> str:
@@ -263,14 +294,22 @@ def _shown(found: Estimate) -> str:
     return "< 1e-6" if tiny else repr(found)
 
 
-def _reasons(rows: Sequence[Row]) -> list[str]:
-    # One example a method: the files have the reason at each point.
-    found: dict[str, str] = {}
+def _reasons(rows: Sequence[Row], rms: float) -> list[str]:
+    # How many points of a method, and one of them: the files have the reason at each point.
+    found: dict[tuple[str, bool], list[str]] = {}
+    totals: dict[str, int] = {}
     for row in rows:
+        totals[row.method] = totals.get(row.method, 0) + len(row.answers)
         for answer in row.answers:
             if isinstance(answer, NoGap):
-                found.setdefault(row.method, answer.reason)
-    return [f"- no gap by {method}, for instance: {reason}" for method, reason in found.items()]
+                where = f"{row.subject}, {row.at.replace('_', '-')}, {row.sigma / rms:.3g} rms"
+                reasons = found.setdefault((row.method, answer.kept == 0), [])
+                reasons.append(f"{where}: {answer.reason}")
+    return [
+        f"- {'none kept' if none else 'no gap'} by {method} at {len(reasons)} of {totals[method]} "
+        f"points, for instance {reasons[0]}"
+        for (method, none), reasons in found.items()
+    ]
 
 
 def _document(rows: Sequence[Row], place: _Place) -> dict[str, Any]:

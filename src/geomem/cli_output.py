@@ -34,9 +34,9 @@ def plain(values: Any) -> Any:
 def print_table(head: list[str], rows: list[list[str]], title: str | None = None) -> int:
     r"""Prints a table for people; returns the exit status of success."""
     from rich.console import Console
-    from rich.table import Table
+    from rich.table import Column, Table
 
-    table = Table(*head, title=title)
+    table = Table(*(Column(name, overflow="fold") for name in head), title=title)
     for row in rows:
         table.add_row(*row)
     Console().print(table)

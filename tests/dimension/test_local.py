@@ -182,6 +182,7 @@ def test_reasons() -> None:
     none = LocalDimension()(few, point, level(1.0))
     assert isinstance(none, NoGap)
     assert "no direction is kept" in none.reason
+    assert none.kept == 0
     data = torch.stack([-torch.ones(30), torch.ones(30)]).double()
     apart = LocalDimension()(EmpiricalDenoiser(data), point, level(1.0))
     assert isinstance(apart, NoGap)

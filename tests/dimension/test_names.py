@@ -85,7 +85,8 @@ def test_arguments() -> None:
     lanczos = LanczosQuadrature(depth=4, probes=2, seed=3)
     text = "soft-count(spectrum=lanczos(depth=4, probes=2, seed=3))"
     assert dimension_method(text) == SoftCount(lanczos)
-    assert dimension_method("threshold(above=-1e-3)") == Threshold(-1e-3)
+    assert dimension_method("threshold(above=1e-3)") == Threshold(1e-3)
+    assert dimension_method("Threshold(above=.3)") == Threshold(0.3)  # as Python calls it
 
 
 def test_a_strangers_method(own: str) -> None:

@@ -211,7 +211,11 @@ def fit_network(data: Tensor, unit: int) -> Denoiser:
 @pytest.mark.slow
 @pytest.mark.parametrize("factor", FACTORS)
 def test_networks_order_variation(factor: str) -> None:
-    check_order([measure(factor, s, fit_network, 3000, 256) for s in SHARES], METRICS)
+    # Of networks the leading two directions hold none of a factor of half variation either.
+    cases = [measure(factor, s, fit_network, 3000, 256) for s in SHARES]
+    check_order(cases, METRICS[:3])
+    assert cases[1].angle.z_score(cases[0].angle) > 1
+    assert cases[2].angle.z_score(cases[0].angle) > 3
 
 
 # --------------------------------------------------------------------------- bad input

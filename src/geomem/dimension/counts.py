@@ -38,9 +38,12 @@ class NoGap:
 
     Attributes:
         reason: Why, in words.
+        kept: How many directions are kept there, where that is known: 0 says that the model has
+            lost all of them, which is no gap either.
     """
 
     reason: str
+    kept: int | None = None
 
 
 # Where a method is called: at a clean point x_0, whose noise it draws itself if it needs
@@ -100,6 +103,13 @@ class Threshold:
     at: ClassVar[Place] = "noisy"
     above: float = 0.5
     spectrum: SpectrumMethod = field(default_factory=Dense)
+
+    def __post_init__(self) -> None:
+        if not 0 < self.above < 1:
+            raise InputError(
+                f"above = {self.above:g}: what varies has eigenvalues near 1, what does not near "
+                "0; pass a threshold between"
+            )
 
     def __call__(self, denoiser: Denoiser, x: Tensor, sigma: Tensor) -> Estimate:
         found = jacobian_spectrum(denoiser, x, sigma, self.spectrum)
@@ -220,7 +230,7 @@ class LargestGap:
         kept = int(spacings.argmax()) + 1
         widest, last = float(spacings[kept - 1]), math.exp(float(logs[kept - 1]))
         if last < self.least:
-            return NoGap(f"the widest gap is below an eigenvalue of {last:.2g}: nothing is kept")
+            return NoGap(f"the widest gap is below an eigenvalue of {last:.2g}: nothing is kept", 0)
         p_value = max(
             spacing_p_value(widest / spread, len(spacings)),
             gap_p_value(widest, kept, len(logs) - kept, temperature=0.5),

@@ -129,9 +129,10 @@ class LocalDimension:
                 f"pass more products than {pairs.products}"
             )
         if kept == 0:
-            return NoGap(f"no direction is kept: the largest eigenvalue is {float(values[0]):.3g}")
+            reason = f"no direction is kept: the largest eigenvalue is {float(values[0]):.3g}"
+            return NoGap(reason, kept=0)
         if kept == len(values):
-            return NoGap(f"all {kept} directions looked at are kept")
+            return NoGap(f"all {kept} directions looked at are kept", kept)
         return self._across(values[:kept].tolist(), _largest_lost(pairs, kept), d)
 
     def _across(self, values: list[float], first_lost: float, d: int) -> Estimate | NoGap:
@@ -141,7 +142,8 @@ class LocalDimension:
         if log_ratio < math.log(self.ratio) or p_value > self.alpha:
             return NoGap(
                 f"the gap at {self.above:g} is a factor {math.exp(log_ratio):.3g} after {kept} "
-                f"of {d} directions, with p = {p_value:.2g}"
+                f"of {d} directions, with p = {p_value:.2g}",
+                kept,
             )
         return Estimate(float(kept))
 

@@ -155,7 +155,8 @@ def _with_seeds(method: Any, new: Callable[[Any], int]) -> Any:
 
 
 def _find(name: str, known: Mapping[str, str], text: str) -> Any:
-    where = known.get(name, name)
+    classes = {path.rpartition(":")[2]: path for path in known.values()}  # LocalDimension, too
+    where = known.get(name) or classes.get(name, name)
     module, colon, attribute = where.partition(":")
     if not (colon and module and attribute):
         names = ", ".join(known)
@@ -204,7 +205,14 @@ def _make(found: Any, call: ast.Call, text: str) -> Any:
     try:
         return found(*args, **kwargs)
     except TypeError as error:
-        raise InputError(f"--dimension {text}: {error}") from error
+        raise InputError(f"--dimension {text}: {error}{_takes(found)}") from error
+
+
+def _takes(found: Any) -> str:
+    if not dataclasses.is_dataclass(found):
+        return ""
+    names = ", ".join(f.name for f in dataclasses.fields(found) if f.init)
+    return f"; it takes {names}" if names else "; it takes no arguments"
 
 
 def _value(node: ast.expr, text: str) -> Any:

@@ -101,13 +101,20 @@ class Row:
         r"""How the number was obtained, in words."""
         found, total = self.estimates, len(self.answers)
         points = f"{total} point" + "s" * (total != 1)
+        none = f", none kept at {self.none_kept}" if self.none_kept else ""
         if not found:
-            return f"no gap at all {points}" if total > 1 else "no gap at 1 point"
-        gaps = f", no gap at {total - len(found)}" if len(found) < total else ""
-        return f"{points}{gaps}, {_errors([e.stderr for e in found])}"
+            return (f"no gap at all {points}" if total > 1 else "no gap at 1 point") + none
+        gaps = f", no gap at {total - len(found)}{none}" if len(found) < total else ""
+        return f"{points}{gaps}, {errors_said([e.stderr for e in found])}"
+
+    @property
+    def none_kept(self) -> int:
+        r"""At how many points there is no gap because no direction is kept."""
+        return sum(isinstance(a, NoGap) and a.kept == 0 for a in self.answers)
 
 
-def _errors(errors: Sequence[float]) -> str:
+def errors_said(errors: Sequence[float]) -> str:
+    r"""The errors of single answers, in words."""
     if all(e == 0 for e in errors):
         return "each exact"
     if all(map(math.isnan, errors)):

@@ -9,6 +9,7 @@ import numpy as np
 import xarray as xr
 
 from geomem.errors import InputError
+from geomem.runs.copies import LEVEL
 from geomem.runs.numbers import numbers
 from geomem.stats import Estimate, Proportion
 
@@ -50,7 +51,10 @@ def _one_size(known: xr.Dataset, n: int) -> str:
         return f"N = {n}: {nats} nats (fewer than 8 image groups a side: no test)"
     if p > ALPHA:
         return f"N = {n}: {nats} nats (not significant, p = {p:.2g})"
-    return f"N = {n}: {nats} nats of the control's {control:.0f} (p = {p:.1g})"
+    return (
+        f"N = {n}: {nats} nats of the control's {control:.0f} (training and held-out images are "
+        f"told apart, p = {p:.1g})"
+    )
 
 
 def _where(known: xr.Dataset) -> str:
@@ -85,8 +89,19 @@ def _samples(known: xr.Dataset) -> str:
             f"median distance ratio {_ratios(known)}."
         )
     parts = [f"N = {int(n)}: {copy_rate(known, int(n))}" for n in _ends(known)]
-    unseen = copy_rate(known, int(known.num_samples.values[-1]), "unseen_copies")
-    return f"Copies among the samples: {'; '.join(parts)}; reserved images called copies: {unseen}."
+    unseen = "; ".join(f"N = {n}: {_unseen(known, n)}" for n in _ends(known))
+    return (
+        f"Copies among the samples: {'; '.join(parts)}; reserved images called copies, of which "
+        f"there should be 1 %: {unseen}."
+    )
+
+
+def _unseen(known: xr.Dataset, n: int) -> str:
+    rate = copy_rate(known, n, "unseen_copies")
+    if isinstance(rate, str):
+        return rate
+    low, high = rate.interval
+    return f"{rate}" + ("" if low <= LEVEL <= high else ", beyond chance: so may the copies be")
 
 
 def _ratios(known: xr.Dataset) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -108,13 +109,19 @@ def _dimension(known: xr.Dataset) -> str:
 
 
 def _local(known: xr.Dataset) -> str:
-    # Of the first method, at the level of the title above.
+    # Of the first method, where the most of a network's images have an answer.
     if "local_dimension" not in known:
         return ""
-    n = int(known.num_samples.values[0])
-    sigma = known.sigma.values[peak_level(known, n)]
-    here = {"denoiser": "learned", "num_samples": n, "sigma": sigma}
-    method = here["dimension_method"] = known.dimension_method.values[0]
+    method = known.dimension_method.values[0]
+    one = known.sel(dimension_method=method, denoiser="learned")
+    by = f" by {method}" if known.sizes["dimension_method"] > 1 else ""
+    shares = one.local_dimension_answered.sum("at").transpose("num_samples", "sigma").values
+    if not shares.any():
+        return f"No local dimension{by} at any image and noise level: there is no gap"
+    k, level = np.unravel_index(int(shares.argmax()), shares.shape)
+    n, sigma = int(one.num_samples.values[k]), one.sigma.values[level]
+    here: dict[str, Any] = {"denoiser": "learned", "num_samples": n, "sigma": sigma}
+    here["dimension_method"] = method
     texts = []
     for at in _PLACES:
         share = float(known.local_dimension_answered.sel(at=at, **here))
@@ -125,7 +132,6 @@ def _local(known: xr.Dataset) -> str:
         else:
             texts.append(f"{found} at {100 * share:.0f} % of {place}")
     relative = float(known.sigma_relative.sel(sigma=sigma))
-    by = f" by {method}" if known.sizes["dimension_method"] > 1 else ""
     return f"Local dimension{by} of N = {n} at σ = {relative:.2g} rms: {'; '.join(texts)}"
 
 
