@@ -374,16 +374,17 @@ def main() -> int:
             tables["trained"][where] = measure(family, job)
             print_row(f"trained on {where}", tables["trained"][where])
             write(job, here, tables)
-    write(job, here, tables)
-    say_ratios(tables)
+    say_ratios(write(job, here, tables))
     print(f"{job.out} ({here['cores']} cores, load {here['load_before']:.1f} before)")
     return 0
 
 
-def write(job: argparse.Namespace, here: dict[str, Any], tables: Tables) -> None:
+def write(job: argparse.Namespace, here: dict[str, Any], tables: Tables) -> dict[str, Any]:
+    r"""Writes the file; returns the ratios in it."""
     for kind, table in tables.items():  # whatever was added when
         order = sorted(table, key=lambda where: int(where.rpartition("= ")[2]))
         tables[kind] = {where: table[where] for where in order}
+    summary = {kind: {r: ratios(table, r) for r in RIVALS} for kind, table in tables.items()}
     document = {
         "schema_version": 1,
         "what": "mean absolute error of a local dimension, products and seconds a point",
@@ -397,18 +398,15 @@ def write(job: argparse.Namespace, here: dict[str, Any], tables: Tables) -> None
             kind: {w: {name: a.row() for name, a in row.items()} for w, row in table.items()}
             for kind, table in tables.items()
         },
-        "ratios": all_ratios(tables),
+        "ratios": summary,
     }
     atomic_write_text(job.out, json.dumps(document, indent=1) + "\n")
+    return summary
 
 
-def all_ratios(tables: Tables) -> dict[str, dict[str, Any]]:
-    return {kind: {r: ratios(table, r) for r in RIVALS} for kind, table in tables.items()}
-
-
-def say_ratios(tables: Tables) -> None:
+def say_ratios(summary: dict[str, Any]) -> None:
     print()
-    for kind, rivals in all_ratios(tables).items():
+    for kind, rivals in summary.items():
         for rival, known in rivals.items():
             if not known["families"]:
                 continue

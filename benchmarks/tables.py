@@ -325,11 +325,8 @@ def dimension(r: dict[str, Any]) -> str:
     for kind, families in r["tables"].items():
         if not families:
             continue
-        text += (
-            "\n### On population denoisers\n"
-            if kind == "population"
-            else ("\n### On trained networks\n")
-        )
+        title = "On population denoisers" if kind == "population" else "On trained networks"
+        text += f"\n### {title}\n"
         for suffix, what in DIMENSION_TABLES.items():
             text += dimension_table(families, suffix, what)
         for rival, found in r["ratios"].get(kind, {}).items():

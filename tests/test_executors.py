@@ -39,15 +39,6 @@ def ray() -> Iterator[Any]:
     sys.modules["ray"].shutdown()
 
 
-@pytest.fixture(params=["local", "ray"])
-def two(request: pytest.FixtureRequest) -> Executor:
-    r"""Two workers, of each kind."""
-    if request.param == "local":
-        return LocalExecutor(2)
-    request.getfixturevalue("ray")
-    return RayExecutor(2)
-
-
 # ----------------------------------------------------------------------------- units of work
 
 

@@ -31,20 +31,21 @@ def local_dimension_numbers(
     """
     if "local_dimension" not in dataset:
         return xr.Dataset()
-    values = dataset.local_dimension.isel(step=-1).sel(num_samples=list(networks))
+    sizes = list(networks)
+    values = dataset.local_dimension.isel(step=-1).sel(num_samples=sizes)
     values = values.transpose(*DIMS[:-1], "seed", "sigma", "point")
     asked = dataset.attrs["dimension_points"]
     first = dataset.error.isel(step=-1, at=0, sigma=0, point=0, draw=0, direction=0)
-    there = first.sel(num_samples=list(networks)).notnull().any("seed")
-    measured = there.transpose("denoiser", "num_samples").values
+    first = first.sel(num_samples=sizes).transpose("denoiser", "num_samples", "seed")
+    measured = first.notnull().values.any(-1)
     found = np.full((3, *(values.sizes[d] for d in DIMS)), np.nan)
     for m, d, a, n in np.ndindex(*(values.sizes[name] for name in DIMS[:-1])):
-        size, learned = list(networks)[n], values.denoiser.values[d] == "learned"
+        if not measured[d, n]:
+            continue
+        size, learned = sizes[n], values.denoiser.values[d] == "learned"
         groups = dataset.point_group.values[a]
         there = np.flatnonzero(groups >= 0)[:asked]
         there = there[:size] if values["at"].values[a] == "training" else there
-        if not measured[d, n]:
-            continue
         one = values[m, d, a, n].sel(seed=networks[size] if learned else values.seed.values[:1])
         found[:, m, d, a, n] = _means(one.values[..., there].astype(float), groups[there])
     names = ("local_dimension", "local_dimension_stderr", "local_dimension_answered")

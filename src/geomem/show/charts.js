@@ -112,8 +112,8 @@ function stripTrace(page, map, i) {
 
 // A curve of estimates: a band of one standard error, and the line that is hovered.
 function curve(x, value, stderr, colour, more, horizontal) {
-  const runs = []; // of levels that are known, one after the other: a band has gaps where they are
-  value.forEach((v, k) => { if (v !== null) (k && value[k - 1] !== null ? runs[runs.length - 1] : runs[runs.push([]) - 1]).push(k); });
+  const runs = [[]]; // of levels that are known, one after the other: a band has gaps between
+  value.forEach((v, k) => (v === null ? runs.push([]) : runs[runs.length - 1].push(k)));
   const around = (pick) => runs.flatMap((run) => [...run.map((k) => pick(k, 1)), ...[...run].reverse().map((k) => pick(k, -1)), null]);
   const ring = around((k) => x[k]), sides = around((k, sign) => value[k] + sign * (stderr[k] || 0));
   const place = (a, b) => (horizontal ? { x: b, y: a } : { x: a, y: b });

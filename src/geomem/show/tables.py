@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from geomem.runs.local_numbers import DIMS
 from geomem.runs.verdict import copy_rate
 from geomem.show.views import Quantity, direction_labels, number, peak_level, signature, words
 from geomem.stats import Proportion
@@ -143,8 +144,7 @@ def write_csv(folder: Path, dataset: xr.Dataset, known: xr.Dataset) -> list[Path
         "directions": _directions(known),
     }
     if "local_dimension" in known:
-        by = ("dimension_method", "denoiser", "at", "num_samples", "sigma")
-        made["local_dimension"] = _frame(known, by)
+        made["local_dimension"] = _frame(known, DIMS)
     if "sample_ratio" in dataset:
         made["samples"] = _samples(dataset)
     for name, rows in made.items():

@@ -63,6 +63,7 @@ class BlockKrylov:
         # Blocks of the basis and their products: not in one matrix, which growing would copy.
         self._V: list[Tensor] = []
         self._W: list[Tensor] = []
+        self._T = draws.new_zeros(0, 0).to(self._next)  # the operator within the space
 
     @property
     def columns(self) -> int:
@@ -75,14 +76,17 @@ class BlockKrylov:
         if block.shape[1] == 0:
             return False
         self._next = multiply(self.operator, block)
+        none = block.new_zeros(block.shape[1], 0)
+        below = torch.cat([none, *(block.T @ w for w in self._W)], 1)
         self._V.append(block)
+        beside = torch.cat([v.T @ self._next for v in self._V])
+        self._T = torch.cat([torch.cat([self._T, below]), beside], 1)
         self._W.append(self._next)
         return True
 
     def pairs(self, count: int, largest: Literal["value", "modulus"] = "value") -> EigenPairs:
         r"""Eigenpairs within the space, the first so many of largest value or modulus."""
-        T = torch.cat([torch.cat([v.T @ w for w in self._W], 1) for v in self._V])
-        values, U = torch.linalg.eigh((T + T.T) / 2)
+        values, U = torch.linalg.eigh((self._T + self._T.T) / 2)
         size = values if largest == "value" else values.abs()
         order = size.argsort(descending=True)
         values, U = values[order], U[:, order[:count]]
