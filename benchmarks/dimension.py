@@ -40,6 +40,9 @@ import torch
 from side_by_side import versions
 from torch import Tensor
 
+from geomem.compute.files import atomic_write_text
+from geomem.compute.progress import Progress
+from geomem.compute.threads import num_cores, one_thread
 from geomem.denoiser import Denoiser
 from geomem.dimension import DimensionMethod, ForwardSoftCount, SoftCount, Threshold, place_of
 from geomem.dimension.from_points import ScikitDimension
@@ -54,7 +57,6 @@ from geomem.models.networks import NetworkConfig
 from geomem.models.train import Training, TrainState
 from geomem.spectra import LanczosQuadrature
 from geomem.stats import Estimate, bootstrap_weights, numpy_rng, seed_sequence, torch_rng
-from geomem.work import Progress, atomic_write_text, num_cores, one_thread
 
 SEED = 0
 SIGMAS = (0.3, 0.2, 0.1, 0.05, 0.03, 0.02, 0.01, 0.005)

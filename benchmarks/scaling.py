@@ -42,10 +42,13 @@ import numpy as np
 import torch
 from side_by_side import versions
 
+from geomem.compute.executor import Executor
+from geomem.compute.files import atomic_write_text
+from geomem.compute.local import LocalExecutor
+from geomem.compute.ray import RayExecutor
+from geomem.compute.threads import num_cores, one_thread
 from geomem.exact import EmpiricalDenoiser, Posterior
-from geomem.executors import Executor, LocalExecutor, RayExecutor
 from geomem.stats import torch_rng
-from geomem.work import atomic_write_text, num_cores, one_thread
 
 SEED = 0
 EXTRAPOLATED = (1, 2, 4, 8, 16, 32, 64, 128)

@@ -24,7 +24,8 @@ from typing import Any
 
 import torch
 
-from geomem.work import atomic_write_text, num_cores
+from geomem.compute.files import atomic_write_text
+from geomem.compute.threads import num_cores
 
 RESULTS = Path(__file__).parent / "results"
 

@@ -33,6 +33,9 @@ import torch
 from side_by_side import peak_memory, versions
 from torch import Tensor
 
+from geomem.compute.files import atomic_write_text
+from geomem.compute.progress import say
+from geomem.compute.threads import num_cores
 from geomem.dimension.differences import OrthogonalDifferences
 from geomem.models.networks import NetworkConfig
 from geomem.models.train import Training, TrainState
@@ -40,7 +43,6 @@ from geomem.operators import DenoiserJacobian
 from geomem.spectra import AdaptiveTrace, Dense, LanczosQuadrature, spectrum, trace
 from geomem.stats import torch_rng
 from geomem.tangents import tangent_basis
-from geomem.work import atomic_write_text, num_cores, say
 
 SIGMA = 0.2
 LEVELS = (0.2, 0.5, 1.0, 2.0)  # of the part "dimension": the higher, the fewer directions are kept

@@ -12,7 +12,9 @@ import pytest
 import torch
 from hypothesis import settings
 
-from geomem.executors import Executor, LocalExecutor, RayExecutor
+from geomem.compute.executor import Executor
+from geomem.compute.local import LocalExecutor
+from geomem.compute.ray import RayExecutor
 
 # The same cases on every machine and in every run; a case that fails stays failing.
 settings.register_profile("geomem", deadline=None, derandomize=True, max_examples=25)

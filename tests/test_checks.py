@@ -19,9 +19,9 @@ from geomem.denoiser import Denoiser, ProductDenoiser, ScheduledDenoiser
 from geomem.dimension import SoftCount
 from geomem.errors import InputError
 from geomem.exact import EmpiricalDenoiser, GaussianDenoiser
+from geomem.measure.errors import Measurement, measure
 from geomem.models.networks import NetworkConfig, PreconditionedDenoiser, load_network, save_network
 from geomem.noise import EDM, DiscreteBetas, FlowMatching, VarianceExploding, VariancePreserving
-from geomem.runs.measure import Measurement, measure
 from geomem.subspaces import PrincipalDirections
 from tests.references import level, normal
 

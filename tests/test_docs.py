@@ -23,7 +23,7 @@ def test_python_blocks_run(page: Path, tmp_path: Path, monkeypatch: pytest.Monke
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
 def test_commands_exist(page: Path) -> None:
-    from geomem.cli import COMMANDS
+    from geomem.cli.main import COMMANDS
 
     for name in COMMAND.findall(page.read_text()):
         assert name in COMMANDS

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from geomem.cli import run
+from geomem.cli.main import run
 
 ROOT = Path(__file__).parent.parent
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))

@@ -9,11 +9,11 @@ import pytest
 
 SOURCE = Path(__file__).parent.parent / "src" / "geomem"
 FIRST = (
-    "errors stats work pools executors noise denoiser checks operators spectra exact manifolds "
-    "dimension subspaces tangents information data cite"
+    "errors compute stats noise denoiser checks operators spectra exact manifolds "
+    "dimension subspaces tangents information data"
 ).split()
-FLOORS = ["theory", "models", "runs", "show"]
-TOP = "testing cli_output cli_theory_check cli_theory cli_plan cli_dimension cli_sweep cli".split()
+FLOORS = ["theory", "models", "measure", "findings", "runs", "show"]
+TOP = ["testing", "cli", "__main__"]
 ORDER = [*FIRST, *FLOORS, *TOP]
 
 

@@ -13,7 +13,7 @@ from matplotlib.axis import Axis
 from matplotlib.ticker import FormatStrFormatter, LogLocator, NullFormatter
 
 import geomem
-from geomem.show.figures import plot_dimension, plot_levels, plot_signatures
+from geomem.show.figures.run import plot_dimension, plot_levels, plot_signatures
 
 plt.rcParams.update({"font.size": 9, "axes.spines.top": False, "axes.spines.right": False})
 

@@ -12,9 +12,9 @@ import numpy as np
 import xarray as xr
 
 import geomem
+from geomem.findings.sentences import copy_rate, estimate
 from geomem.runs.records import RunFolder
 from geomem.runs.sweep import Sweep
-from geomem.runs.verdict import copy_rate, estimate
 
 INTRODUCTION = """# Results
 

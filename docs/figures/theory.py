@@ -36,7 +36,7 @@ from scipy.spatial import cKDTree
 
 import geomem
 from geomem.manifolds import PAPER_VARIANCES
-from geomem.show.theory_figures import plot_phase_diagram
+from geomem.show.figures.theory import plot_phase_diagram
 from geomem.stats import Estimate
 from geomem.theory.averages import Effort, planted_average
 from geomem.theory.collapse import collapse_sigma

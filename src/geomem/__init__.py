@@ -13,7 +13,9 @@ __version__ = "0.1.0"
 _HOME = {
     "errors": "GeomemError Inconclusive InputError",
     "stats": "Estimate Proportion benjamini_hochberg permutation_test",
-    "executors": "Executor LocalExecutor RayExecutor",
+    "compute.executor": "Executor",
+    "compute.local": "LocalExecutor",
+    "compute.ray": "RayExecutor",
     "noise": "EDM DiscreteBetas FlowMatching VarianceExploding VariancePreserving log_levels",
     "denoiser": "Denoiser ProductDenoiser ScheduledDenoiser score",
     "operators": "Cost DenoiserJacobian Factored LinearOperator Matrix jacobian_diagonal",
@@ -39,10 +41,10 @@ _HOME = {
     ),
     "data": "ImageData Split load_data make_split nested_subsets read_split write_split",
     "runs.records": "load",
-    "runs.numbers": "numbers",
-    "runs.verdict": "findings",
+    "findings.numbers": "numbers",
+    "findings.sentences": "sentences",
     "runs.sweep": "Sweep",
-    "show.report": "report",
+    "show.page.report": "report",
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names.split()}
 

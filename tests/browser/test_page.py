@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "show"))
-
-from synthetic_run import make_run
-
-from geomem.show.report import report
+from geomem.show.page.report import report
+from tests.show.synthetic_run import make_run
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
 

@@ -223,7 +223,7 @@ def test_an_array_that_was_changed_in_memory_is_taken_as_it_is(tmp_path: Path) -
     mapped += 5
     denoiser = EmpiricalDenoiser(mapped)
     assert float(denoiser(torch.full((1, 3), 5.0), level(1e3)).mean()) == pytest.approx(5, abs=0.5)
-    from geomem.executors import LocalExecutor
+    from geomem.compute.local import LocalExecutor
 
     with pytest.raises(InputError, match="pass the path"):
         denoiser.posterior(torch.zeros(1, 3), SIGMAS, executor=LocalExecutor(2))

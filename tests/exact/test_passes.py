@@ -16,11 +16,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from geomem.compute.executor import Executor
+from geomem.compute.local import LocalExecutor
 from geomem.errors import InputError
 from geomem.exact import EmpiricalDenoiser
 from geomem.exact.blocks import Blocks, InMemory, Streamed
 from geomem.exact.posterior import Posterior
-from geomem.executors import Executor, LocalExecutor
 from tests.references import normal
 
 N, D = 3000, 16

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from geomem.denoiser import Denoiser
 from geomem.exact.gaussian import GaussianDenoiser
+from geomem.measure.errors import Measurement, measure
 from geomem.noise import log_levels
-from geomem.runs.measure import Measurement, measure
 from geomem.runs.records import RunFolder, load
 from geomem.subspaces import PrincipalDirections
 

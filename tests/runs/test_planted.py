@@ -13,8 +13,8 @@ from geomem.denoiser import ProductDenoiser
 from geomem.exact import EmpiricalDenoiser
 from geomem.exact.gaussian import GaussianDenoiser
 from geomem.exact.mixture import MixtureDenoiser
+from geomem.findings.numbers import numbers
 from geomem.manifolds import LinearManifold
-from geomem.runs.numbers import numbers
 from tests.runs.planted import draw, gaussian, planted_run, zmax
 
 # The largest of 24 levels x 10 directions of a standard normal is below 4 in 99 of 100 draws

@@ -18,7 +18,7 @@ import torch
 import xarray as xr
 
 import geomem
-from geomem import work
+from geomem.compute import files
 from geomem.data.splits import default_split, write_split
 from geomem.errors import InputError
 from geomem.models.networks import load_network
@@ -131,7 +131,7 @@ def test_a_record_that_is_lost_is_made_again(tiny: Path, tmp_path: Path) -> None
 def command(out: Path, steps: int) -> list[str]:
     options = "--data linear --sizes 16 64 --levels 4 --points 16 --draws 2 --samples 8"
     options += f" --variances 1 0.25 --ambient-dim 4 --processes 2 --steps {steps}"
-    return [sys.executable, "-m", "geomem.cli", "sweep", *options.split(), "--out", str(out)]
+    return [sys.executable, "-m", "geomem", "sweep", *options.split(), "--out", str(out)]
 
 
 def test_kill_9_in_the_middle_and_the_same_command_again(tmp_path: Path) -> None:
@@ -168,19 +168,19 @@ def test_another_config_is_refused_and_nothing_lost(tiny: Path) -> None:
 def test_a_full_disk_is_one_sentence_and_earlier_records_stay(
     tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    written = work._sync
+    written = files._sync
 
     def full(path: Path) -> None:
         if path.name.startswith(".tmp-") and len(record_bytes(tmp_path / "run")) == 2:
             raise OSError(errno.ENOSPC, "No space left on device")
         written(path)
 
-    monkeypatch.setattr(work, "_sync", full)
+    monkeypatch.setattr(files, "_sync", full)
     with pytest.raises(InputError, match="the disk is full") as error:
         TINY.run(tmp_path / "run", processes=1, quiet=True)
     assert "\n" not in str(error.value)
     assert len(record_bytes(tmp_path / "run")) == 2
-    monkeypatch.setattr(work, "_sync", written)
+    monkeypatch.setattr(files, "_sync", written)
     TINY.run(tmp_path / "run", processes=1, quiet=True)
     assert record_bytes(tmp_path / "run") == record_bytes(tiny)
 

@@ -15,9 +15,10 @@ from typing import Any
 
 import pytest
 
-from geomem.cli import run
+from geomem.cli.main import run
+from geomem.compute.executor import Executor
+from geomem.compute.local import LocalExecutor
 from geomem.errors import InputError
-from geomem.executors import Executor, LocalExecutor
 from geomem.runs.jobs import Task, array_indices, jobs_to_do, run_job
 from geomem.runs.records import RunFolder
 from geomem.runs.sweep import Sweep, open_sweep

@@ -6,15 +6,16 @@ import matplotlib
 import numpy as np
 import pytest
 import xarray as xr
-from synthetic_run import COUNTS, LEVELS, make_run
+
+from tests.show.synthetic_run import COUNTS, LEVELS, make_run
 
 matplotlib.use("Agg")
 
 from matplotlib.figure import Figure
 
-from geomem.runs.numbers import numbers
+from geomem.findings.numbers import numbers
 from geomem.runs.records import load
-from geomem.show import figures
+from geomem.show.figures import run as figures
 
 
 @pytest.fixture(scope="module")

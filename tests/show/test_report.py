@@ -10,16 +10,17 @@ from typing import Any
 
 import numpy as np
 import pytest
-from synthetic_run import COUNTS, make_run
 
+from geomem.cli.report import ReportCommand
 from geomem.errors import InputError
-from geomem.runs.numbers import numbers
+from geomem.findings.numbers import numbers
+from geomem.findings.sentences import estimate
 from geomem.runs.records import RunFolder, load
-from geomem.runs.verdict import estimate
-from geomem.show.headlines import headlines
-from geomem.show.pictures import Painter, is_picture
-from geomem.show.report import ReportCommand, report
-from geomem.show.views import gap_margins, signature
+from geomem.show.figures.views import gap_margins, signature
+from geomem.show.page.headlines import headlines
+from geomem.show.page.pictures import Painter, is_picture
+from geomem.show.page.report import report
+from tests.show.synthetic_run import COUNTS, make_run
 
 
 def page_of(run: Path, **options: Any) -> str:

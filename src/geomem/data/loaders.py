@@ -31,8 +31,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from geomem.compute.progress import Forecast
 from geomem.errors import GeomemError, InputError
-from geomem.work import Forecast
 
 if TYPE_CHECKING:
     from PIL import Image

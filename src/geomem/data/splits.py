@@ -17,17 +17,16 @@ from collections import defaultdict, deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
-import tyro
 from numpy.typing import ArrayLike
 
-from geomem.data.images import ImageData, codes, duplicate_groups, load_data
+from geomem.compute.files import atomic_write_text
+from geomem.data.images import ImageData, codes, duplicate_groups
 from geomem.data.loaders import IntArray
 from geomem.errors import InputError
 from geomem.stats import numpy_rng
-from geomem.work import atomic_write_text
 
 SPLIT_VERSION = 1
 DIGEST = re.compile("[0-9a-f]{64}")
@@ -76,6 +75,7 @@ def make_split(
         InputError: If a share is not in [0, 1), or a part that was asked for stays empty.
 
     Example:
+        >>> from geomem.data import load_data
         >>> make_split(load_data("digits"), held_out=0.1, reserved=0.2)
         1,258 pool, 180 held out, 359 reserved
     """
@@ -329,57 +329,3 @@ def _schema_problem(content: Any) -> str | None:
 def _are_digests(values: Any) -> bool:
     is_list = isinstance(values, list)
     return is_list and all(isinstance(v, str) and DIGEST.fullmatch(v) for v in values)
-
-
-# ------------------------------------------------------------------------ the command
-
-
-@dataclass(frozen=True)
-class SplitCommand:
-    r"""Decide before training which images are trained on, held out, and reserved.
-
-    Stratified by label; groups and exact duplicates stay together. The file names images by
-    digest; `geomem sweep --split` takes it. All images are drawn from, official test images
-    too: without a split, `sweep` keeps an official test part held out.
-
-    Example: geomem split faces/ --groups subjects.csv --out split.json
-    """
-
-    data: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DATA")]
-    """digits, mnist, fashion-mnist, cifar10, olivetti, or PATH[:key]: .npy, .npz, idx, folder."""
-    held_out: float = 0.15
-    """Share of images to hold out and to compare with the training images."""
-    reserved: float = 0.15
-    """Share of images to reserve for the principal directions and the linear control."""
-    groups: Path | None = None
-    """CSV with header file,value: images with the same value show the same subject."""
-    labels: Path | None = None
-    """CSV with header file,value: the class of each image, to stratify by."""
-    seed: int = 0
-    """Seed of the draw."""
-    out: Path = Path("split.json")
-    """File to write; a different one that is already there is not overwritten."""
-
-    def run(self) -> int:
-        r"""Makes the split, writes it, and says so in one sentence; returns the exit status."""
-        data = load_data(self.data, labels=self.labels, groups=self.groups)
-        split = make_split(data, held_out=self.held_out, reserved=self.reserved, seed=self.seed)
-        _write_once(self.out, split_text(split, data))
-        duplicates = len(data) - len(set(data.digests()))
-        groups = int(duplicate_groups(data).max()) + 1
-        print(
-            f"{len(data):,} images of {data.name} in {groups:,} groups "
-            f"({duplicates:,} exact duplicates): {split}, written to {self.out}"
-        )
-        return 0
-
-
-def _write_once(path: Path, text: str) -> None:
-    if path.exists():
-        if path.is_file() and path.read_bytes() == text.encode():
-            return
-        raise InputError(
-            f"{path} is already there and is not this split; choose another --out, "
-            "or remove it if no run needs it"
-        )
-    atomic_write_text(path, text)

@@ -21,6 +21,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from geomem.compute.executor import Executor
+from geomem.compute.progress import Forecast
 from geomem.errors import InputError
 from geomem.exact.blocks import NOT_FINITE, Blocks, InMemory, as_blocks
 from geomem.exact.covariance import covariance_operator, diagonal
@@ -37,9 +39,7 @@ from geomem.exact.queries import (
     needs_derivatives,
     nobody,
 )
-from geomem.executors import Executor
 from geomem.operators import LinearOperator
-from geomem.work import Forecast
 
 # Rows that are turned to float64 at a time where every pair is looked at, in bytes.
 _DENSE = 2**25

@@ -16,13 +16,13 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+from geomem.compute.executor import Executor
+from geomem.compute.progress import Forecast
 from geomem.errors import InputError
 from geomem.exact.blocks import Blocks
 from geomem.exact.cost import Announced, forecast
 from geomem.exact.one_pass import PAIRS, QUERIES, Block, block_posterior, concatenate
 from geomem.exact.posterior import Posterior
-from geomem.executors import Executor
-from geomem.work import Forecast
 
 
 @dataclass(frozen=True, eq=False)

@@ -22,9 +22,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from geomem.compute.files import atomic_write, atomic_write_text
 from geomem.denoiser import expand
 from geomem.errors import InputError
-from geomem.work import atomic_write, atomic_write_text
 
 # Training draws ln(sigma / rms) from a normal with this mean and standard deviation.
 LEVEL_MEAN, LEVEL_SPREAD = -1.0, 1.4

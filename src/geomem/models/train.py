@@ -21,11 +21,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from geomem.compute.files import atomic_write
 from geomem.denoiser import expand
 from geomem.errors import GeomemError, InputError
 from geomem.models.networks import LEVEL_MEAN, LEVEL_SPREAD, NetworkConfig
 from geomem.stats import seed_sequence
-from geomem.work import atomic_write
 
 
 @dataclass(frozen=True)

@@ -17,9 +17,9 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from geomem.compute.progress import Forecast
 from geomem.errors import InputError
 from geomem.stats import torch_rng
-from geomem.work import Forecast
 
 
 @dataclass(frozen=True, kw_only=True)

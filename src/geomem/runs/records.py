@@ -25,8 +25,8 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from geomem.compute.files import atomic_write, atomic_write_text
 from geomem.errors import InputError
-from geomem.work import atomic_write, atomic_write_text
 
 SCHEMA_VERSION = 1
 

@@ -20,13 +20,18 @@ import numpy as np
 import torch
 import xarray as xr
 
+from geomem.compute.executor import Executor
+from geomem.compute.local import LocalExecutor
+from geomem.compute.progress import Forecast, Progress, say
+from geomem.compute.threads import one_thread
 from geomem.denoiser import Denoiser
 from geomem.dimension import DimensionMethod
 from geomem.dimension.names import dimension_method
 from geomem.errors import InputError
 from geomem.exact import EmpiricalDenoiser
-from geomem.executors import Executor, LocalExecutor
+from geomem.findings.sentences import summarize
 from geomem.manifolds import PAPER_VARIANCES
+from geomem.measure.dimension import Subject, question_seconds
 from geomem.models.networks import NetworkConfig
 from geomem.models.train import Training, TrainState
 from geomem.runs.design import (
@@ -37,12 +42,9 @@ from geomem.runs.design import (
     load_source,
     make_design,
 )
-from geomem.runs.dimensions import Subject, question_seconds
 from geomem.runs.jobs import Numbers, Task, jobs_to_do, run_job
 from geomem.runs.provenance import describe
 from geomem.runs.records import RunFolder, Unit, check_folder, load, write_json
-from geomem.runs.verdict import summarize
-from geomem.work import Forecast, Progress, one_thread, say
 
 
 @dataclass(frozen=True)
@@ -128,8 +130,8 @@ class Sweep:
             out: The run folder.
             processes: How many processes of this machine work at a time, where no executor
                 is given; one a core if neither is.
-            executor: Who works: :class:`~geomem.executors.LocalExecutor` or
-                :class:`~geomem.executors.RayExecutor`.
+            executor: Who works: :class:`~geomem.compute.local.LocalExecutor` or
+                :class:`~geomem.compute.ray.RayExecutor`.
             device: Where networks are trained and measured.
             quiet: Whether to show no progress.
 

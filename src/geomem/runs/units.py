@@ -17,12 +17,12 @@ from torch import Tensor
 from geomem.denoiser import Denoiser
 from geomem.errors import InputError
 from geomem.exact import EmpiricalDenoiser
+from geomem.measure import copies
+from geomem.measure.dimension import Subject, local_dimensions
+from geomem.measure.errors import Measurement, measure
 from geomem.models.networks import PreconditionedDenoiser, save_network
 from geomem.models.sample import heun, sigma_steps
 from geomem.models.train import TrainState, checkpoint_step, train
-from geomem.runs import copies
-from geomem.runs.dimensions import Subject, local_dimensions
-from geomem.runs.measure import Measurement, measure
 from geomem.runs.records import AT, RunFolder, Unit
 from geomem.stats import torch_rng
 

@@ -11,6 +11,7 @@ import dataclasses
 import math
 from typing import Literal
 
+from geomem.compute.progress import available_memory, format_bytes
 from geomem.errors import InputError
 from geomem.operators.linear import Factored, LinearOperator
 from geomem.spectra.lanczos import LanczosQuadrature
@@ -20,7 +21,6 @@ from geomem.spectra.measures import (
     Spectrum,
     SpectrumMethod,
 )
-from geomem.work import available_memory, format_bytes
 
 # Up to here all eigenvalues take seconds for a network, and nothing is gained by sampling.
 _SMALL = 1024

@@ -27,6 +27,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from geomem.compute.progress import Forecast
 from geomem.errors import InputError
 from geomem.operators.linear import (
     Factored,
@@ -37,7 +38,6 @@ from geomem.operators.linear import (
     random_signs,
 )
 from geomem.stats import Estimate, torch_rng
-from geomem.work import Forecast
 
 
 @dataclass(frozen=True)

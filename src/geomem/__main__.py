@@ -1,0 +1,5 @@
+r"""``python -m geomem``: the command line."""
+
+from geomem.cli.main import main
+
+main()

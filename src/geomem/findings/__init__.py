@@ -1,0 +1,1 @@
+r"""Findings: what records say, in numbers and in words."""

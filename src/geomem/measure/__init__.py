@@ -1,0 +1,1 @@
+r"""What is measured of a denoiser, and how: study, subjects, probes."""

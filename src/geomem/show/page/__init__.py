@@ -1,0 +1,1 @@
+r"""The pages: one file each that opens from disk."""
