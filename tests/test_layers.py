@@ -9,7 +9,7 @@ import pytest
 
 SOURCE = Path(__file__).parent.parent / "src" / "geomem"
 FIRST = (
-    "errors compute stats noise denoiser checks operators spectra exact manifolds "
+    "errors arguments compute stats noise denoiser checks operators spectra exact manifolds "
     "dimension subspaces tangents information data"
 ).split()
 FLOORS = ["theory", "models", "measure", "findings", "runs", "show"]

@@ -1,0 +1,99 @@
+r"""Arguments: what is declared is what is accepted, and each refusal names its parameter."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from geomem.arguments import Number, Text, Values, Whole, checked
+from geomem.errors import InputError
+
+
+@checked
+@dataclass(frozen=True)
+class Settings:
+    steps: Annotated[int, Whole(least=1)] = 10
+    rate: Annotated[float, Number(above=0.0, most=1.0)] = 0.5
+    sizes: tuple[Annotated[int, Whole(least=2)] | Literal["all"], ...] = (32, "all")
+    where: Path | None = None
+    name: Annotated[str, Text()] = "x"
+    flag: bool = False
+
+
+@checked
+@dataclass(frozen=True)
+class More(Settings):
+    top: Annotated[float, Number(infinite=True)] = float("inf")
+
+
+@checked
+def level(x: Annotated[Tensor, Values(shape="(B, 2)", least=0.0)], mode: Literal["a", "b"]) -> Any:
+    return x
+
+
+GOOD: list[tuple[str, Any, Any]] = [
+    ("steps", np.int64(3), 3),
+    ("steps", torch.tensor(4), 4),
+    ("rate", 1, 1.0),
+    ("rate", np.float32(0.5), 0.5),
+    ("sizes", [4, "all"], (4, "all")),
+    ("where", "a/b", Path("a/b")),
+    ("where", None, None),
+    ("top", float("inf"), float("inf")),
+]
+BAD: list[tuple[str, Any]] = [
+    *(("steps", v) for v in (0, -1, 1.0, 32.9, True, "3", None, [1])),
+    *(("rate", v) for v in (0.0, 1.1, float("nan"), float("inf"), "0.5", None, True)),
+    *(("sizes", v) for v in (3, "all", (1,), (32.9,), ("alle",), (None,))),
+    *(("where", v) for v in (3, "")),
+    *(("name", v) for v in ("", "  ", 3, None)),
+    *(("flag", v) for v in (1, "yes", None)),
+    ("top", float("nan")),
+]
+
+
+@pytest.mark.parametrize(("name", "value", "taken"), GOOD)
+def test_what_can_be_taken_as_meant_is_taken(name: str, value: Any, taken: Any) -> None:
+    found = getattr(More(**{name: value}), name)
+    assert found == taken
+    assert type(found) is type(taken)
+
+
+@pytest.mark.parametrize(("name", "value"), BAD)
+def test_anything_else_is_refused_by_the_name_of_the_parameter(name: str, value: Any) -> None:
+    with pytest.raises(InputError, match=f"^`{name}` .*; pass|^`{name}` .*; did you mean"):
+        More(**{name: value})
+
+
+def test_a_near_name_is_suggested() -> None:
+    with pytest.raises(InputError, match="did you mean 'all'"):
+        Settings(sizes=("al",))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("x", "said"),
+    [
+        (torch.ones(3, 3), "shape"),
+        (torch.ones(2), "shape"),
+        (torch.ones(0, 2), "shape"),
+        (-torch.ones(1, 2), "from 0"),
+        (torch.tensor([[float("nan"), 0.0]]), "NaN"),
+        (torch.tensor([[float("inf"), 0.0]]), "infinity"),
+        ("text", "pass numbers"),
+        (torch.ones(1, 2, dtype=torch.complex64), "real numbers"),
+    ],
+)
+def test_arrays_are_looked_at(x: Any, said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        level(x, "a")
+
+
+def test_lists_and_integers_become_tensors() -> None:
+    assert level([[1, 2]], "a").dtype == torch.get_default_dtype()
+    assert level(np.ones((3, 2)), "b").dtype == torch.float64
