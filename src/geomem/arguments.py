@@ -41,7 +41,7 @@ T = TypeVar("T", bound=Callable[..., Any])
 
 @dataclass(frozen=True)
 class _Range:
-    r"""Ends of what is accepted; ``least`` and ``most`` belong to it, ``above``, ``below`` do not."""
+    r"""What is accepted: ``least`` and ``most`` belong to it, ``above`` and ``below`` do not."""
 
     least: float | None = None
     most: float | None = None
@@ -159,7 +159,7 @@ def checked(target: T) -> T:
 
     @functools.cache
     def rules() -> dict[str, Any]:
-        return annotations(function, owner)
+        return declared(function, owner)
 
     @functools.wraps(function)
     def wrapper(*args: Any, **kwargs: Any) -> Any:
@@ -175,7 +175,7 @@ def checked(target: T) -> T:
     return target
 
 
-def annotations(function: Callable[..., Any], owner: type | None = None) -> dict[str, Any]:
+def declared(function: Callable[..., Any], owner: type | None = None) -> dict[str, Any]:
     r"""The annotations of the parameters of a function that can be evaluated.
 
     Arguments:
@@ -192,7 +192,7 @@ def annotations(function: Callable[..., Any], owner: type | None = None) -> dict
             continue
         modules = [function.__module__]
         for base in owner.__mro__ if owner else ():
-            if parameter.name in base.__dict__.get("__annotations__", {}):
+            if parameter.name in inspect.get_annotations(base):
                 modules.insert(0, base.__module__)
                 break
         found[parameter.name] = _evaluated(parameter.annotation, modules)
@@ -244,7 +244,8 @@ def _check_union(name: str, value: Any, choices: Sequence[Any]) -> Any:
         try:
             return check(name, value, choice)
         except InputError as refused:
-            error = error or refused
+            better = isinstance(value, str) and get_origin(kind) is Literal
+            error = refused if better or error is None else error
     assert error is not None
     raise error
 
