@@ -13,7 +13,8 @@ r"""What an argument may be: declared once, beside its type, and checked at the 
 
 A call with anything else ends in an :class:`~geomem.errors.InputError` that names the parameter
 in backticks, says what was passed and what would be accepted. What can be taken as meant is
-taken: a text where a path is wanted, a list or a number where a tensor is, NumPy's numbers.
+taken: a text where a path is wanted and the other way, a list or a number where a tensor is,
+NumPy's numbers.
 Plain annotations (``int``, ``float``, ``bool``, ``str``, ``Path``, ``Literal``, tuples and
 unions of them) are checked as they stand; a float is finite unless ``Number(infinite=True)``.
 """
@@ -137,6 +138,8 @@ def check(name: str, value: Any, annotation: Any) -> Any:
     if annotation is float or isinstance(rule, Number):
         return _check_number(name, value, rule or Number())
     if annotation is str:
+        if isinstance(value, Path):  # a bare name stays a path
+            value = str(value) if value.parts[1:] else f"./{value}"
         if not isinstance(value, str) or (isinstance(rule, Text) and not value.strip()):
             raise InputError(f"`{name}` is {shown(value)}; pass a text")
         return value

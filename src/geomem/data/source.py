@@ -1,0 +1,141 @@
+r"""A data set as every command takes it: its options, its images, the parts that they play.
+
+What follows from the reserved images alone stands here, too: the unit of noise, the principal
+directions, the linear control.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import pairwise
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from geomem.arguments import Text, Whole, checked
+from geomem.data.images import ImageData, duplicate_groups, load_data
+from geomem.data.loaders import IntArray
+from geomem.data.splits import Split, default_split, read_split
+from geomem.denoiser import Denoiser
+from geomem.errors import InputError
+from geomem.exact.gaussian import GaussianDenoiser
+from geomem.manifolds import PAPER_VARIANCES, LinearManifold, NormalizedLinear
+from geomem.stats import torch_rng
+from geomem.subspaces import PrincipalDirections
+
+LINEAR_NAMES = ("linear", "linear-sphere")
+LINEAR_SPARE = 1000  # held-out and reserved points drawn from a known manifold
+
+
+@checked
+@dataclass(frozen=True)
+class DataOptions:
+    r"""The data of a command.
+
+    Attributes:
+        data: The images: digits, mnist, fashion-mnist, cifar10, olivetti, or PATH[:key] of an
+            .npy, .npz or idx file or a folder of images; linear and linear-sphere are drawn
+            from a known plane.
+        split: A split file of ``geomem split``; the default split of the data if not given.
+        groups: A CSV file with header file,value: images of equal value show the same subject
+            and stay together.
+        labels: Likewise the class of each image, to stratify by.
+        variances: The variances of linear and linear-sphere, the paper's if not given.
+        ambient_dim: The dimension of the space around them.
+    """
+
+    data: Annotated[str, Text()] = "digits"
+    split: Path | None = None
+    groups: Path | None = None
+    labels: Path | None = None
+    variances: tuple[float, ...] = PAPER_VARIANCES
+    ambient_dim: Annotated[int, Whole(least=1)] = 30
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    r"""The data of a run and the parts that they play.
+
+    Attributes:
+        data: The images, or the vectors of a known manifold.
+        split: Pool, held-out and reserved ones.
+        manifold: The manifold, where it is known.
+    """
+
+    data: ImageData
+    split: Split
+    manifold: LinearManifold | None = None
+
+    @property
+    def population(self) -> Denoiser | None:
+        r"""The population denoiser, where it is known."""
+        return self.manifold.population_denoiser() if self.manifold else None
+
+    @cached_property
+    def reserved(self) -> Tensor:
+        r"""The reserved images as floats, with shape (R, \*)."""
+        return self.data.tensor(self.split.reserved)
+
+    @cached_property
+    def linear_control(self) -> GaussianDenoiser:
+        r"""The best linear denoiser of the reserved images."""
+        return GaussianDenoiser.fit(self.reserved)
+
+    @cached_property
+    def directions(self) -> PrincipalDirections:
+        r"""The principal directions of the reserved images, largest component positive."""
+        directions = PrincipalDirections.of(self.linear_control)
+        vectors = directions.vectors
+        largest = vectors.abs().argmax(0)
+        signs = vectors[largest, torch.arange(vectors.shape[1])].sign()
+        return replace(directions, vectors=vectors * torch.where(signs == 0, 1, signs))
+
+    @cached_property
+    def rms(self) -> float:
+        r"""Root-mean-square deviation per coordinate of the reserved images."""
+        flat = self.reserved.flatten(1).double()
+        return float((flat - flat.mean(0)).square().mean().sqrt())
+
+    @cached_property
+    def groups(self) -> IntArray:
+        r"""Groups of images, with shape (N): exact duplicates and declared ones."""
+        return duplicate_groups(self.data)
+
+
+def load_source(options: DataOptions, *, seed: int = 0, largest: int = 0) -> Source:
+    r"""Data by name or path, with their split; known manifolds are sampled.
+
+    Arguments:
+        options: The data and what is declared about them.
+        seed: The seed of the default split, and of the points of a manifold.
+        largest: How many training points a manifold must provide.
+
+    Raises:
+        InputError: If anything in them cannot be used as it is.
+    """
+    if options.data in LINEAR_NAMES:
+        return _linear_source(options, seed, largest)
+    data = load_data(options.data, labels=options.labels, groups=options.groups)
+    split = read_split(options.split, data) if options.split else default_split(data, seed)
+    return Source(data, split)
+
+
+def _linear_source(options: DataOptions, seed: int, largest: int) -> Source:
+    spec, variances = options.data, options.variances
+    if not variances:
+        raise InputError(f"`variances` is empty; pass the variances of the directions of {spec}")
+    values = torch.tensor(variances, dtype=torch.float64)
+    plane = LinearManifold(values, max(options.ambient_dim, len(values)))
+    manifold = plane if spec == "linear" else NormalizedLinear(plane)
+    rngs = [torch_rng(seed, f"{spec}/{part}") for part in ("pool", "held_out", "reserved")]
+    counts = (largest, LINEAR_SPARE, LINEAR_SPARE)
+    parts = [manifold.sample(n, rng) for n, rng in zip(counts, rngs, strict=True)]
+    data = ImageData.of(spec, torch.cat(parts).float().numpy())
+    edges = np.cumsum([0, *counts])
+    pool, held_out, reserved = (np.arange(a, b) for a, b in pairwise(edges.tolist()))
+    split = Split(pool, held_out, reserved, seed)
+    return Source(data, split, plane if spec == "linear" else None)
