@@ -2,7 +2,7 @@ r"""Local dimensions of a run: means over images, and how many images have one."
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import xarray as xr
@@ -11,46 +11,49 @@ from numpy.typing import NDArray
 from geomem.stats import clustered_mean
 
 Array = NDArray[np.float64]
-DIMS = ("dimension_method", "denoiser", "at", "num_samples", "sigma")
+DIMS = ("dimension_method", "subject", "at", "sigma")
 
 
-def local_dimension_numbers(
-    dataset: xr.Dataset, networks: Mapping[int, Sequence[int]]
-) -> xr.Dataset:
-    r"""What each dimension method says of each denoiser, if the run asked any.
+def local_dimension_numbers(dataset: xr.Dataset, rows: Sequence[Sequence[int]]) -> xr.Dataset:
+    r"""What each dimension method says of each row of subjects, if the run asked any.
 
     Arguments:
         dataset: What :func:`geomem.load` returns.
-        networks: The training-set sizes to report, and the seeds of their finished trainings.
+        rows: For each row of numbers, the positions of its trainings among the subjects.
 
     Returns:
-        ``local_dimension`` and ``local_dimension_stderr`` (dimension_method, denoiser, at,
-        num_samples, sigma): the mean over images that have a dimension, ± over image groups,
-        or over trainings where a network has several. ``local_dimension_answered``, alike: the
-        share of the images asked for which the method has an answer; NaN if none was asked.
+        ``local_dimension`` and ``local_dimension_stderr`` (dimension_method, subject, at,
+        sigma): the mean over images that have a dimension, ± over image groups, or over
+        trainings where there are several. ``local_dimension_answered``, alike: the share of the
+        images asked for which the method has an answer; NaN if none was asked.
     """
     if "local_dimension" not in dataset:
         return xr.Dataset()
-    sizes = list(networks)
-    values = dataset.local_dimension.isel(step=-1).sel(num_samples=sizes)
-    values = values.transpose(*DIMS[:-1], "seed", "sigma", "point")
-    asked = dataset.attrs["dimension_points"]
-    first = dataset.error.isel(step=-1, at=0, sigma=0, point=0, draw=0, direction=0)
-    first = first.sel(num_samples=sizes).transpose("denoiser", "num_samples", "seed")
-    measured = first.notnull().values.any(-1)
-    found = np.full((3, *(values.sizes[d] for d in DIMS)), np.nan)
-    for m, d, a, n in np.ndindex(*(values.sizes[name] for name in DIMS[:-1])):
-        if not measured[d, n]:
-            continue
-        size, learned = sizes[n], values.denoiser.values[d] == "learned"
-        groups = dataset.point_group.values[a]
-        there = np.flatnonzero(groups >= 0)[:asked]
-        there = there[:size] if values["at"].values[a] == "training" else there
-        one = values[m, d, a, n].sel(seed=networks[size] if learned else values.seed.values[:1])
-        found[:, m, d, a, n] = _means(one.values[..., there].astype(float), groups[there])
-    names = ("local_dimension", "local_dimension_stderr", "local_dimension_answered")
-    arrays = {name: (DIMS, array, {"units": "1"}) for name, array in zip(names, found, strict=True)}
-    return xr.Dataset(arrays, coords={d: values[d].values for d in DIMS})
+    values = dataset.local_dimension.transpose(
+        "dimension_method", "subject", "at", "sigma", "point"
+    )
+    asked = ~np.isnan(values.values)
+    if "no_gap" in dataset:
+        asked |= dataset.no_gap.transpose(*values.dims).values != ""
+    shape = (values.sizes["dimension_method"], len(rows), *values.shape[2:4])
+    found = np.full((3, *shape), np.nan)
+    for m, r, a in np.ndindex(*shape[:3]):
+        here = (m, list(rows[r]), a)
+        points = np.flatnonzero(asked[here].any((0, 1)))
+        if len(points):
+            groups = dataset.point_group.values[a][points]
+            found[:, m, r, a] = _means(values.values[here][..., points].astype(float), groups)
+    names = {
+        "local_dimension": ("directions", "local dimension, mean over images that have one"),
+        "local_dimension_stderr": ("directions", "its standard error"),
+        "local_dimension_answered": ("1", "share of images that have a local dimension"),
+    }
+    arrays = {
+        name: (DIMS, array, {"units": units, "long_name": text})
+        for (name, (units, text)), array in zip(names.items(), found, strict=True)
+    }
+    coords = {name: values[name].values for name in ("dimension_method", "at")}
+    return xr.Dataset(arrays, coords=coords)
 
 
 def _means(values: Array, groups: NDArray[np.int64]) -> Array:

@@ -1,8 +1,9 @@
-r"""Findings: what the numbers of a run say, in words. Pure functions of the records."""
+r"""Findings: what the numbers of a run say, in words. Pure functions of the numbers."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,135 +12,158 @@ import xarray as xr
 from geomem.errors import InputError
 from geomem.findings.numbers import numbers
 from geomem.measure.copies import LEVEL
+from geomem.measure.subject import NETWORKS
 from geomem.stats import Estimate, Proportion
 
 ALPHA = 0.05
+SHOWN = 6  # rows that a sentence lists, the first ones and the last ones
 
 
-def estimate(known: xr.Dataset, name: str, **at: Any) -> Estimate:
+def estimate(row: xr.Dataset, name: str, **at: Any) -> Estimate:
     r"""One number of :func:`geomem.findings.numbers.numbers` with its standard error."""
-    value, stderr = (float(known[k].sel(at)) for k in (name, f"{name}_stderr"))
+    value, stderr = (float(row[k].sel(at)) for k in (name, f"{name}_stderr"))
     return Estimate(value, stderr)
 
 
+def networks(known: xr.Dataset) -> list[xr.Dataset]:
+    r"""The rows of networks, in order: what pages and sentences speak of first."""
+    kinds = known["kind"].values
+    return [known.isel(subject=k) for k in range(len(kinds)) if kinds[k] in NETWORKS]
+
+
 def sentences(known: xr.Dataset) -> list[str]:
-    r"""Three sentences about a sweep: how much, where, and what became of samples."""
-    return [_how_much(known), _where(known), _samples(known)]
+    r"""What a run says: how much, where, and what became of samples.
+
+    Arguments:
+        known: What :func:`geomem.numbers` returns.
+    """
+    rows = networks(known)
+    if not rows:
+        kinds = ", ".join(sorted({str(k) for k in known["kind"].values}))
+        return [f"No network was measured, only {kinds}: nothing is said about memorization."]
+    if "information" not in known:
+        missing = "held-out images" if "held_out" not in known["at"].values else "a control"
+        missing = "training images" if "training" not in known["at"].values else missing
+        return [
+            f"No {missing.removeprefix('a ')} was measured, so nothing is said about memorization; "
+            f"add {missing}."
+        ]
+    found = [_how_much(known, rows), _where(rows)]
+    return [*found, _samples(rows)] if "copies" in known else [*found, NO_SAMPLES]
 
 
-def _how_much(known: xr.Dataset) -> str:
+NO_SAMPLES = "No samples were drawn, so nothing is said about copies."
+
+
+def listed(rows: Sequence[xr.Dataset]) -> list[xr.Dataset]:
+    r"""Rows that a sentence names: all of a few, else the first and the last ones."""
+    half = SHOWN // 2
+    return list(rows) if len(rows) <= SHOWN else [*rows[:half], *rows[-half:]]
+
+
+def window(known: xr.Dataset) -> str:
+    r"""The window of noise levels in which nats are counted, in words."""
     low, high = known.attrs["window"]
-    window = f"{low / known.attrs['rms']:.2g} to {high / known.attrs['rms']:.2g} rms"
-    parts = [_one_size(known, int(n)) for n in _ends(known)]
+    return f"{low / known.attrs['rms']:.2g} to {high / known.attrs['rms']:.2g} rms"
+
+
+def state(row: xr.Dataset) -> str:
+    r"""What can be said of a row: underfit, no test, not significant, or told apart."""
+    nats, p = estimate(row, "information"), float(row.p_value)
+    if nats.value < -2 * nats.stderr:
+        return "underfit"
+    return "no test" if math.isnan(p) else "told apart" if p <= ALPHA else "not significant"
+
+
+def _how_much(known: xr.Dataset, rows: Sequence[xr.Dataset]) -> str:
     control = known.attrs["control"]
     what = "Missing" if control == "population" else "Memorized"
-    unfinished = known.attrs["units_done"] < known.attrs["units_planned"]
+    parts = "; ".join(_one_row(row) for row in listed(rows))
+    unfinished = known.attrs["subjects_done"] < known.attrs["subjects_planned"]
     note = " The run is unfinished, and these numbers will change." if unfinished else ""
-    return f"{what} information beside the {control} control ({window}): {'; '.join(parts)}.{note}"
+    return f"{what} information beside the {control} control ({window(known)}): {parts}.{note}"
 
 
-def _one_size(known: xr.Dataset, n: int) -> str:
-    nats = estimate(known, "information", num_samples=n)
-    control = float(known.control_information.sel(num_samples=n))
-    p = float(known.p_value.sel(num_samples=n))
-    if nats.value < -2 * nats.stderr:
+def _one_row(row: xr.Dataset) -> str:
+    name, nats = str(row.label.values), estimate(row, "information")
+    if not math.isfinite(nats.value):
+        return f"{name}: not measured"
+    found, p = state(row), float(row.p_value)
+    if found == "underfit":
         return (
-            f"N = {n}: {nats} nats (underfit: worse than the control at its own training images, "
-            "so nothing can be said; train longer)"
+            f"{name}: nothing can be said (undertrained: {nats} nats, worse than the control at "
+            "its own training images; train longer)"
         )
-    if math.isnan(p):
-        return f"N = {n}: {nats} nats (fewer than 8 image groups a side: no test)"
-    if p > ALPHA:
-        return f"N = {n}: {nats} nats (not significant, p = {p:.2g})"
+    if found == "no test":
+        return f"{name}: nothing can be said ({nats} nats, fewer than 8 image groups a side)"
+    if found == "not significant":
+        return f"{name}: none beyond chance ({nats} nats, p = {p:.2g})"
     return (
-        f"N = {n}: {nats} nats of the control's {control:.0f} (training and held-out images are "
-        f"told apart, p = {p:.1g})"
+        f"{name}: {nats} nats of the control's {float(row.control_information):.0f} (training and "
+        f"held-out images are told apart, p = {p:.1g})"
     )
 
 
-def _where(known: xr.Dataset) -> str:
-    n = int(known.num_samples.values[0])
-    share = known.lost_share.sel(num_samples=n)
-    k = int(share.values.argmax())
-    peak = Estimate(float(share[k]), float(known.lost_share_stderr.sel(num_samples=n)[k]))
+def _where(rows: Sequence[xr.Dataset]) -> str:
+    row = rows[0]
+    share = row.lost_share
+    if not np.isfinite(share.values).any():
+        return f"No lost share is known of {row.label.values}."
+    k = int(np.nanargmax(share.values))
+    peak = Estimate(float(share[k]), float(row.lost_share_stderr[k]))
     if not peak.value > 2 * peak.stderr:
-        return f"At N = {n} no noise level shows a lost share beyond its error (largest {peak})."
-    sigma = float(known.sigma_relative[k])
-    ends = [_dimension_at(known, int(n), k) for n in _ends(known)]
+        return (
+            f"At {row.label.values} no noise level shows a lost share beyond its error (largest "
+            f"{peak})."
+        )
+    ends = rows if len(rows) < 2 else [rows[0], rows[-1]]
+    kept = "; ".join(_dimension_at(one, k) for one in ends)
     return (
-        f"At N = {n} the lost share peaks at sigma = {sigma:.2g} rms: {peak} of the control's "
-        f"dimension is gone at training images; there the dimension kept is {'; '.join(ends)}."
+        f"At {row.label.values} the lost share peaks at sigma = {float(row.sigma_relative[k]):.2g} "
+        f"rms: {peak} of the control's dimension is gone at training images; there the dimension "
+        f"kept is {kept}."
     )
 
 
-def _dimension_at(known: xr.Dataset, n: int, level: int) -> str:
-    at = {"denoiser": "learned", "num_samples": n, "sigma": known.sigma.values[level]}
+def _dimension_at(row: xr.Dataset, level: int) -> str:
     training, held_out = (
-        estimate(known, "dimension", at=a, **at) for a in ("training", "held_out")
+        estimate(row.isel(sigma=level), "dimension", at=at) for at in ("training", "held_out")
     )
-    return f"{training} at training and {held_out} at held-out images for N = {n}"
+    return f"{training} at training and {held_out} at held-out images for {row.label.values}"
 
 
-def _samples(known: xr.Dataset) -> str:
-    if "copies" not in known:
-        return "No samples were drawn, so nothing is said about copies."
-    if np.isnan(known.copies.values).all():
+def _samples(rows: Sequence[xr.Dataset]) -> str:
+    shown = listed(rows)
+    if all(math.isnan(float(row.copies)) for row in rows):
+        ratios = ", ".join(f"{float(r.median_ratio):.2f} at {r.label.values}" for r in shown)
         return (
             "Copies among the samples: not calibrated, which takes at least 199 held-out images; "
-            f"median distance ratio {_ratios(known)}."
+            f"median distance ratio {ratios}."
         )
-    parts = [f"N = {int(n)}: {copy_rate(known, int(n))}" for n in _ends(known)]
-    unseen = "; ".join(f"N = {n}: {_unseen(known, n)}" for n in _ends(known))
+    parts = "; ".join(f"{row.label.values}: {copy_rate(row)}" for row in shown)
+    unseen = "; ".join(f"{row.label.values}: {_unseen(row)}" for row in shown)
     return (
-        f"Copies among the samples: {'; '.join(parts)}; reserved images called copies, of which "
-        f"there should be 1 %: {unseen}."
+        f"Copies among the samples: {parts}; reserved images called copies, of which there should "
+        f"be 1 %: {unseen}."
     )
 
 
-def _unseen(known: xr.Dataset, n: int) -> str:
-    rate = copy_rate(known, n, "unseen_copies")
+def _unseen(row: xr.Dataset) -> str:
+    rate = copy_rate(row, "unseen_copies")
     if isinstance(rate, str):
         return rate
     low, high = rate.interval
     return f"{rate}" + ("" if low <= LEVEL <= high else ", beyond chance: so may the copies be")
 
 
-def _ratios(known: xr.Dataset) -> str:
-    pairs = [(int(n), float(known.median_ratio.sel(num_samples=n))) for n in _ends(known)]
-    return ", ".join(f"{ratio:.2f} at N = {n}" for n, ratio in pairs)
-
-
-def copy_rate(known: xr.Dataset, n: int, name: str = "copies") -> Proportion | str:
-    r"""How many samples are copies, with its interval; "not calibrated" where unknown."""
-    row = known.sel(num_samples=n)
+def copy_rate(row: xr.Dataset, name: str = "copies") -> Proportion | str:
+    r"""How many samples of a row are copies, with interval; "not calibrated" where unknown."""
     if math.isnan(float(row[name])):
         return "not calibrated"
     return Proportion(int(row[name]), int(row[f"{name}_of"]))
 
 
-def _ends(known: xr.Dataset) -> list[int]:
-    sizes = [int(n) for n in known.num_samples.values]
-    return sizes if len(sizes) < 2 else [sizes[0], sizes[-1]]
-
-
-def summarize(dataset: xr.Dataset) -> dict[str, Any]:
-    r"""The summary of a run: findings and the main numbers, as plain JSON values.
-
-    The same design and seed give the same bytes: there is no time and no path in it.
-    """
-    common = {k: _plain(v) for k, v in dataset.attrs.items() if k != "run"}
-    try:
-        known = numbers(dataset)
-    except InputError as error:
-        return {"schema_version": 1, "run": common, "findings": [str(error)], "sizes": []}
-    return {
-        "schema_version": 1,
-        "run": common,
-        "findings": sentences(known),
-        "error_over": known.attrs["error_over"],
-        "sizes": [_row(known, int(n)) for n in known.num_samples.values],
-    }
-
+# ---------------------------------------------------------------------------------- summary
 
 SCALARS = (
     "information",
@@ -153,24 +177,54 @@ SCALARS = (
     "unseen_copies_of",
     "median_ratio",
 )
+BY_LEVEL = ("by_level", "by_level_stderr", "lost_share", "lost_share_stderr", "p_level")
 
 
-def _row(known: xr.Dataset, n: int) -> dict[str, Any]:
-    row = known.sel(num_samples=n)
-    names = [s for name in SCALARS for s in (name, f"{name}_stderr", f"{name}_low", f"{name}_high")]
-    scalars = {name: _plain(row[name].item()) for name in names if name in row}
-    by_level = {
-        name: [_plain(v) for v in row[name].values.tolist()]
-        for name in ("by_level", "by_level_stderr", "lost_share", "lost_share_stderr", "p_level")
+def summarize(dataset: xr.Dataset, known: xr.Dataset | None = None) -> dict[str, Any]:
+    r"""The summary of a run: findings and the main numbers, as plain JSON values.
+
+    The same study and seed give the same bytes: there is no time and no path in it.
+
+    Arguments:
+        dataset: What :func:`geomem.load` returns.
+        known: Its numbers, if they have been computed.
+    """
+    common = {k: plain(v) for k, v in dataset.attrs.items() if k != "run"}
+    try:
+        known = numbers(dataset) if known is None else known
+    except InputError as error:
+        return {"schema_version": 2, "run": common, "findings": [str(error)], "subjects": []}
+    return {
+        "schema_version": 2,
+        "run": common,
+        "findings": sentences(known),
+        "error_over": known.attrs["error_over"],
+        "subjects": [_summary_of(known.isel(subject=k)) for k in range(known.sizes["subject"])],
     }
-    identity = float(np.nanmax(np.abs(row.identity_z.values), initial=0.0))
-    return {"num_samples": n, **scalars, **by_level, "largest_identity_z": _plain(identity)}
 
 
-def _plain(value: Any) -> Any:
-    # Nine digits: more than any of it means, and fewer than rounding of sums can change.
+def _summary_of(row: xr.Dataset) -> dict[str, Any]:
+    about: dict[str, Any] = {name: str(row[name].values) for name in ("kind", "label")}
+    for name in ("num_samples", "step", "width"):
+        value = float(row[name])
+        if not math.isnan(value):
+            about[name] = int(value)
+    about["trainings"] = int(row.trainings)
+    names = [s for name in SCALARS for s in (name, f"{name}_stderr", f"{name}_low", f"{name}_high")]
+    found = {name: plain(row[name].item()) for name in names if name in row}
+    found |= {
+        name: [plain(v) for v in row[name].values.tolist()] for name in BY_LEVEL if name in row
+    }
+    z = np.abs(row.identity_z.values)
+    found["largest_identity_z"] = plain(float(np.nanmax(z, initial=0.0)))
+    empty = (None, [None] * row.sizes["sigma"])
+    return about | {name: value for name, value in found.items() if value not in empty}
+
+
+def plain(value: Any) -> Any:
+    r"""Plain JSON values, to nine digits: more than any of it means, and stable to rounding."""
     if isinstance(value, float):
         return float(f"{value:.9g}") if math.isfinite(value) else None
     if isinstance(value, list | tuple | np.ndarray):
-        return [_plain(v) for v in (value.tolist() if isinstance(value, np.ndarray) else value)]
-    return value.item() if isinstance(value, np.generic) else value
+        return [plain(v) for v in (value.tolist() if isinstance(value, np.ndarray) else value)]
+    return plain(value.item()) if isinstance(value, np.generic) else value

@@ -13,8 +13,8 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 import torch
@@ -22,9 +22,13 @@ import xarray as xr
 from numpy.typing import NDArray
 from torch import Tensor
 
+from geomem.arguments import Whole, checked
 from geomem.errors import InputError
 from geomem.exact import EmpiricalDenoiser
-from geomem.stats import Proportion, conformal_p_values
+from geomem.measure.samples import samples_of
+from geomem.measure.study import Report, Study
+from geomem.measure.subject import NETWORKS, Subject
+from geomem.stats import conformal_p_values
 
 MIN_CALIBRATION = 199
 LEVEL = 0.01
@@ -89,62 +93,87 @@ def _ratios(
     return np.where(other.any(1), ratio, np.nan)
 
 
-@dataclass(frozen=True, eq=False)
-class Copies:
-    r"""Which samples are copies.
-
-    Attributes:
-        p_values: The conformal p-value of each sample; NaN if not calibrated.
-        calibrated: Whether there were enough held-out images.
-    """
-
-    p_values: NDArray[np.float64]
-    calibrated: bool
-
-    @property
-    def is_copy(self) -> NDArray[np.bool_]:
-        return self.p_values <= LEVEL
-
-
-def judge(ratios: NDArray[np.float64], held_out: NDArray[np.float64]) -> Copies:
+def p_values(ratios: NDArray[np.float64], held_out: NDArray[np.float64]) -> NDArray[np.float64]:
     r"""Conformal p-values of samples' ratios among held-out images' ratios.
 
     Arguments:
         ratios: The samples' ratios, with shape :math:`(B)`.
         held_out: The held-out images' ratios to the same training set, with shape :math:`(m)`.
-    """
-    if len(held_out) < MIN_CALIBRATION or np.isnan(held_out).any():
-        return Copies(np.full(len(ratios), np.nan), calibrated=False)
-    return Copies(conformal_p_values(ratios, held_out), calibrated=True)
-
-
-def copy_numbers(dataset: xr.Dataset, sizes: Sequence[int]) -> xr.Dataset:
-    r"""How many samples of each network are copies, and how many reserved images look so.
-
-    Arguments:
-        dataset: What :func:`geomem.load` returns.
-        sizes: The training-set sizes to report.
 
     Returns:
-        By ``num_samples``: ``copies`` of ``copies_of`` with their interval, the same for
-        ``unseen_copies``, ``samples`` and their ``median_ratio``; NaN where not calibrated.
+        The p-values, with shape :math:`(B)`; NaN where held-out images are too few to calibrate.
     """
-    coords = {"num_samples": list(sizes)}
-    if "sample_ratio" not in dataset:
-        return xr.Dataset(coords=coords)
-    rows = [_row(dataset.sel(num_samples=n)) for n in sizes]
-    columns = {name: ("num_samples", [row[name] for row in rows]) for name in rows[0]}
-    return xr.Dataset(columns, coords=coords)
+    if len(held_out) < MIN_CALIBRATION or np.isnan(held_out).any():
+        return np.full(len(ratios), np.nan)
+    return conformal_p_values(ratios, held_out)
 
 
-def _row(picked: xr.Dataset) -> dict[str, float]:
-    row = {"samples": float((~np.isnan(picked.sample_ratio)).sum())}
-    row["median_ratio"] = float(np.nanmedian(picked.sample_ratio))
-    for name, column in (("copies", "sample_p_value"), ("unseen_copies", "unseen_p_value")):
-        values = picked[column].values.ravel()
-        known = values[~np.isnan(values)]
-        count = Proportion(int((known <= LEVEL).sum()), len(known)) if len(known) else None
-        low, high = count.interval if count else (np.nan, np.nan)
-        row |= {name: count.successes if count else np.nan, f"{name}_of": float(len(known))}
-        row |= {f"{name}_low": low, f"{name}_high": high}
-    return row
+@checked
+@dataclass(frozen=True)
+class Copies:
+    r"""Compares samples with training images, and reserved images for comparison.
+
+    Gives ``sample_ratio``, ``sample_distance``, ``sample_nearest`` and ``sample_p_value``
+    (sample), and ``unseen_p_value`` (unseen) of the reserved images, which depends on the
+    training set alone. Of subjects that are no networks, or whose training set is not known,
+    it gives nothing.
+
+    Attributes:
+        count: How many samples are compared.
+        gallery: Of how many the nearest training image's pixels are kept, if any are.
+        show_images: Whether they are.
+    """
+
+    count: Annotated[int, Whole(least=0)] = 256
+    gallery: Annotated[int, Whole(least=0)] = 16
+    show_images: bool = False
+
+    def __call__(self, subject: Subject, study: Study, report: Report) -> xr.Dataset:
+        r"""Asks; see :class:`geomem.measure.study.Probe`."""
+        if not self.count or subject.description.kind not in NETWORKS or subject.training is None:
+            return xr.Dataset()
+        source = study.source
+        if source is None:
+            return xr.Dataset()
+        index = np.array(subject.training)
+        training, groups = source.data.tensor(index), source.groups[index]
+        found, held, spare = (
+            nearest(images, training, groups)
+            for images in (
+                samples_of(subject, study, self.count),
+                source.data.tensor(source.split.held_out),
+                source.reserved,
+            )
+        )
+        one = {"units": "1"}
+        record = xr.Dataset(
+            {
+                "sample_ratio": ("sample", found.ratio, one | {"long_name": "distance ratio"}),
+                "sample_distance": (
+                    "sample",
+                    found.distance,
+                    {"units": "data units", "long_name": "distance to the nearest training image"},
+                ),
+                "sample_nearest": (
+                    "sample",
+                    index[found.index],
+                    one | {"long_name": "number of the nearest training image in the data"},
+                ),
+                "sample_p_value": (
+                    "sample",
+                    p_values(found.ratio, held.ratio),
+                    one | {"long_name": "conformal p-value of the distance ratio"},
+                ),
+                "unseen_p_value": (
+                    "unseen",
+                    p_values(spare.ratio, held.ratio),
+                    one | {"long_name": "conformal p-value of a reserved image's distance ratio"},
+                ),
+            }
+        )
+        if self.show_images:
+            pixels = training[torch.from_numpy(found.index[: self.gallery])].numpy()
+            dims = ("gallery", *(f"axis_{k}" for k in range(pixels.ndim - 1)))
+            named = {"units": "data units", "long_name": "training image nearest to a sample"}
+            record["nearest_image"] = (dims, pixels, named)
+        return record

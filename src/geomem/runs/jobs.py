@@ -1,64 +1,60 @@
-r"""Jobs: the units of a run that one worker does in one go, wherever it stands.
+r"""Jobs: the subjects of a run that one worker measures in one go, wherever it stands.
 
-A unit is addressed by its number in the run's list. Networks measured at several steps of
-one training are several units and one job: whoever does one of them does them all, since the
-training passes through them anyway. A job done twice, even at the same time on two machines,
-is the same bytes renamed over themselves.
+A subject is addressed by its number in the run's list. Networks measured at several steps of
+one training are several subjects and one job: whoever does one of them does them all, since
+the training passes through them anyway. A claim beside the records keeps two workers from
+doing one job; a job done twice all the same is the same bytes renamed over themselves.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from geomem.compute.claims import claim
 from geomem.errors import InputError
-from geomem.runs.records import RunFolder, Unit
-from geomem.runs.units import UnitRunner
-
-if TYPE_CHECKING:
-    from geomem.runs.sweep import Sweep
+from geomem.measure.probes import measure
+from geomem.measure.subject import Description
+from geomem.runs.records import RunFolder
 
 Numbers = tuple[int, ...]
+ORDER = ("learned", "reference", "model", "base", "empirical")  # the largest ones come first
+WAIT = 0.5  # seconds between two looks at what another worker does
 
 
 def jobs_to_do(folder: RunFolder, numbers: Sequence[int] | None = None) -> list[Numbers]:
-    r"""The jobs of units whose records are missing; the largest ones come first.
+    r"""The jobs of subjects whose records are missing; the largest ones come first.
 
     Arguments:
         folder: The run.
-        numbers: The units that are wanted, with the rest of their jobs; all if not given.
+        numbers: The subjects that are wanted, with the rest of their jobs; all if not given.
 
     Raises:
-        InputError: If the run has no unit of such a number.
+        InputError: If the run has no subject of such a number.
     """
-    missing = folder.missing()
+    subjects = folder.subjects
+    for number in numbers or ():
+        if not 0 <= number < len(subjects):
+            raise InputError(f"{folder.path} has no unit {number}; pass 0 to {len(subjects) - 1}")
+    jobs: dict[Description, list[int]] = {}
+    for number in folder.missing():
+        jobs.setdefault(subjects[number].training, []).append(number)
     if numbers is not None:
-        _check_numbers(folder, numbers)
-        wanted = {_training(unit) for unit in missing if unit.number in numbers}
-        missing = [unit for unit in missing if _training(unit) in wanted]
-    jobs: dict[tuple[Any, ...], list[int]] = {}
-    for unit in missing:
-        jobs.setdefault(_training(unit), []).append(unit.number)
-    order = {"learned": 0, "empirical": 1, "linear": 2, "population": 2}
-    keys = sorted(jobs, key=lambda k: (order[k[0]], -(k[1] or 0), k[2] or 0))
-    return [tuple(jobs[k]) for k in keys]
+        wanted = {subjects[number].training for number in numbers}
+        jobs = {training: job for training, job in jobs.items() if training in wanted}
 
+    def place(training: Description) -> tuple[int, int, int, int]:
+        rank = ORDER.index(training.kind) if training.kind in ORDER else len(ORDER)
+        return rank, -(training.width or 0), -(training.num_samples or 0), training.seed or 0
 
-def _training(unit: Unit) -> tuple[str, int | None, int | None]:
-    return unit.denoiser, unit.num_samples, unit.seed
-
-
-def _check_numbers(folder: RunFolder, numbers: Sequence[int]) -> None:
-    last = len(folder.units) - 1
-    for number in numbers:
-        if not 0 <= number <= last:
-            raise InputError(f"{folder.path} has no unit {number}; pass --unit 0 to {last}")
+    return [tuple(jobs[training]) for training in sorted(jobs, key=place)]
 
 
 def array_indices(jobs: Sequence[Numbers]) -> str:
-    r"""One unit of each job, as schedulers write a list of numbers.
+    r"""One subject of each job, as schedulers write a list of numbers.
 
     Example:
         >>> array_indices([(7, 8), (0,), (1,), (2,), (5, 6)])
@@ -83,35 +79,53 @@ class Task:
     r"""A job as it is sent to a worker: all that it takes, and nothing large.
 
     Arguments:
-        run: The run folder.
-        sweep: Its config, without the data that it has loaded here.
-        numbers: The units.
+        path: The run folder.
+        run: Its config, without the data that it has loaded here.
+        numbers: The subjects.
         device: Where networks are trained and measured.
     """
 
-    run: Path
-    sweep: Sweep
+    path: Path
+    run: Any
     numbers: Numbers
     device: str
 
-    @classmethod
-    def of(cls, run: Path, sweep: Sweep, numbers: Numbers, device: str) -> Task:
-        r"""The task of a job; `replace` leaves behind what the sweep has loaded."""
-        return cls(run, replace(sweep), numbers, device)
 
-
-_runners: dict[tuple[str, Any, str], UnitRunner] = {}
+_opened: dict[tuple[Path, Any], Any] = {}
 
 
 def run_job(task: Task, report: Callable[[float], None]) -> None:
-    r"""Does the units of one job; importable, so that any worker can."""
-    key = (str(task.run), task.sweep, task.device)
-    if key not in _runners:  # data and directions are loaded once a process
-        _runners.clear()
-        _runners[key] = UnitRunner(RunFolder.open(task.run), task.sweep, task.device)
-    runner = _runners[key]
+    r"""Measures the subjects of one job; importable, so that any worker can."""
+    folder, place = RunFolder.open(task.path), task.path / "claims" / f"{task.numbers[0]:06d}"
+    while folder.missing(task.numbers):
+        with claim(place) as mine:
+            if mine:
+                _measure(folder, task, report)
+                return
+        time.sleep(WAIT)  # another worker is at it
+
+
+def _measure(folder: RunFolder, task: Task, report: Callable[[float], None]) -> None:
+    key = (task.path, task.run)
+    if key not in _opened:  # data and directions are loaded once a process
+        _opened.clear()
+        _opened[key] = (task.run, task.run.study())
+    run, study = _opened[key]
+    if study.digest != folder.config["study"]:
+        raise InputError(
+            f"the data, or a file beside them, have changed since {folder.path} was started; "
+            "bring the old ones back, or start the run anew in another folder"
+        )
     # A worker that was lost, or another machine, may have written some of them meanwhile.
-    missing = {unit.number for unit in runner.folder.missing()}
-    numbers = tuple(number for number in task.numbers if number in missing)
-    if numbers:
-        runner.run(numbers, report)
+    numbers, share = folder.missing(task.numbers), 0.0
+
+    def training(part: float) -> None:
+        nonlocal share
+        share = part
+        report(part)
+
+    for number, subject, end in run.ready(folder, study, numbers, task.device, training):
+        start = share
+        record = measure(subject, study, lambda part, a=start, b=end: report(a + (b - a) * part))
+        folder.write_record(number, record)
+        share = end

@@ -6,41 +6,51 @@ import json
 import platform
 import sys
 import time
+import uuid
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from geomem.compute.files import atomic_write_text
+
 PACKAGES = ("geomem", "torch", "numpy", "scipy", "scikit-learn", "diffusers", "xarray")
 
 
-def describe(path: Path, started: float, device: str, data_digest: str) -> dict[str, Any]:
-    r"""Provenance of a run; sessions that were interrupted before are kept.
+def write_session(run: Path, started: float, device: str, data_digest: str) -> None:
+    r"""Adds a session to a run's provenance: one file each, so that none is lost.
 
     Arguments:
-        path: The file that earlier sessions wrote, if any.
+        run: The run folder.
         started: When this session began, in seconds since the epoch.
         device: Where networks were trained and measured.
         data_digest: The sha256 of the data.
     """
-    try:
-        sessions = json.loads(path.read_text(encoding="utf-8"))["sessions"]
-    except (OSError, ValueError, KeyError):
-        sessions = []
     session = {
-        "command": _command(),
+        "schema_version": 2,
+        # The program by its name: a path of somebody's machine is nobody's business.
+        "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
         "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started)),
         "seconds": round(time.time() - started, 1),
         "device": device,
+        "data_digest": data_digest,
         "versions": {name: _version(name) for name in PACKAGES},
         "python": platform.python_version(),
         "machine": f"{platform.system()} {platform.machine()}",
     }
-    return {"schema_version": 1, "data_digest": data_digest, "sessions": [*sessions, session]}
+    name = f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime(started))}-{uuid.uuid4().hex[:8]}"
+    text = json.dumps(session, indent=1, sort_keys=True) + "\n"
+    atomic_write_text(run / "provenance" / f"{name}.json", text, inside=run)
 
 
-def _command() -> str:
-    # The program by its name: a path of somebody's machine is nobody's business.
-    return " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])
+def sessions(run: Path) -> list[dict[str, Any]]:
+    r"""The sessions of a run in the order in which they began; damaged ones are left out."""
+    found = []
+    for path in sorted((run / "provenance").glob("*.json")):
+        try:
+            found.append(dict(json.loads(path.read_text(encoding="utf-8"))))
+        except (OSError, ValueError):
+            continue
+    return found
 
 
 def _version(name: str) -> str:

@@ -1,0 +1,88 @@
+r"""Results: the findings of a run, computed once and stored beside the records they follow from."""
+
+from __future__ import annotations
+
+import io
+import json
+from dataclasses import dataclass
+
+import xarray as xr
+
+from geomem import __version__
+from geomem.compute.files import atomic_write_bytes, atomic_write_text
+from geomem.errors import InputError
+from geomem.findings.numbers import numbers
+from geomem.findings.sentences import summarize
+from geomem.runs.load import load
+from geomem.runs.records import RunFolder, bytes_of, json_text
+
+
+@dataclass(frozen=True, eq=False)
+class Results:
+    r"""What a run says.
+
+    Attributes:
+        dataset: Its records, see :func:`geomem.load`.
+        numbers: Its numbers, see :func:`geomem.numbers`; None if there are not enough records.
+        reason: Why not.
+    """
+
+    dataset: xr.Dataset
+    numbers: xr.Dataset | None
+    reason: str = ""
+
+
+def results(folder: RunFolder, dataset: xr.Dataset | None = None) -> Results:
+    r"""The results of a run: as stored, if they belong to the records that are there.
+
+    They are computed from the records alone where they are missing, older, or of another
+    version of geomem, and stored where the folder can be written to.
+    """
+    dataset = load(folder.path) if dataset is None else dataset
+    stored = _stored(folder)
+    if stored is not None:
+        return Results(dataset, stored.assign_attrs(_attributes(stored)))
+    try:
+        found = numbers(dataset)
+    except InputError as error:
+        return Results(dataset, None, str(error))
+    try:
+        _store(folder, found)
+    except InputError:
+        pass  # a run may be read where it cannot be written
+    return Results(dataset, found)
+
+
+def write_results(folder: RunFolder, dataset: xr.Dataset) -> Results:
+    r"""Computes or reads the results of a run and writes its summary."""
+    found = results(folder, dataset)
+    text = json_text(summarize(dataset, found.numbers))
+    atomic_write_text(folder.path / "summary.json", text, inside=folder.path, private=True)
+    return found
+
+
+def _store(folder: RunFolder, found: xr.Dataset) -> None:
+    marks = {"records": folder.records_digest(), "geomem": __version__}
+    attrs = {"attributes": json.dumps(found.attrs, sort_keys=True), **marks}
+    plain = found.drop_attrs(deep=False).assign_attrs(attrs)
+    for name, value in plain.variables.items():
+        if value.dtype == object:
+            plain[name] = plain[name].astype(str)
+    path = folder.path / "findings.nc"
+    atomic_write_bytes(path, bytes_of(plain), inside=folder.path, private=True)
+
+
+def _stored(folder: RunFolder) -> xr.Dataset | None:
+    path = folder.path / "findings.nc"
+    try:
+        content = path.read_bytes()
+        with xr.open_dataset(io.BytesIO(content), engine="h5netcdf") as lazy:
+            same = lazy.attrs.get("records") == folder.records_digest()
+            return lazy.load() if same and lazy.attrs.get("geomem") == __version__ else None
+    except (OSError, ValueError, KeyError, RuntimeError):
+        return None
+
+
+def _attributes(stored: xr.Dataset) -> dict[str, object]:
+    found: dict[str, object] = json.loads(stored.attrs["attributes"])
+    return found

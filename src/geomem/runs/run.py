@@ -1,0 +1,240 @@
+r"""A run of any kind: a study, a list of subjects, and the way from one to a summary.
+
+What kinds of run have in common stands here: a folder is claimed once everything has been
+checked, missing records are made by whoever works on it, findings follow from the records.
+What a kind adds is which study, which subjects, and how a subject is made ready.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import xarray as xr
+
+from geomem.compute.executor import Executor
+from geomem.compute.files import clean_temporary
+from geomem.compute.local import LocalExecutor
+from geomem.compute.progress import Forecast, Progress, say
+from geomem.compute.threads import one_thread
+from geomem.errors import InputError
+from geomem.measure.study import Study
+from geomem.measure.subject import Description, Subject
+from geomem.runs.jobs import Numbers, Task, jobs_to_do, run_job
+from geomem.runs.load import load
+from geomem.runs.provenance import write_session
+from geomem.runs.records import RunFolder, check_free
+from geomem.runs.results import write_results
+
+
+class Run:
+    r"""A frozen config with ``run(out)``: the base of every kind of run."""
+
+    kind: ClassVar[str]
+
+    # ------------------------------------------------------------- what a kind of run says
+
+    def study(self) -> Study:
+        r"""What is measured of every subject: see :mod:`geomem.measure.study`.
+
+        Raises:
+            InputError: If data or options cannot be used: everything is checked here.
+        """
+        raise NotImplementedError
+
+    def subjects(self, study: Study) -> list[Description]:
+        r"""The subjects that are known from the start."""
+        raise NotImplementedError
+
+    def ready(
+        self,
+        folder: RunFolder,
+        study: Study,
+        numbers: Sequence[int],
+        device: str,
+        report: Callable[[float], None],
+    ) -> Iterator[tuple[int, Subject, float]]:
+        r"""Makes the subjects of one job ready to be measured, one after the other.
+
+        Yields:
+            The number of a subject, the subject, and the share of the job done when it has
+            been measured.
+        """
+        raise NotImplementedError
+
+    def seconds(self, subject: Description, study: Study) -> float:
+        r"""Seconds that a subject takes, roughly: for progress and forecast."""
+        raise NotImplementedError
+
+    def num_bytes(self, study: Study) -> float:
+        r"""Bytes of memory that one worker takes, roughly."""
+        raise NotImplementedError
+
+    def check_device(self, device: str) -> None:
+        r"""Refuses a device that is not there.
+
+        Raises:
+            InputError: If torch cannot compute on it.
+        """
+        import torch
+
+        try:
+            torch.zeros(1, device=device)
+        except (RuntimeError, AssertionError, ValueError) as error:
+            reason = str(error).partition("\n")[0]
+            raise InputError(f"`device` is {device!r}, which is not there ({reason}); pass cpu") from error
+
+    # --------------------------------------------------------------------------- as config
+
+    def config(self) -> dict[str, Any]:
+        r"""The config as plain JSON values; a field at its empty default is left out."""
+        plain: dict[str, Any] = {"kind": self.kind}
+        for field in fields(self):  # type: ignore[arg-type]
+            value = getattr(self, field.name)
+            if value == field.default and value in (None, (), False):
+                continue
+            if isinstance(value, Path):
+                value = str(value)
+            plain[field.name] = list(value) if isinstance(value, tuple) else value
+        return plain
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Self:
+        r"""The run that a run folder's config describes."""
+        names = {f.name for f in fields(cls)}  # type: ignore[arg-type]
+        known = {k: tuple(v) if isinstance(v, list) else v for k, v in config.items() if k in names}
+        return cls(**known)
+
+    # ----------------------------------------------------------------------------- running
+
+    def run(
+        self,
+        out: str | Path,
+        *,
+        processes: int | None = None,
+        executor: Executor | None = None,
+        device: str = "cpu",
+        quiet: bool = False,
+    ) -> xr.Dataset:
+        r"""Runs, or goes on with, the run in a folder.
+
+        Arguments:
+            out: The run folder.
+            processes: How many processes of this machine work at a time, where no executor
+                is given; one a core if neither is.
+            executor: Who works: :class:`~geomem.compute.local.LocalExecutor` or
+                :class:`~geomem.compute.ray.RayExecutor`.
+            device: Where networks are trained and measured.
+            quiet: Whether to show no progress.
+
+        Returns:
+            The dataset of :func:`geomem.runs.load.load`.
+
+        Raises:
+            InputError: If the data or the folder cannot be used.
+        """
+        started = time.time()
+        executor = executor or LocalExecutor(processes)
+        self.check_device(device)
+        folder = self.prepare(out)
+        self._work(folder, None, executor, device, quiet)
+        dataset = load(folder.path)
+        write_results(folder, dataset)
+        write_session(folder.path, started, device, folder.study["data"]["digest"])
+        shutil.rmtree(folder.path / "checkpoints", ignore_errors=True)
+        return dataset
+
+    def run_units(
+        self,
+        out: str | Path,
+        numbers: Sequence[int],
+        *,
+        executor: Executor | None = None,
+        device: str = "cpu",
+        quiet: bool = False,
+    ) -> list[int]:
+        r"""Measures single subjects of the run, and no more: what a scheduler calls, anywhere.
+
+        The jobs of these subjects are done: a network measured at several steps is trained
+        once. One whose record is there is left alone. The last call is :meth:`run`, which
+        finds nothing left to do and writes the summary.
+
+        Arguments:
+            out: The run folder; it is started if it is not there.
+            numbers: The numbers of the subjects.
+            executor: Who works; this very process if not given.
+            device: Where networks are trained and measured.
+            quiet: Whether to show no progress.
+
+        Returns:
+            The numbers of the subjects that were missing, and are there now.
+
+        Raises:
+            InputError: If the data or the folder cannot be used, or has no such subject.
+        """
+        started = time.time()
+        self.check_device(device)
+        folder = self.prepare(out)
+        done = self._work(folder, numbers, executor or LocalExecutor(1), device, quiet)
+        if done:
+            write_session(folder.path, started, device, folder.study["data"]["digest"])
+        return sorted(done)
+
+    def prepare(self, out: str | Path) -> RunFolder:
+        r"""Starts or reopens the run folder: checks everything, then claims it and the study."""
+        out = Path(out)
+        if not (out / "config.json").exists():
+            check_free(out)
+        with one_thread():
+            study = self.study()
+        folder = RunFolder.create(out, self.config(), study.content, self.subjects(study))
+        clean_temporary(folder.path)
+        return folder
+
+    def _work(
+        self,
+        folder: RunFolder,
+        numbers: Sequence[int] | None,
+        executor: Executor,
+        device: str,
+        quiet: bool,
+    ) -> list[int]:
+        jobs, subjects = jobs_to_do(folder, numbers), folder.subjects
+        if not jobs:
+            return []
+        study = self.study()
+        costs = {job: sum(self.seconds(subjects[k], study) for k in job) for job in jobs}
+        workers = min(executor.workers(), len(jobs))
+        left = sum(costs.values()) / workers
+        forecast = Forecast(max(left, max(costs.values())), workers * self.num_bytes(study))
+        if not quiet:
+            todo = sum(map(len, jobs))
+            say(f"{folder.path}: {todo} of {len(subjects)} subjects to measure, {forecast}")
+        if executor.here:
+            forecast.check_memory("measure fewer points, or pass smaller sizes")
+        progress = Progress(sum(costs.values()), self.kind, quiet=quiet)
+        shares: dict[Numbers, float] = {}
+
+        def on_message(task: Task, share: float) -> None:
+            shares[task.numbers] = share
+            done = sum(costs[job] * s for job, s in shares.items())
+            running = [str(subjects[job[-1]]) for job, s in shares.items() if 0 < s < 1]
+            progress.update(done, "; ".join(running))
+
+        tasks = [Task(folder.path, replace(self), job, device) for job in jobs]  # type: ignore[type-var]
+        for task, _ in executor.run(run_job, tasks, on_message=on_message):
+            on_message(task, 1.0)
+        progress.finish()
+        return sum(map(list, jobs), [])
+
+
+def exact_seconds(study: Study, num_samples: int | None) -> float:
+    r"""Seconds that an exact denoiser takes to be measured, roughly."""
+    points = sum(map(len, study.images.values()))
+    pairs = points * study.draws * len(study.sigmas) * (num_samples or 1)
+    return 0.2 + pairs * float(np.prod(study.item_shape)) * 5e-10
