@@ -40,7 +40,7 @@ _HOME = {
         "dimension_method leading_pairs"
     ),
     "data": "ImageData Split load_data make_split nested_subsets read_split write_split",
-    "runs.records": "load",
+    "runs.load": "grid load",
     "findings.numbers": "numbers",
     "findings.sentences": "sentences",
     "runs.sweep": "Sweep",
@@ -65,5 +65,5 @@ if TYPE_CHECKING:
     from geomem.data import ImageData as ImageData
     from geomem.exact import EmpiricalDenoiser as EmpiricalDenoiser
     from geomem.exact import GaussianDenoiser as GaussianDenoiser
-    from geomem.runs.records import load as load
+    from geomem.runs.load import load as load
     from geomem.runs.sweep import Sweep as Sweep

@@ -13,7 +13,7 @@ from geomem import __version__
 from geomem.errors import GeomemError
 
 COMMANDS = {
-    "demo": ("cli.sweep:DemoCommand", "the main job on real data, in about 3 minutes"),
+    "demo": ("cli.demo:DemoCommand", "the main job on real data, in about 3 minutes"),
     "sweep": ("cli.sweep:SweepCommand", "train on nested subsets, measure what each size lost"),
     "theory": ("cli.theory:COMMANDS", "what should happen: spectra, critical levels, retention"),
     "plan": ("cli.plan:PlanCommand", "how many images? predicted before any training"),

@@ -1,51 +1,25 @@
-r"""The commands that run something and then draw it: what the command line adds to the library.
-
-A run writes records and a summary; only here is a page made of them, so that the library's
-runs need no figures and figures need no models.
-"""
+r"""``geomem sweep``: train on nested subsets, measure what each size has lost."""
 
 from __future__ import annotations
 
-import shutil
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import tyro
 
-from geomem.compute.executor import Executor
-from geomem.compute.local import LocalExecutor
+from geomem.arguments import Whole
+from geomem.cli.options import ComputeOptions, findings_of, values_of
 from geomem.compute.progress import format_seconds, say
-from geomem.compute.ray import RayExecutor
+from geomem.data.source import DataOptions
 from geomem.errors import InputError
+from geomem.measure.probes import MeasureOptions
 from geomem.runs.jobs import array_indices, jobs_to_do
-from geomem.runs.records import RunFolder, same_config
-from geomem.runs.sweep import Sweep, open_sweep
+from geomem.runs.kinds import open_run
+from geomem.runs.run import Run
+from geomem.runs.sweep import Sweep, TrainOptions
 from geomem.show.page.report import report
-
-
-@dataclass(frozen=True)
-class Workers:
-    r"""Who works, and where."""
-
-    processes: int | None = None
-    """How many work at a time; one a core if not given."""
-    executor: Literal["local", "ray"] = "local"
-    """Processes of this machine, or workers of Ray (`pip install geomem[ray]`)."""
-    address: str | None = None
-    """The Ray cluster to join (host:6379, auto, ray://host:10001); a session here if not given."""
-    device: str = "cpu"
-    """Where networks are trained and measured, for example cuda."""
-
-    def build(self) -> Executor:
-        r"""The executor."""
-        if self.address is not None and self.executor != "ray":
-            raise InputError("--address is where a Ray cluster is; pass --executor ray, too")
-        if self.executor == "local":
-            return LocalExecutor(self.processes)
-        gpus = float(self.device.startswith("cuda"))
-        return RayExecutor(self.processes, self.address, gpus)
 
 
 @dataclass(frozen=True)
@@ -64,19 +38,26 @@ class SweepCommand:
     `geomem sweep RUN --unit 17` does one unit of it (`geomem sweep RUN --help`).
     """
 
-    sweep: Annotated[Sweep, tyro.conf.OmitArgPrefixes]
-    workers: Annotated[Workers, tyro.conf.OmitArgPrefixes]
+    data: Annotated[DataOptions, tyro.conf.OmitArgPrefixes]
+    training: Annotated[TrainOptions, tyro.conf.OmitArgPrefixes]
+    measuring: Annotated[MeasureOptions, tyro.conf.OmitArgPrefixes]
+    computing: Annotated[ComputeOptions, tyro.conf.OmitArgPrefixes]
+    seed: Annotated[int, Whole(least=0)] = 0
+    """The seed of everything but the training: split, order, noise, samples."""
     out: Path = Path("runs/sweep")
     """The run folder; an unfinished run of the same config is gone on with."""
     prepare: tyro.conf.FlagCreatePairsOff[bool] = False
     """Only start the run folder, and print the numbers of its units for a scheduler."""
-    csv: bool = False
+    csv: tyro.conf.FlagCreatePairsOff[bool] = False
     """Write the tables of the page as CSV files, too."""
 
     def run(self) -> int:
+        r"""Sweeps, draws, prints the findings; returns the exit status."""
+        options = values_of(self.data, self.training, self.measuring)
+        sweep = Sweep(**options, seed=self.seed)
         if self.prepare:
-            return _prepare(self.sweep, self.out)
-        return _run_and_draw(self.sweep, self.out, self.workers, self.csv)
+            return print_units(sweep, self.out)
+        return run_and_draw(sweep, self.out, self.computing, self.csv)
 
     @classmethod
     def form_of(cls, rest: list[str]) -> type[SweepCommand] | type[ResumeCommand]:
@@ -87,7 +68,7 @@ class SweepCommand:
 
 @dataclass(frozen=True)
 class ResumeCommand:
-    r"""Go on with the sweep in a run folder, or do single units of it and no more.
+    r"""Go on with the run in a folder, or do single units of it and no more.
 
     Examples:
 
@@ -102,52 +83,51 @@ class ResumeCommand:
     """
 
     run_folder: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
-    """The folder of a sweep."""
-    workers: Annotated[Workers, tyro.conf.OmitArgPrefixes]
+    """The folder of a run."""
+    computing: Annotated[ComputeOptions, tyro.conf.OmitArgPrefixes]
     unit: tyro.conf.UseAppendAction[tuple[int, ...]] = ()
     """A unit of the run's list, counted from 0, to be done here; may be given several times."""
+    data: str | None = None
+    """Where the data lie on this machine, if elsewhere than before; checked by digest."""
+    split: Path | None = None
+    """Likewise its split file."""
+    groups: Path | None = None
+    """Likewise its file of groups."""
+    labels: Path | None = None
+    """Likewise its file of labels."""
     prepare: tyro.conf.FlagCreatePairsOff[bool] = False
     """Only print the numbers of the units that are left, for a scheduler."""
-    csv: bool = False
+    csv: tyro.conf.FlagCreatePairsOff[bool] = False
     """Write the tables of the page as CSV files, too."""
 
     def run(self) -> int:
-        sweep = open_sweep(self.run_folder)
+        r"""Goes on, or does units; returns the exit status."""
+        places = {"data": self.data, "split": self.split}
+        places |= {"groups": self.groups, "labels": self.labels}
+        run = open_run(self.run_folder, **places)
         if self.prepare:
-            return _prepare(sweep, self.run_folder)
+            return print_units(run, self.run_folder)
         if self.unit:
-            return _run_units(sweep, self.run_folder, self.unit, self.workers)
-        return _run_and_draw(sweep, self.run_folder, self.workers, self.csv)
+            return self._run_units(run)
+        return run_and_draw(run, self.run_folder, self.computing, self.csv)
+
+    def _run_units(self, run: Run) -> int:
+        # One process unless more are asked for: a scheduler gives out the cores.
+        one = replace(self.computing, processes=self.computing.processes or 1)
+        executor = self.computing.build() if self.computing.executor == "ray" else one.build()
+        device = self.computing.device
+        done = run.run_units(self.run_folder, self.unit, executor=executor, device=device)
+        for number in done:
+            print(f"unit {number}: {run.subjects(run.study())[number]}")
+        for number in sorted({*self.unit} - {*done}):
+            print(f"unit {number}: its record was there")
+        return 0
 
 
-@dataclass(frozen=True)
-class DemoCommand:
-    r"""The main job on real data: a sweep over scikit-learn's digits, in about 3 minutes.
-
-    Trains four small denoisers on 32, 128, 512 and 1,297 of the 1,797 bundled images, measures
-    them, and ends with a page. An older demo of another config is moved aside.
-    """
-
-    out: Path = Path("runs/demo")
-    """The run folder."""
-    steps: int = 6000
-    """Training steps of each network."""
-    processes: int | None = None
-    """How many processes work at a time; one a core if not given."""
-    device: str = "cpu"
-    """Where networks are trained and measured."""
-    sizes: tuple[int, ...] = field(default=(32, 128, 512, 1297))
-    """Training-set sizes N."""
-
-    def run(self) -> int:
-        sweep = Sweep(data="digits", sizes=self.sizes, steps=self.steps, show_images=True)
-        move_aside(self.out, sweep)
-        return _run_and_draw(sweep, self.out, Workers(self.processes, device=self.device), False)
-
-
-def _run_and_draw(sweep: Sweep, out: Path, workers: Workers, csv: bool) -> int:
+def run_and_draw(run: Run, out: Path, computing: ComputeOptions, csv: bool = False) -> int:
+    r"""Does a run, draws its page, prints what was found; returns the exit status."""
     started = time.monotonic()
-    sweep.run(out, executor=workers.build(), device=workers.device)
+    run.run(out, executor=computing.build(), device=computing.device)
     page = report(out, csv=csv)
     for line in findings_of(out):
         print(f"- {line}")
@@ -155,47 +135,21 @@ def _run_and_draw(sweep: Sweep, out: Path, workers: Workers, csv: bool) -> int:
     return 0
 
 
-def _prepare(sweep: Sweep, out: Path) -> int:
+def print_units(run: Run, out: Path) -> int:
+    r"""Starts a run's folder and prints the numbers of what is to do, for a scheduler."""
     # On standard output the numbers alone: `sbatch --array=$(geomem sweep ... --prepare)`.
-    folder = sweep.prepare(out)
+    folder = run.prepare(out)
     jobs = jobs_to_do(folder)
-    todo, planned = sum(map(len, jobs)), len(folder.units)
+    todo, planned = sum(map(len, jobs)), len(folder.subjects)
     say(f"{out}: {todo} of {planned} units to do, in {len(jobs)} jobs, one for each number K below")
     say(f"anywhere, in any order: geomem sweep {out} --unit K; in the end: geomem sweep {out}")
     print(array_indices(jobs))
     return 0
 
 
-def _run_units(sweep: Sweep, out: Path, numbers: tuple[int, ...], workers: Workers) -> int:
-    # One process unless more are asked for: a scheduler gives out the cores.
-    one = replace(workers, processes=workers.processes or 1)
-    executor = workers.build() if workers.executor == "ray" else one.build()
-    done = sweep.run_units(out, numbers, executor=executor, device=workers.device)
-    for unit in done:
-        print(f"unit {unit.number}: {unit}")
-    for number in sorted({*numbers} - {unit.number for unit in done}):
-        print(f"unit {number}: its record was there")
-    return 0
-
-
-def findings_of(run: Path) -> list[str]:
-    r"""The findings that a run's summary holds."""
-    import json
-
-    summary = json.loads((run / "summary.json").read_text(encoding="utf-8"))
-    return [str(line) for line in summary["findings"]]
-
-
-def move_aside(out: Path, sweep: Sweep) -> None:
-    r"""Moves a run of another config to a free name beside it, and says so."""
-    if not (out / "config.json").exists():
-        return
+def same_run(out: Path, run: Run) -> bool:
+    r"""Whether a folder holds this very run."""
     try:
-        RunFolder.open(out)
-        if same_config(out, sweep.config()):
-            return
+        return open_run(out) == run
     except InputError:
-        pass  # damaged, or of another version: keep it all the same
-    aside = next(p for k in range(1, 10**6) if not (p := out.with_name(f"{out.name}.{k}")).exists())
-    shutil.move(out, aside)
-    say(f"{out} held a run of another config; it is now {aside}")
+        return False  # damaged, or of another version

@@ -31,7 +31,7 @@ from geomem.information import (
     memorized_density,
     worst_subspace_share,
 )
-from geomem.measure.subject import KNOWN, NETWORKS
+from geomem.measure.subject import NETWORKS
 from geomem.stats import PermutationTest, numpy_rng, permutation_test
 
 Array = NDArray[np.float64]
@@ -141,7 +141,8 @@ def rows_of(dataset: xr.Dataset) -> list[Row]:
         )
         kind = str(dataset["kind"].values[k])
         label = str(dataset["label"].values[k]) if np.isnan(seed) else ""
-        key: Key = (kind, label, *(-1.0 if np.isnan(v) else v for v in (n, step, width)))
+        n, step, width = (-1.0 if np.isnan(v) else v for v in (n, step, width))
+        key: Key = (kind, label, n, step, width)
         groups.setdefault(key, []).append(int(k))
     last: dict[tuple[str, str, float, float], float] = {}
     for kind, label, n, step, width in groups:

@@ -25,10 +25,24 @@ def estimate(row: xr.Dataset, name: str, **at: Any) -> Estimate:
     return Estimate(value, stderr)
 
 
-def networks(known: xr.Dataset) -> list[xr.Dataset]:
-    r"""The rows of networks, in order: what pages and sentences speak of first."""
-    kinds = known["kind"].values
-    return [known.isel(subject=k) for k in range(len(kinds)) if kinds[k] in NETWORKS]
+def networks(known: xr.Dataset, *, early: bool = False) -> list[xr.Dataset]:
+    r"""The rows of networks, in order: what pages and sentences speak of first.
+
+    Arguments:
+        known: What :func:`geomem.numbers` returns.
+        early: Whether steps of a training before its last one are among them.
+    """
+    rows = [known.isel(subject=k) for k in range(known.sizes["subject"])]
+    rows = [row for row in rows if row["kind"].item() in NETWORKS]
+    last: dict[tuple[str, ...], float] = {}
+    for row in rows:
+        last[_recipe(row)] = max(last.get(_recipe(row), -1.0), np.nan_to_num(float(row.step)))
+    return [r for r in rows if early or np.nan_to_num(float(r.step)) == last[_recipe(r)]]
+
+
+def _recipe(row: xr.Dataset) -> tuple[str, ...]:
+    labelled = str(row["label"].item()) if math.isnan(float(row.num_samples)) else ""
+    return (*(str(row[name].item()) for name in ("kind", "num_samples", "width")), labelled)
 
 
 def sentences(known: xr.Dataset) -> list[str]:

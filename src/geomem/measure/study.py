@@ -27,6 +27,8 @@ from geomem.stats import torch_rng
 from geomem.subspaces import PrincipalDirections
 
 Report = Callable[[float], None]
+# The kinds of points that there may be, in the order in which they are shown.
+KINDS = ("training", "held_out", "reserved", "generated", "trajectory", "fixed")
 
 
 class Probe(Protocol):

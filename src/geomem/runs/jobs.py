@@ -98,11 +98,13 @@ def run_job(task: Task, report: Callable[[float], None]) -> None:
     r"""Measures the subjects of one job; importable, so that any worker can."""
     folder, place = RunFolder.open(task.path), task.path / "claims" / f"{task.numbers[0]:06d}"
     while folder.missing(task.numbers):
-        with claim(place) as mine:
-            if mine:
-                _measure(folder, task, report)
-                return
-        time.sleep(WAIT)  # another worker is at it
+        mine = claim(place, inside=folder.path)
+        if mine is None:
+            time.sleep(WAIT)  # another worker is at it
+            continue
+        with mine:
+            _measure(folder, task, report)
+            return
 
 
 def _measure(folder: RunFolder, task: Task, report: Callable[[float], None]) -> None:
@@ -125,7 +127,10 @@ def _measure(folder: RunFolder, task: Task, report: Callable[[float], None]) -> 
         report(part)
 
     for number, subject, end in run.ready(folder, study, numbers, task.device, training):
-        start = share
-        record = measure(subject, study, lambda part, a=start, b=end: report(a + (b - a) * part))
+        record = measure(subject, study, _between(report, share, end))
         folder.write_record(number, record)
         share = end
+
+
+def _between(report: Callable[[float], None], low: float, high: float) -> Callable[[float], None]:
+    return lambda part: report(low + (high - low) * part)

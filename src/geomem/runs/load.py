@@ -2,8 +2,8 @@ r"""A run as one dataset: what its records say, subject by subject."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import xarray as xr
 
 from geomem.compute.progress import Forecast
 from geomem.errors import InputError
+from geomem.measure.study import KINDS
 from geomem.measure.subject import KNOWN, Description
 from geomem.runs.records import SCHEMA_VERSION, RunFolder
 
@@ -59,7 +60,6 @@ def stack(
     records: Mapping[int, xr.Dataset], count: int, study: Mapping[str, Any]
 ) -> dict[str, xr.DataArray]:
     r"""Records side by side along ``subject``, padded with NaN where one lacks something."""
-    kinds = list(study["points"])
     named: dict[str, list[Any]] = {"at": [], "dimension_method": []}
     lengths: dict[str, int] = {}
     for record in records.values():
@@ -68,13 +68,15 @@ def stack(
         for dim in NAMED:
             if dim in record.dims:
                 named[dim] += [v for v in record[dim].values.tolist() if v not in named[dim]]
-    named["at"].sort(key=lambda at: kinds.index(at) if at in kinds else len(kinds))
+    named["at"].sort(key=lambda at: KINDS.index(at) if at in KINDS else len(KINDS))
     lengths |= {dim: len(values) for dim, values in named.items() if values}
     first = {
-        str(name): value for r in reversed(list(records.values())) for name, value in r.data_vars.items()
+        str(name): value
+        for r in reversed(list(records.values()))
+        for name, value in r.data_vars.items()
     }
-    size = 4.0 * sum(math.prod(lengths[str(d)] for d in v.dims) for v in first.values())
-    Forecast(0, 2 * count * size).check_memory("load fewer subjects, or a run of fewer points")
+    width = sum(math.prod(lengths[str(d)] for d in v.dims) for v in first.values())
+    Forecast(0, 8.0 * count * width).check_memory("load fewer subjects, or a run of fewer points")
     arrays: dict[str, xr.DataArray] = {}
     for name in sorted(first):
         value = first[name]
@@ -119,8 +121,6 @@ def subject_coordinates(subjects: list[Description]) -> dict[str, Any]:
 
 def _study_coordinates(study: Mapping[str, Any], dataset: xr.Dataset) -> dict[str, Any]:
     sigmas = np.array(study["sigmas"])
-    kinds = [str(at) for at in dataset["at"].values] if "at" in dataset.dims else []
-    kinds += [at for at in study["points"] if at not in kinds]
     found: dict[str, Any] = {
         "sigma": ("sigma", sigmas, {"units": "data units", "long_name": "noise level"}),
         "sigma_relative": (

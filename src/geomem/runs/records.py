@@ -37,6 +37,7 @@ from geomem.measure.subject import Description
 
 SCHEMA_VERSION = 2
 TRAILER = b"\ngeomem-record-sha256 "
+PLACES = ("data", "split", "groups", "labels")
 AGAIN = "run the same command again, and it is done anew"
 
 
@@ -103,11 +104,11 @@ class RunFolder:
             check_free(path)
             create_exclusive(path / "config.json", json_text(wanted).encode())
         there = read_json(path / "config.json")
-        if there != wanted:
+        if _without_places(there) != _without_places(wanted):
             raise InputError(_other_run(path, there, wanted))
         if not (path / "study.json").exists():  # the claimer ended, or has not come to it yet
             atomic_write_text(path / "study.json", json_text(study))
-        folder = cls(path, wanted, json.loads(json.dumps(study)))
+        folder = cls(path, there, json.loads(json.dumps(study)))
         for number, subject in enumerate(subjects):
             place = folder.subject_path(number)
             if not place.exists():
@@ -254,14 +255,20 @@ def check_free(path: Path) -> None:
             )
 
 
+def _without_places(config: Mapping[str, Any]) -> dict[str, Any]:
+    # Where data lie is no matter: what they are is in the study, by digest.
+    return {k: v for k, v in config.items() if k not in PLACES}
+
+
 def _other_run(path: Path, there: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
-    names = [k for k in wanted if there.get(k) != wanted[k] and k != "study"]
+    keys = dict.fromkeys([*wanted, *there])
+    names = [k for k in keys if there.get(k) != wanted.get(k) and k not in ("study", *PLACES)]
     if not names:
         return (
             f"{path} was started with other data: images, split, groups or labels have changed "
             "since; bring the old ones back, or choose another folder"
         )
-    said = ", ".join(f"{k}: {there.get(k)} there, {wanted[k]} asked" for k in names[:3])
+    said = ", ".join(f"{k}: {there.get(k)} there, {wanted.get(k)} asked" for k in names[:3])
     return f"{path} holds a run of another config ({said}); choose another folder, or move it aside"
 
 

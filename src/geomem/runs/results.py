@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from contextlib import suppress
 from dataclasses import dataclass
 
 import xarray as xr
@@ -46,10 +47,8 @@ def results(folder: RunFolder, dataset: xr.Dataset | None = None) -> Results:
         found = numbers(dataset)
     except InputError as error:
         return Results(dataset, None, str(error))
-    try:
+    with suppress(InputError):  # a run may be read where it cannot be written
         _store(folder, found)
-    except InputError:
-        pass  # a run may be read where it cannot be written
     return Results(dataset, found)
 
 

@@ -87,7 +87,9 @@ class Run:
             torch.zeros(1, device=device)
         except (RuntimeError, AssertionError, ValueError) as error:
             reason = str(error).partition("\n")[0]
-            raise InputError(f"`device` is {device!r}, which is not there ({reason}); pass cpu") from error
+            raise InputError(
+                f"`device` is {device!r}, which is not there ({reason}); pass cpu"
+            ) from error
 
     # --------------------------------------------------------------------------- as config
 
@@ -230,7 +232,7 @@ class Run:
         for task, _ in executor.run(run_job, tasks, on_message=on_message):
             on_message(task, 1.0)
         progress.finish()
-        return sum(map(list, jobs), [])
+        return [number for job in jobs for number in job]
 
 
 def exact_seconds(study: Study, num_samples: int | None) -> float:

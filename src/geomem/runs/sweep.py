@@ -1,347 +1,244 @@
 r"""Sweep: the same recipe trained on more and more of the same data, and measured.
 
-``Sweep(...).run(out)`` works through the units of its design, several processes at a time:
-the controls, the exact denoiser of each training set, and a network trained on each. It may
-be interrupted anywhere; the same command goes on, does no finished work again, and ends with
-the same records.
+Its subjects are the controls, the exact denoiser of each training set, and a network trained on
+each. It may be interrupted anywhere; the same command goes on, does no finished work again, and
+ends with the same records.
 """
 
 from __future__ import annotations
 
-import shutil
+import hashlib
+import math
 import time
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import torch
-import xarray as xr
+from numpy.typing import NDArray
 
-from geomem.compute.executor import Executor
-from geomem.compute.local import LocalExecutor
-from geomem.compute.progress import Forecast, Progress, say
+from geomem.arguments import Number, Whole, checked
 from geomem.compute.threads import one_thread
+from geomem.data.source import LINEAR_NAMES, DataOptions, Source, load_source
+from geomem.data.splits import nested_subsets, split_text
 from geomem.denoiser import Denoiser
-from geomem.dimension import DimensionMethod
-from geomem.dimension.names import dimension_method
 from geomem.errors import InputError
 from geomem.exact import EmpiricalDenoiser
-from geomem.findings.sentences import summarize
-from geomem.manifolds import PAPER_VARIANCES
-from geomem.measure.dimension import Subject, question_seconds
-from geomem.models.networks import NetworkConfig
-from geomem.models.train import Training, TrainState
-from geomem.runs.design import (
-    LINEAR_NAMES,
-    Source,
-    choose_levels,
-    choose_sizes,
-    load_source,
-    make_design,
-)
-from geomem.runs.jobs import Numbers, Task, jobs_to_do, run_job
-from geomem.runs.provenance import describe
-from geomem.runs.records import RunFolder, Unit, check_folder, load, write_json
+from geomem.measure.dimension import LocalDimensions
+from geomem.measure.probes import MeasureOptions
+from geomem.measure.study import Study, make_study
+from geomem.measure.subject import Description, Subject
+from geomem.models.networks import NetworkConfig, save_network
+from geomem.models.train import Training, TrainState, checkpoint_step, train
+from geomem.noise import log_levels
+from geomem.runs.records import RunFolder
+from geomem.runs.run import Run, exact_seconds
+from geomem.stats import numpy_rng
+
+Size = Annotated[int, Whole(least=2)] | Literal["all"]
 
 
+@checked
 @dataclass(frozen=True)
-class Sweep:
-    r"""Train on nested subsets of one data set and measure what each size has lost.
+class TrainOptions:
+    r"""How networks are trained: the same recipe for every N."""
 
-    Ends with a page of what was found. Interrupted, the same command goes on.
-    """
-
-    data: str
-    """A name (digits, mnist, fashion-mnist, cifar10, olivetti, linear, linear-sphere) or a path
-    to .npy, .npz[:key], idx.gz or a folder of images."""
-    sizes: tuple[int | Literal["all"], ...] = (32, 128, 512, "all")
+    sizes: tuple[Size, ...] = (32, 128, 512, "all")
     """Training-set sizes N, nested: the images of a smaller one are in every larger one."""
-    sigmas: tuple[float, ...] | None = None
-    """Noise levels in units of the data's rms deviation; the default window if not given."""
-    levels: int = 20
-    """How many levels the default window gets."""
-    points: int = 64
-    """Training images and held-out images that are measured."""
-    draws: int = 4
-    """Noise draws for each image."""
-    jacobian_points: int | None = None
-    """At how many images the Jacobian is measured; all of them for an MLP, 8 for a U-Net."""
-    dimension: tuple[str, ...] = ()
-    """Methods of local dimension to record, too: names, or package.module:Class of your own."""
-    dimension_points: int = 8
-    """At how many training and held-out images they are asked."""
-    samples: int = 256
-    """Samples that each network generates, to look for copies."""
-    steps: int = 6000
+    steps: Annotated[int, Whole(least=1)] = 6000
     """Training steps: the same number for every N."""
-    batch_size: int = 128
+    batch_size: Annotated[int, Whole(least=1)] = 128
     """Images a step."""
-    learning_rate: float = 1e-3
+    learning_rate: Annotated[float, Number(above=0.0)] = 1e-3
     """Adam's rate; linearly to 0 in the second half."""
-    seeds: tuple[int, ...] = (0,)
+    seeds: tuple[Annotated[int, Whole(least=0)], ...] = (0,)
     """Seeds of the training; several give an error over trainings."""
-    measured_steps: tuple[int, ...] = ()
+    measured_steps: tuple[Annotated[int, Whole(least=1)], ...] = ()
     """Earlier steps at which networks are measured, too."""
     network: Literal["auto", "mlp", "unet"] = "auto"
     """The backbone; auto takes an MLP up to 256 coordinates, a U-Net for larger images."""
-    channels: tuple[int, ...] = (32, 64, 64)
+    channels: tuple[Annotated[int, Whole(least=1)], ...] = (32, 64, 64)
     """Channels of the U-Net at each resolution."""
-    split: Path | None = None
-    """A file written by `geomem split`; the default split of the data if not given."""
-    groups: Path | None = None
-    """CSV with header file,value, as for `geomem split`: images of one value are one unit."""
-    variances: tuple[float, ...] = PAPER_VARIANCES
-    """Variances of `linear` and `linear-sphere`; the paper's if not given."""
-    ambient_dim: int = 30
-    """Dimension of the space around `linear` and `linear-sphere`."""
-    show_images: bool = False
-    """Keep pixels of training images in the records and show them on the page."""
-    seed: int = 0
+
+
+@checked
+@dataclass(frozen=True)
+class Sweep(Run, TrainOptions, MeasureOptions, DataOptions):
+    r"""Train on nested subsets of one data set and measure what each size has lost."""
+
+    seed: Annotated[int, Whole(least=0)] = 0
     """The seed of everything else: split, order, noise, samples."""
 
+    kind: ClassVar[str] = "sweep"
+
     def __post_init__(self) -> None:
-        least = {"levels": 2, "points": 8, "draws": 1, "samples": 0, "steps": 1, "batch_size": 1}
-        least["dimension_points"] = 1
-        for name, value in least.items():
-            if getattr(self, name) < value:
-                raise InputError(f"--{name.replace('_', '-')} must be at least {value}")
-        if any(not 0 < step < self.steps for step in self.measured_steps):
-            raise InputError("--measured-steps lie between 0 and --steps")
+        late = [step for step in self.measured_steps if step >= self.steps]
+        if late:
+            raise InputError(f"`measured_steps` has {late[0]}; pass steps below {self.steps}")
         if not self.seeds or len(set(self.seeds)) < len(self.seeds):
-            raise InputError("--seeds are different numbers, at least one")
+            raise InputError("`seeds` are different numbers; pass at least one")
+        if not self.sizes:
+            raise InputError("`sizes` is empty; pass training-set sizes N, such as 32 512 all")
 
-    # ---------------------------------------------------------------------------- running
-
-    def run(
-        self,
-        out: Path,
-        *,
-        processes: int | None = None,
-        executor: Executor | None = None,
-        device: str = "cpu",
-        quiet: bool = False,
-    ) -> xr.Dataset:
-        r"""Runs, or goes on with, the sweep in a folder.
-
-        Arguments:
-            out: The run folder.
-            processes: How many processes of this machine work at a time, where no executor
-                is given; one a core if neither is.
-            executor: Who works: :class:`~geomem.compute.local.LocalExecutor` or
-                :class:`~geomem.compute.ray.RayExecutor`.
-            device: Where networks are trained and measured.
-            quiet: Whether to show no progress.
-
-        Returns:
-            The dataset of :func:`geomem.runs.records.load`.
-
-        Raises:
-            InputError: If the data or the folder cannot be used.
-        """
-        started = time.time()
-        folder = self.prepare(out)
-        jobs = jobs_to_do(folder)
-        if jobs:
-            self._work(folder, jobs, executor or LocalExecutor(processes), device, quiet)
-        dataset = load(folder.path)
-        write_json(folder.path / "summary.json", summarize(dataset))
-        _write_provenance(folder, folder.path / "provenance.json", started, device)
-        shutil.rmtree(folder.path / "checkpoints", ignore_errors=True)
-        return dataset
-
-    def run_units(
-        self,
-        out: Path,
-        numbers: Sequence[int],
-        *,
-        executor: Executor | None = None,
-        device: str = "cpu",
-        quiet: bool = False,
-    ) -> list[Unit]:
-        r"""Does single units of the run, and no more: what a scheduler calls, anywhere.
-
-        The jobs of these units are done: a network measured at several steps is trained
-        once. A unit whose record is there is left alone. The last call is :meth:`run`, which
-        finds nothing left to do and writes the summary.
-
-        Arguments:
-            out: The run folder; it is started if it is not there.
-            numbers: The numbers of the units in the run's list.
-            executor: Who works; this very process if not given.
-            device: Where networks are trained and measured.
-            quiet: Whether to show no progress.
-
-        Returns:
-            The units that were done by this call.
-
-        Raises:
-            InputError: If the data or the folder cannot be used, or has no such unit.
-        """
-        started = time.time()
-        folder = self.prepare(out)
-        jobs = jobs_to_do(folder, numbers)
-        if jobs:
-            self._work(folder, jobs, executor or LocalExecutor(1), device, quiet)
-            path = folder.path / "provenance" / f"{min(numbers):06d}.json"
-            _write_provenance(folder, path, started, device)
-        return [folder.units[n] for n in sorted(sum(jobs, ()))]
-
-    def prepare(self, out: Path) -> RunFolder:
-        r"""Starts or reopens the run folder: checks the data and writes the design."""
-        out = Path(out)
-        self.dimension_methods()  # refuses names of nothing
-        check_folder(out, self.config())
-        if (out / "config.json").exists():
-            folder = RunFolder.open(out)
-            if self.source.data.digest != folder.design["data"]["digest"]:
-                raise InputError(f"{self.data} is not the data that {out} was started with")
-            return folder
-        return RunFolder.create(out, self.config(), self.design())
-
-    def config(self) -> dict[str, Any]:
-        r"""The config as plain JSON values."""
-        asked = {k: v for k, v in asdict(self).items() if self.dimension or "dimension" not in k}
-        return {"kind": "sweep"} | {
-            k: str(v) if isinstance(v, Path) else list(v) if isinstance(v, tuple) else v
-            for k, v in asked.items()
-        }
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any]) -> Sweep:
-        r"""The sweep that a run folder's config describes."""
-        names = {k: v for k, v in config.items() if k in cls.__dataclass_fields__}
-        fields: Any = {k: tuple(v) if isinstance(v, list) else v for k, v in names.items()}
-        paths = {k: Path(fields[k]) for k in ("split", "groups") if fields[k]}
-        return cls(**{**fields, **paths})
-
-    def design(self) -> dict[str, Any]:
-        r"""Units, points and levels: see :mod:`geomem.runs.design`."""
-        with one_thread():
-            source = self.source
-            sizes = choose_sizes(self.sizes, len(source.split.pool))
-            self.network_config(source)  # refuses data that the backbone cannot take
-            return make_design(
-                source,
-                self._units(source, sizes),
-                sizes=sizes,
-                sigmas=choose_levels(source, self.sigmas, self.levels),
-                num_points=self.points,
-                seed=self.seed,
-            )
-
-    def _units(self, source: Source, sizes: list[int]) -> list[dict[str, Any]]:
-        units: list[dict[str, Any]] = [{"denoiser": "linear"}]
-        if source.population is not None:
-            units.append({"denoiser": "population"})
-        units += [{"denoiser": "empirical", "num_samples": n} for n in sizes]
-        steps = sorted({*self.measured_steps, self.steps})
-        return units + [
-            {"denoiser": "learned", "num_samples": n, "seed": s, "step": k}
-            for n in sizes
-            for s in self.seeds
-            for k in steps
-        ]
+    # ------------------------------------------------------------------------------- study
 
     @cached_property
     def source(self) -> Source:
         r"""The data, split as every process splits them."""
         largest = max((int(n) for n in self.sizes if n != "all"), default=0)
         if self.data in LINEAR_NAMES and largest < 2:
-            raise InputError("a manifold has no last point: pass --sizes of at least 2, not `all`")
-        return load_source(
-            self.data,
-            split=self.split,
-            groups=self.groups,
-            seed=self.seed,
-            largest=largest,
-            variances=self.variances,
-            ambient_dim=self.ambient_dim,
-        )
+            raise InputError("a manifold has no last point: pass `sizes` of numbers, not `all`")
+        return load_source(self, seed=self.seed, largest=largest)
 
-    def network_config(self, source: Source) -> NetworkConfig:
+    @cached_property
+    def network_config(self) -> NetworkConfig:
         r"""The network for data of this shape."""
-        shape = source.data.item_shape
+        shape = self.source.data.item_shape
         small = int(np.prod(shape)) <= 256 or len(shape) != 3
         kind: Any = self.network if self.network != "auto" else "mlp" if small else "unet"
         if kind == "unet" and len(shape) != 3:
             raise InputError(f"a U-Net needs images, got points of shape {shape}; use mlp")
-        return NetworkConfig(kind, shape, source.rms, channels=self.channels)
+        return NetworkConfig(kind, shape, self.source.rms, channels=self.channels)
 
-    def dimension_methods(self) -> dict[str, DimensionMethod]:
-        r"""The methods of local dimension that are recorded, by name."""
-        return {text: dimension_method(text) for text in self.dimension}
-
-    def training_recipe(self) -> Training:
+    @property
+    def training(self) -> Training:
         r"""The training recipe."""
         return Training(self.steps, self.batch_size, self.learning_rate)
 
-    # ------------------------------------------------------------------------------- jobs
+    def study(self) -> Study:
+        r"""Points, levels and probes; the data by their digests.
 
-    def _work(
+        Raises:
+            InputError: If the data do not have so many images, or the network cannot take them.
+        """
+        source = self.source
+        sizes = choose_sizes(self.sizes, len(source.split.pool))
+        self.network_config.build(seed=0)  # refuses channels that it cannot be built of
+        order = nested_subsets(source.split.pool, [sizes[-1]], self.seed)[sizes[-1]]
+        held_out = numpy_rng(self.seed, "held-out points").permutation(source.split.held_out)
+        default = self.points if self.network_config.kind == "mlp" else 8
+        jacobians = default if self.jacobian_points is None else self.jacobian_points
+        return study_of(
+            source,
+            {"training": order[: self.points], "held_out": held_out[: self.points]},
+            sigmas=choose_levels(source, self.sigmas, self.levels),
+            probes=self.probes_of(jacobians),
+            draws=self.draws,
+            seed=self.seed,
+            more={"order": order.tolist(), "sizes": sizes},
+        )
+
+    def subjects(self, study: Study) -> list[Description]:
+        r"""Controls, exact denoisers and networks, in this order."""
+        sizes = study.content["sizes"]
+        known = [Description("linear")]
+        known += [Description("population")] if self.source.population is not None else []
+        known += [Description("empirical", num_samples=n) for n in sizes]
+        steps = sorted({*self.measured_steps, self.steps})
+        return known + [
+            Description("learned", num_samples=n, seed=s, step=k)
+            for n in sizes
+            for s in self.seeds
+            for k in steps
+        ]
+
+    # ---------------------------------------------------------------------------- subjects
+
+    def ready(
         self,
         folder: RunFolder,
-        jobs: list[Numbers],
-        executor: Executor,
+        study: Study,
+        numbers: Sequence[int],
         device: str,
-        quiet: bool,
-    ) -> None:
-        names = {job: folder.units[job[-1]] for job in jobs}
-        costs = {job: self._cost(folder, names[job]) for job in jobs}
-        forecast = self._forecast(folder, sum(costs.values()), min(executor.workers(), len(jobs)))
-        if not quiet:
-            todo, planned = sum(map(len, jobs)), len(folder.units)
-            say(f"{folder.path}: {todo} of {planned} units to do, {forecast}")
-        if executor.here:
-            forecast.check_memory("measure fewer --points, or pass smaller --sizes")
-        progress = Progress(sum(costs.values()), "sweep", quiet=quiet)
-        shares: dict[Numbers, float] = {}
+        report: Callable[[float], None],
+    ) -> Iterator[tuple[int, Subject, float]]:
+        r"""Builds exact denoisers; trains networks and stops at each step that is measured."""
+        subjects = folder.subjects
+        for number in numbers:
+            if subjects[number].kind == "learned":
+                yield from self._trained(folder, study, numbers, device, report)
+                return
+            yield number, self._exact(subjects[number], study), 1.0
 
-        def hear(task: Task, share: float) -> None:
-            shares[task.numbers] = share
-            done = sum(costs[j] * s for j, s in shares.items())
-            running = [str(names[j]) for j, s in shares.items() if 0 < s < 1]
-            progress.update(done, "; ".join(running))
+    def _exact(self, description: Description, study: Study) -> Subject:
+        if description.num_samples is not None:
+            index = study.content["order"][: description.num_samples]
+            denoiser: Denoiser = EmpiricalDenoiser(self.source.data.tensor(index))
+            return Subject(description, denoiser, training=index)
+        if description.kind == "population" and self.source.population is not None:
+            return Subject(description, self.source.population)
+        return Subject(description, self.source.linear_control)
 
-        tasks = [Task.of(folder.path, self, job, device) for job in jobs]
-        for task, _ in executor.run(run_job, tasks, on_message=hear):
-            hear(task, 1.0)
-        progress.finish()
+    def _trained(
+        self,
+        folder: RunFolder,
+        study: Study,
+        numbers: Sequence[int],
+        device: str,
+        report: Callable[[float], None],
+    ) -> Iterator[tuple[int, Subject, float]]:
+        subjects = folder.subjects
+        wanted = {subjects[k].step: k for k in numbers}
+        recipe = subjects[numbers[-1]]
+        index = study.content["order"][: recipe.num_samples]
+        state = TrainState(
+            self.network_config,
+            self.training,
+            self.source.data.tensor(index),
+            seed=self.seed,
+            # All sizes of one seed share initial weights and draws of levels: size differs.
+            unit=int(recipe.seed or 0),
+            device=device,
+        )
+        name = f"N{recipe.num_samples:06d}-seed{recipe.seed}"
+        checkpoint = folder.path / "checkpoints" / f"{name}.safetensors"
+        if checkpoint_step(checkpoint) > min(int(step or 0) for step in wanted):
+            checkpoint.unlink(missing_ok=True)  # a record was deleted that lies before it
+        every = max(1, self.steps // 20)
+        if self.measured_steps:
+            every = math.gcd(every, self.steps, *self.measured_steps)
+        for moment in train(state, every, checkpoint):
+            share = 0.87 * moment.step / self.steps
+            report(share)
+            if moment.step in wanted:
+                number = wanted[moment.step]
+                path = folder.path / "networks" / f"{name}-step{moment.step}"
+                save_network(moment.average, self.network_config, path)
+                subject = Subject(
+                    subjects[number], moment.average, torch.float32, device, training=index
+                )
+                yield number, subject, share + (0.13 if moment.step == self.steps else 0.0)
+        checkpoint.unlink(missing_ok=True)
 
-    def _cost(self, folder: RunFolder, unit: Unit) -> float:
-        # Seconds, roughly: shares of the work, for the progress line and the forecast.
-        d, levels = int(folder.design["data"]["ambient_dim"]), len(folder.design["sigmas"])
-        dimensions = self._dimension_seconds(folder, unit) * 2 * self.dimension_points * levels
-        if unit.denoiser != "learned":
-            pairs: float = 2 * self.points * self.draws * levels * (unit.num_samples or 1)
-            return 0.2 + pairs * d * 5e-10 + dimensions
-        return self._step_seconds * self.steps * 1.15 + dimensions
+    # ----------------------------------------------------------------------------- forecast
 
-    def _dimension_seconds(self, folder: RunFolder, unit: Unit) -> float:
-        # Of one question to each method, on a denoiser of the same size.
+    def seconds(self, subject: Description, study: Study) -> float:
+        r"""Seconds that a subject takes, roughly."""
+        levels = len(study.sigmas)
+        asked = 2 * self.dimension_points * levels * self._question_seconds(subject, study)
+        if subject.kind != "learned":
+            return exact_seconds(study, subject.num_samples) + asked
+        return self._step_seconds * self.steps * 1.15 + asked
+
+    def _question_seconds(self, description: Description, study: Study) -> float:
+        # Of one question to each dimension method, on a denoiser of the same size.
         if not self.dimension:
             return 0.0
-        x = self.source.reserved[:1].double()
-        denoiser: Denoiser = self.source.linear_control
-        if unit.denoiser == "empirical":
-            known = folder.design["order"][: unit.num_samples]
-            denoiser = EmpiricalDenoiser(self.source.data.tensor(known).double())
-        elif unit.denoiser == "learned":
-            denoiser, x = self.network_config(self.source).build(0).eval(), x.float()
-        subject = Subject(denoiser, {"training": x}, {"denoiser": unit.denoiser})
+        if description.kind == "learned":
+            network = self.network_config.build(0).eval()
+            subject = Subject(description, network, torch.float32)
+        else:
+            subject = self._exact(description, study)
         with one_thread():
-            methods = self.dimension_methods()
-            return question_seconds(subject, methods, self.source.rms / 3, self.seed)
+            return LocalDimensions(self.dimension).question_seconds(subject, study)
 
     @cached_property
     def _step_seconds(self) -> float:
         # Timed on this machine, since nothing else tells.
         shape = self.source.data.item_shape
-        state = TrainState(
-            self.network_config(self.source), self.training_recipe(), torch.zeros(2, *shape), seed=0
-        )
+        state = TrainState(self.network_config, self.training, torch.zeros(2, *shape), seed=0)
         with one_thread():
             state.advance()
             start, steps = time.perf_counter(), 0
@@ -350,24 +247,127 @@ class Sweep:
                 steps += 1
         return (time.perf_counter() - start) / steps
 
-    def _forecast(self, folder: RunFolder, seconds: float, processes: int) -> Forecast:
-        d, n = folder.design["data"]["ambient_dim"], folder.design["sizes"][-1]
-        exact = 8.0 * n * d + 8.0 * 4 * 512 * n
-        return Forecast(seconds / processes, processes * (exact + 8.0 * 3 * d * d + 4e8))
+    def num_bytes(self, study: Study) -> float:
+        r"""Bytes of memory that one worker takes, roughly."""
+        d, n = int(study.content["data"]["ambient_dim"]), int(study.content["sizes"][-1])
+        batch = 512.0 * d * 4 * 8 + 4.0 * d * max(self.samples, self.batch_size) * 4
+        entries = len(study.directions.counts)
+        record = 8.0 * 2 * self.points * len(study.sigmas) * (self.draws + 2) * entries
+        return 8.0 * n * d + 8.0 * 4 * 512 * n + 8.0 * 3 * d * d + batch + record + 4e8
 
 
-def _write_provenance(folder: RunFolder, path: Path, started: float, device: str) -> None:
-    write_json(path, describe(path, started, device, folder.design["data"]["digest"]))
+# ------------------------------------------------------------------------------------ choices
 
 
-def open_sweep(run: Path) -> Sweep:
-    r"""The sweep that a run folder holds: everything follows from its config.
+def study_of(
+    source: Source,
+    index: dict[str, NDArray[np.int64]],
+    *,
+    sigmas: NDArray[np.float64],
+    probes: Sequence[Any],
+    draws: int,
+    seed: int,
+    more: dict[str, Any],
+) -> Study:
+    r"""A study of images of a source, with all that it rests on by digest.
+
+    Arguments:
+        source: The data and their parts.
+        index: The numbers of the points of each kind in the data.
+        sigmas: The noise levels in the data's units, increasing.
+        probes: What is asked.
+        draws: Noise draws for each image.
+        seed: The seed of the noise.
+        more: Further JSON values that belong to the study.
+    """
+    data, split = source.data, source.split
+    if min(len(split.held_out), len(split.reserved)) < 8:
+        raise InputError(
+            "fewer than 8 held-out or reserved images say nothing; hold out more of the data"
+        )
+    digests = data.digests()
+    names = data.files if data.files is not None else [str(i) for i in range(len(data))]
+    about = {
+        "name": data.name,
+        "digest": data.digest,
+        "item_shape": list(data.item_shape),
+        "ambient_dim": math.prod(data.item_shape),
+        "quantum": data.quantum,
+        "pool": len(split.pool),
+        "held_out": len(split.held_out),
+        "reserved": len(split.reserved),
+        "left_out": split.left_out,
+        "split": _digest(split_text(split, data).encode()),
+        "groups": _digest(source.groups.tobytes()),
+        "labels": None if data.labels is None else _digest(data.labels.tobytes()),
+    }
+    return make_study(
+        {at: data.tensor(i) for at, i in index.items()},
+        directions=source.directions,
+        sigmas=torch.from_numpy(sigmas),
+        probes=probes,
+        rms=source.rms,
+        draws=draws,
+        seed=seed,
+        control="linear" if source.population is None else "population",
+        points={at: i.tolist() for at, i in index.items()},
+        source=source,
+        more={
+            "data": about,
+            "point_groups": {at: [int(g) for g in source.groups[i]] for at, i in index.items()},
+            "point_names": {at: [names[k] for k in i] for at, i in index.items()},
+            "point_digests": {at: [digests[k] for k in i] for at, i in index.items()},
+            **more,
+        },
+    )
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def default_window(source: Source) -> tuple[float, float]:
+    r"""The default window of noise levels, in the data's units.
+
+    From the larger of .03 rms and half a quantisation step (below it noise sees the grid of
+    grey levels) to where the control's error is below 2 % of its maximum.
+    """
+    low = max(0.03 * source.rms, source.data.quantum / 2)
+    grid = np.geomspace(low, 1e4 * source.rms, 2000)
+    control = source.linear_control
+    variances = torch.cat([control.variances, torch.full((control.complement,), control.rest)])
+    errors = np.array([float((variances / (variances + s**2)).sum()) for s in grid])
+    return low, float(grid[errors < 0.02 * errors[0]][0])
+
+
+def choose_levels(
+    source: Source, relative: Sequence[float] | None, count: int
+) -> NDArray[np.float64]:
+    r"""The noise levels in the data's units: those asked for, or a grid over the window."""
+    if relative is None:
+        return log_levels(*default_window(source), count).numpy()
+    levels = np.array(sorted(set(relative)), dtype=float)
+    if len(levels) < 2:
+        raise InputError(
+            f"`sigmas` is {list(relative)}; pass at least two different levels, in units of the "
+            "data's rms"
+        )
+    if not (levels[0] >= 1e-6 and levels[-1] <= 1e6):
+        raise InputError(f"`sigmas` is {list(relative)}; pass levels from 1e-6 to 1e6 rms")
+    return levels * source.rms
+
+
+@checked
+def choose_sizes(sizes: tuple[Size, ...], pool: int) -> list[int]:
+    r"""Training-set sizes, increasing; ``all`` is the whole pool.
 
     Raises:
-        InputError: If the folder holds no run, or one of another kind.
+        InputError: If one is below 2, or above the pool.
     """
-    config = RunFolder.open(run).config
-    if config.get("kind") != "sweep":
-        kind = config.get("kind")
-        raise InputError(f"{run} holds a run of kind {kind}, not a sweep; pass a sweep's folder")
-    return Sweep.from_config(config)
+    numbers = sorted({pool if size == "all" else int(size) for size in sizes})
+    if numbers[-1] > pool:
+        raise InputError(
+            f"`sizes` has N = {numbers[-1]}, larger than the pool of {pool} images; pass sizes up "
+            f"to {pool}, or `all`"
+        )
+    return numbers

@@ -1,0 +1,76 @@
+r"""Options that commands share, and what becomes of the names of parameters in errors."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args, get_type_hints
+
+from geomem.arguments import Whole, checked
+from geomem.compute.executor import Executor
+from geomem.compute.local import LocalExecutor
+from geomem.compute.ray import RayExecutor
+from geomem.errors import InputError
+
+
+@checked
+@dataclass(frozen=True)
+class ComputeOptions:
+    r"""Who works, and where."""
+
+    processes: Annotated[int, Whole(least=1)] | None = None
+    """How many work at a time; one a core if not given."""
+    executor: Literal["local", "ray"] = "local"
+    """Processes of this machine, or workers of Ray (`pip install geomem[ray]`)."""
+    address: str | None = None
+    """The Ray cluster to join (host:6379, auto, ray://host:10001); a session here if not given."""
+    device: str = "cpu"
+    """Where networks are trained and measured, for example cuda."""
+
+    def build(self) -> Executor:
+        r"""The executor."""
+        if self.address is not None and self.executor != "ray":
+            raise InputError("`address` is where a Ray cluster is; pass `executor` ray, too")
+        if self.executor == "local":
+            return LocalExecutor(self.processes)
+        return RayExecutor(self.processes, self.address, float(self.device.startswith("cuda")))
+
+
+def values_of(*groups: Any) -> dict[str, Any]:
+    r"""The options of several groups by name: what a config is made of."""
+    return {f.name: getattr(group, f.name) for group in groups for f in fields(group)}
+
+
+def as_options(message: str, command: Any) -> str:
+    r"""A library's error as a command says it: parameters in backticks become options.
+
+    Arguments:
+        message: What the library says, such as "`steps` is 0; pass ...".
+        command: The class of the command, or its subcommands by name.
+    """
+    names = set()
+    waiting = list(command.values()) if isinstance(command, dict) else [command]
+    while waiting:
+        cls = waiting.pop()
+        if not dataclasses.is_dataclass(cls):
+            continue
+        hints = get_type_hints(cls, include_extras=False)
+        names |= {f.name for f in fields(cls)}
+        for hint in hints.values():
+            waiting += [hint, *get_args(hint)]
+
+    def option(match: re.Match[str]) -> str:
+        name = match.group(1)
+        return f"--{name.replace('_', '-')}" if name in names else match.group(0)
+
+    return re.sub(r"`([a-z][a-z_]*)`", option, message)
+
+
+def findings_of(run: Path) -> list[str]:
+    r"""The findings that a run's summary holds."""
+    import json
+
+    summary = json.loads((run / "summary.json").read_text(encoding="utf-8"))
+    return [str(line) for line in summary["findings"]]
