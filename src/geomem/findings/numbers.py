@@ -131,11 +131,8 @@ def rows_of(dataset: xr.Dataset) -> list[Row]:
 
     Networks come first, from few training images to many and from early steps to late ones.
     """
-    if "error" not in dataset:
-        return []
-    done = ~np.isnan(dataset.error).all([d for d in dataset.error.dims if d != "subject"]).values
     groups: dict[Key, list[int]] = {}
-    for k in np.flatnonzero(done):
+    for k in np.flatnonzero(dataset["measured"].values):
         n, step, width, seed = (
             float(dataset[name].values[k]) for name in ("num_samples", "step", "width", "seed")
         )
@@ -184,7 +181,7 @@ class _Measured:
     def __init__(self, dataset: xr.Dataset, rows: list[Row], replicates: int, seed: int) -> None:
         self.dataset, self.rows, self.replicates, self.seed = dataset, rows, replicates, seed
         self.sigmas = dataset.sigma.values
-        self.kinds = [str(at) for at in dataset["at"].values]
+        self.kinds = [str(at) for at in dataset["at"].values] if "at" in dataset.dims else []
         controls = [row.members[0] for row in rows if row.kind == dataset.attrs["control"]]
         self.control = controls[0] if controls else None
 
@@ -202,7 +199,8 @@ class _Measured:
 
     def averages(self, member: int, row: Row) -> Averages | None:
         r"""Mean squared errors of a subject and the control; None if one side was not measured."""
-        if self.control is None or not {"training", "held_out"} <= set(self.kinds):
+        there = {"training", "held_out"} <= set(self.kinds) and "error" in self.dataset
+        if self.control is None or not there:
             return None
         sides = ("training", "held_out")
         own = [np.square(self.errors(member, at)).mean(2) for at in sides]
@@ -273,8 +271,10 @@ class _Measured:
                 one["control_information"] = integrate_log(control, self.sigmas, axis=1)
                 one["lost_share"] = lost_share(averages, ratio)
                 one["damage"] = damage(averages, self.sigmas)
-            means = {at: self.mean_diagonal(member, row, at) for at in self.kinds}
-            one["dimension"] = np.stack([means[at].sum(-1) for at in self.kinds], axis=1)
+            means = {}
+            if "forward_diagonal" in self.dataset:
+                means = {at: self.mean_diagonal(member, row, at) for at in self.kinds}
+                one["dimension"] = np.stack([means[at].sum(-1) for at in self.kinds], axis=1)
             if {"training", "held_out"} <= set(means):
                 one["gap"] = means["held_out"] - means["training"]
                 one["total_gap"] = one["gap"].sum(-1)
@@ -317,7 +317,8 @@ def _estimates(
         ):
             about = {"units": units, "long_name": text + said}
             columns[name + suffix] = (("subject", *dims), values, about)
-    return xr.Dataset(columns, coords={"at": dataset["at"].values})
+    coords = {"at": dataset["at"].values} if "at" in dataset.dims else {}
+    return xr.Dataset(columns, coords=coords)
 
 
 def _single_images(run: _Measured) -> xr.Dataset:
@@ -370,7 +371,7 @@ def _tests(run: _Measured) -> xr.Dataset:
     adjusted = np.full((len(run.rows), levels), np.nan)
     identity = np.full((len(run.rows), len(run.kinds), levels), np.nan)
     for k, row in enumerate(run.rows):
-        if row.kind not in NETWORKS:
+        if row.kind not in NETWORKS or "error" not in run.dataset:
             continue
         found = _permutation(run, row)
         if found is not None:

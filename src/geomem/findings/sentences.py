@@ -56,6 +56,8 @@ def sentences(known: xr.Dataset) -> list[str]:
         kinds = ", ".join(sorted({str(k) for k in known["kind"].values}))
         return [f"No network was measured, only {kinds}: nothing is said about memorization."]
     if "information" not in known:
+        if "dimension" not in known:
+            return ["Denoising errors were not measured, so nothing is said about memorization."]
         missing = "held-out images" if "held_out" not in known["at"].values else "a control"
         missing = "training images" if "training" not in known["at"].values else missing
         return [
@@ -229,9 +231,10 @@ def _summary_of(row: xr.Dataset) -> dict[str, Any]:
     found |= {
         name: [plain(v) for v in row[name].values.tolist()] for name in BY_LEVEL if name in row
     }
-    z = np.abs(row.identity_z.values)
-    found["largest_identity_z"] = plain(float(np.nanmax(z, initial=0.0)))
-    empty = (None, [None] * row.sizes["sigma"])
+    if "identity_z" in row:
+        z = np.abs(row.identity_z.values)
+        found["largest_identity_z"] = plain(float(np.nanmax(z, initial=0.0)))
+    empty = (None, [None] * row.sizes.get("sigma", 0))
     return about | {name: value for name, value in found.items() if value not in empty}
 
 

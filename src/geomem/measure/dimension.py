@@ -8,8 +8,9 @@ seed of its own and the point's, so that errors are independent.
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -17,10 +18,12 @@ import xarray as xr
 from torch import Tensor
 
 from geomem.arguments import Text, Whole, checked
+from geomem.checks import admit
 from geomem.dimension import DimensionMethod, NoGap, place_of
 from geomem.dimension.names import ask, dimension_method, seeded_for
 from geomem.measure.study import Report, Study
 from geomem.measure.subject import Subject
+from geomem.operators import DenoiserJacobian
 from geomem.stats import Estimate
 
 DIMS = ("dimension_method", "at", "sigma", "point")  # `sel` takes a `method` of its own
@@ -58,6 +61,7 @@ class LocalDimensions:
         """
         points = {at: x[: self.points] for at, x in study.points(subject).items()}
         levels, methods = study.sigmas.tolist(), self.built
+        _check_costs(subject, methods, next(iter(points.values()))[0], levels[0])
         shape = (len(methods), len(points), len(levels), study.width)
         values = np.full((3, *shape), np.nan, np.float32)
         reasons = np.full(shape, "", dtype=object)
@@ -97,6 +101,19 @@ class LocalDimensions:
             for method in self.built.values():
                 answer_of(subject, study, method, at, x, 0, study.rms / 3)
         return time.perf_counter() - start
+
+
+def _check_costs(
+    subject: Subject, methods: Mapping[str, DimensionMethod], x: Tensor, level: float
+) -> None:
+    # What a spectrum takes is known from a few products, before the first one is asked for.
+    sigma = torch.tensor(level, dtype=torch.float64).to(x)
+    for name, method in methods.items():
+        spectrum: Any = getattr(method, "spectrum", None)
+        if any(callable(getattr(spectrum, key, None)) for key in ("need", "products")):
+            admit(subject.denoiser, x, sigma)
+            cost = DenoiserJacobian(subject.denoiser, x, sigma).cost(spectrum)
+            cost.check_memory(f"for {name}: use local-dimension, or spectrum=lanczos(...)")
 
 
 def answer_of(

@@ -41,6 +41,8 @@ def load(run: str | Path) -> xr.Dataset:
     records = dict(folder.records())
     dataset = xr.Dataset(stack(records, len(subjects), folder.study))
     dataset = dataset.assign_coords(subject_coordinates(subjects))
+    measured = np.array([number in records for number in range(len(subjects))], dtype=bool)
+    dataset = dataset.assign_coords(measured=("subject", measured))
     dataset = dataset.assign_coords(_study_coordinates(folder.study, dataset))
     return dataset.assign_attrs(
         run=folder.path.resolve().name,
@@ -180,7 +182,7 @@ def grid(dataset: xr.Dataset, kind: str = "learned") -> xr.Dataset:
     if len(set(places)) < len(places):
         raise InputError(f"several {kind} subjects have the same {', '.join(names)}")
     axes = {name: np.unique(picked[name].values.astype(int)) for name in names}
-    known = ("subject", "kind", "label", "trainings", *KNOWN)
+    known = ("subject", "kind", "label", "trainings", "measured", *KNOWN)
     picked = picked.drop_vars([name for name in known if name in picked.coords])
     columns = [np.searchsorted(axes[n], [p[k] for p in places]) for k, n in enumerate(names)]
     shape = tuple(len(axes[name]) for name in names)

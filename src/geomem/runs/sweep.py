@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Annotated, Any, ClassVar, Literal
@@ -122,7 +122,10 @@ class Sweep(Run, TrainOptions, MeasureOptions, DataOptions):
         jacobians = default if self.jacobian_points is None else self.jacobian_points
         return study_of(
             source,
-            {"training": order[: self.points], "held_out": held_out[: self.points]},
+            {
+                "training": order[: self.points].tolist(),
+                "held_out": held_out[: self.points].tolist(),
+            },
             sigmas=choose_levels(source, self.sigmas, self.levels),
             probes=self.probes_of(jacobians),
             draws=self.draws,
@@ -261,7 +264,7 @@ class Sweep(Run, TrainOptions, MeasureOptions, DataOptions):
 
 def study_of(
     source: Source,
-    index: dict[str, NDArray[np.int64]],
+    index: Mapping[str, Sequence[int]],
     *,
     sigmas: NDArray[np.float64],
     probes: Sequence[Any],
@@ -285,6 +288,7 @@ def study_of(
         raise InputError(
             "fewer than 8 held-out or reserved images say nothing; hold out more of the data"
         )
+    points = {at: [int(i) for i in numbers] for at, numbers in index.items()}
     digests = data.digests()
     names = data.files if data.files is not None else [str(i) for i in range(len(data))]
     about = {
@@ -302,7 +306,7 @@ def study_of(
         "labels": None if data.labels is None else _digest(data.labels.tobytes()),
     }
     return make_study(
-        {at: data.tensor(i) for at, i in index.items()},
+        {at: data.tensor(i) for at, i in points.items()},
         directions=source.directions,
         sigmas=torch.from_numpy(sigmas),
         probes=probes,
@@ -310,13 +314,13 @@ def study_of(
         draws=draws,
         seed=seed,
         control="linear" if source.population is None else "population",
-        points={at: i.tolist() for at, i in index.items()},
+        points=points,
         source=source,
         more={
             "data": about,
-            "point_groups": {at: [int(g) for g in source.groups[i]] for at, i in index.items()},
-            "point_names": {at: [names[k] for k in i] for at, i in index.items()},
-            "point_digests": {at: [digests[k] for k in i] for at, i in index.items()},
+            "point_groups": {at: [int(g) for g in source.groups[i]] for at, i in points.items()},
+            "point_names": {at: [names[k] for k in i] for at, i in points.items()},
+            "point_digests": {at: [digests[k] for k in i] for at, i in points.items()},
             **more,
         },
     )
@@ -341,16 +345,16 @@ def default_window(source: Source) -> tuple[float, float]:
 
 
 def choose_levels(
-    source: Source, relative: Sequence[float] | None, count: int
+    source: Source, relative: Sequence[float] | None, count: int, least: int = 2
 ) -> NDArray[np.float64]:
     r"""The noise levels in the data's units: those asked for, or a grid over the window."""
     if relative is None:
         return log_levels(*default_window(source), count).numpy()
     levels = np.array(sorted(set(relative)), dtype=float)
-    if len(levels) < 2:
+    if len(levels) < least:
         raise InputError(
-            f"`sigmas` is {list(relative)}; pass at least two different levels, in units of the "
-            "data's rms"
+            f"`sigmas` is {list(relative)}; pass at least {least} different levels, in units of "
+            "the data's rms"
         )
     if not (levels[0] >= 1e-6 and levels[-1] <= 1e6):
         raise InputError(f"`sigmas` is {list(relative)}; pass levels from 1e-6 to 1e6 rms")
