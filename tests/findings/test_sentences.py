@@ -52,13 +52,15 @@ def test_a_memorizing_denoiser_is_found_out(tmp_path: Path) -> None:
 def test_a_population_is_not_accused(tmp_path: Path) -> None:
     dataset = run_of(tmp_path / "run", gaussian(VARIANCES))
     how_much, where, _ = sentences(geomem.numbers(dataset, replicates=200))
-    assert "not significant" in how_much
+    assert "none beyond chance" in how_much
     assert "no noise level shows a lost share beyond its error" in where
 
 
 def test_an_underfit_network_is_called_that(tmp_path: Path) -> None:
     dataset = run_of(tmp_path / "run", GaussianDenoiser(torch.zeros(4), VARIANCES / 100))
-    assert "underfit" in sentences(geomem.numbers(dataset, replicates=50))[0]
+    assert (
+        "nothing can be said (undertrained" in sentences(geomem.numbers(dataset, replicates=50))[0]
+    )
 
 
 def test_the_linear_control_speaks_of_memorized_information(tmp_path: Path) -> None:
@@ -70,7 +72,7 @@ def test_few_units_get_no_test(tmp_path: Path) -> None:
     dataset = run_of(tmp_path / "run", None, count=6)  # type: ignore[arg-type]
     known = geomem.numbers(dataset, replicates=50)
     assert np.isnan(known.p_value).all()
-    assert "fewer than 8 image groups a side: no test" in sentences(known)[0]
+    assert "nothing can be said" in sentences(known)[0]
 
 
 def test_the_summary_is_strict_json_and_repeats_itself(tmp_path: Path) -> None:
@@ -78,7 +80,7 @@ def test_the_summary_is_strict_json_and_repeats_itself(tmp_path: Path) -> None:
     summary = summarize(dataset)
     text = json.dumps(summary, allow_nan=False, sort_keys=True)
     assert text == json.dumps(summarize(dataset), allow_nan=False, sort_keys=True)
-    assert summary["sizes"][0]["p_value"] is None  # unknown is null and not 0
+    assert "p_value" not in summary["subjects"][0]  # unknown is absent and not 0
     assert str(tmp_path) not in text
 
 
@@ -87,21 +89,24 @@ def test_an_unfinished_run_says_so(tmp_path: Path) -> None:
     folder = RunFolder.open(tmp_path / "run")
     folder.record_path(1).unlink()
     dataset = geomem.load(tmp_path / "run")
-    with pytest.raises(InputError, match="no finished network"):
+    assert "No network was measured, only population" in summarize(dataset)["findings"][0]
+    folder.record_path(0).unlink()
+    dataset = geomem.load(tmp_path / "run")
+    with pytest.raises(InputError, match="no finished subject"):
         geomem.numbers(dataset)
-    assert "no finished network" in summarize(dataset)["findings"][0]
+    assert "no finished subject" in summarize(dataset)["findings"][0]
 
 
 def test_each_number_is_reproducible_from_the_errors_alone(tmp_path: Path) -> None:
     dataset = run_of(tmp_path / "run", None)  # type: ignore[arg-type]
-    known = geomem.numbers(dataset, replicates=50).isel(num_samples=0)
-    e = dataset.error.astype(float).isel(seed=0, step=0, num_samples=0).sel(at="training") ** 2
-    density = e.sel(denoiser="population") - e.sel(denoiser="learned")
+    known = geomem.numbers(dataset, replicates=50).isel(subject=0)
+    e = dataset.error.astype(float).sel(at="training") ** 2
+    density = e.sel(subject=0) - e.sel(subject=1)
     density = density.mean(["draw", "point"]).transpose("sigma", "direction").values
     np.testing.assert_allclose(known.density.values, density, rtol=1e-9, atol=1e-12)
     nats = np.trapezoid(density.sum(1), np.log(known.sigma.values))
     assert float(known.information) == pytest.approx(nats)
-    control = e.sel(denoiser="population").mean(["draw", "point"]).sum("direction").values
+    control = e.sel(subject=0).mean(["draw", "point"]).sum("direction").values
     np.testing.assert_allclose(known.lost_share.values, density.sum(1) / control)
 
 
@@ -121,7 +126,7 @@ def test_the_bootstrap_error_is_the_spread_of_independent_runs(tmp_path: Path) -
             levels=4,
             seed=k,
         )
-        known = geomem.numbers(dataset, replicates=100).isel(num_samples=0)
+        known = geomem.numbers(dataset, replicates=100).isel(subject=0)
         nats.append(float(known.information))
         errors.append(float(known.information_stderr))
     ratio = np.std(nats, ddof=1) / np.sqrt(np.mean(np.square(errors)))

@@ -11,9 +11,14 @@ from torch import Tensor
 
 from geomem.denoiser import Denoiser
 from geomem.exact.gaussian import GaussianDenoiser
-from geomem.measure.errors import Measurement, measure
+from geomem.measure.errors import Errors
+from geomem.measure.jacobian import Jacobian
+from geomem.measure.probes import measure
+from geomem.measure.study import make_study
+from geomem.measure.subject import Description, Subject
 from geomem.noise import log_levels
-from geomem.runs.records import RunFolder, load
+from geomem.runs.load import load
+from geomem.runs.records import RunFolder
 from geomem.subspaces import PrincipalDirections
 
 
@@ -37,34 +42,29 @@ def planted_run(
     seed: int = 0,
 ) -> xr.Dataset:
     r"""Measures two denoisers at given points through the very code of a sweep."""
-    directions = axes(training.var(0))
-    sigmas = log_levels(*window, levels)
-    points = {"training": training, "held_out": held_out}
-    how = Measurement(sigmas, directions, draws, len(training), seed)
-    indices = {at: list(range(len(p))) for at, p in points.items()}
-    folder = RunFolder.create(
-        path,
-        {"kind": "planted", "seed": seed},
-        {
-            "units": [
-                {"denoiser": control_name},
-                {"denoiser": "learned", "num_samples": len(training), "seed": 0, "step": 1},
-            ],
-            "sizes": [len(training)],
-            "sigmas": sigmas.tolist(),
-            "window": list(window),
-            "rms": float(training.std()),
-            "points": indices,
-            "point_groups": indices,
-            "direction_counts": directions.counts,
-            "direction_variances": directions.mean_variances,
-            "control": control_name,
-            "data": {"name": "planted", "digest": "0", "item_shape": [training.shape[1]]},
-        },
+    study = make_study(
+        {"training": training, "held_out": held_out},
+        directions=axes(training.var(0)),
+        sigmas=log_levels(*window, levels),
+        probes=[Errors(), Jacobian(len(training))],
+        rms=float(training.std()),
+        draws=draws,
+        seed=seed,
+        control=control_name,
     )
+    subjects = [
+        Description(control_name),
+        Description("learned", num_samples=len(training), seed=0, step=1),
+    ]
+    folder = RunFolder.create(path, {"kind": "planted"}, study.content, subjects)
     for number, denoiser in enumerate((control, model)):
-        folder.write_record(number, measure(denoiser, points, how, dtype=torch.float64))
+        folder.write_record(number, measure(Subject(subjects[number], denoiser), study))
     return load(path)
+
+
+def network(known: xr.Dataset) -> xr.Dataset:
+    r"""The numbers of the one network of a planted run."""
+    return known.isel(subject=0)
 
 
 def gaussian(variances: Tensor) -> GaussianDenoiser:

@@ -61,7 +61,7 @@ def test_the_picture_lights_up_in_the_planted_block_only(tmp_path: Path, seed: i
             window=WINDOW,
             seed=seed,
         )
-    ).isel(num_samples=0)
+    ).isel(subject=0)
     nats, stderr = float(known.information), float(known.information_stderr)
     exact, exact_stderr = exact_missing_information(training)
     assert abs(nats - exact) < 3 * math.hypot(stderr, exact_stderr)
@@ -93,7 +93,7 @@ def test_a_gaussian_population_shows_nothing(tmp_path: Path) -> None:
             held_out=held_out,
             window=WINDOW,
         )
-    ).isel(num_samples=0)
+    ).isel(subject=0)
     assert zmax(known.density, known.density_stderr) < CELLS
     assert float(known.information) < 3 * float(known.information_stderr)
     assert float(known.p_value) > 0.01
@@ -127,7 +127,7 @@ def test_a_non_gaussian_population_shows_nothing(tmp_path: Path, seed: int) -> N
             held_out=binary_and_gaussian(64, 2 * seed),
             window=(0.2, 8.0),
         )
-    ).isel(num_samples=0)
+    ).isel(subject=0)
     assert float(known.ratio.min()) < 0.3  # the model is much better than linear somewhere
     assert zmax(known.density, known.density_stderr) < CELLS
     assert float(known.information) < 3 * float(known.information_stderr)
@@ -147,7 +147,7 @@ def test_full_memorization_loses_everything(tmp_path: Path) -> None:
             held_out=held_out,
             window=(0.01, 0.1),
         )
-    ).isel(num_samples=0)
+    ).isel(subject=0)
     assert float(known.lost_share[0]) > 0.999
     assert float(known.damage) > 100
-    assert float(known.dimension.sel(denoiser="learned", at="training")[0]) < 1e-3
+    assert float(known.dimension.sel(at="training")[0]) < 1e-3

@@ -18,7 +18,6 @@ import torch
 import xarray as xr
 
 import geomem
-from geomem.compute import files
 from geomem.data.splits import default_split, write_split
 from geomem.errors import InputError
 from geomem.models.networks import load_network
@@ -52,44 +51,60 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_dataset_has_the_promised_dims(tiny: Path) -> None:
     dataset = geomem.load(tiny)
-    assert dataset.error.dims == (
-        *("denoiser", "num_samples", "seed", "step"),
-        *("at", "sigma", "point", "draw", "direction"),
-    )
-    assert list(dataset.denoiser.values) == ["linear", "population", "empirical", "learned"]
-    assert list(dataset.num_samples.values) == [16, 64]
-    assert list(dataset.step.values) == [10, 40]
+    assert dataset.error.dims == ("subject", "at", "sigma", "point", "draw", "direction")
+    kinds = ["linear", "population", *["empirical"] * 2, *["learned"] * 4]
+    assert list(dataset["kind"].values) == kinds
+    assert list(dataset.num_samples.values[2:]) == [16, 64, 16, 16, 64, 64]
+    assert list(dataset.step.values[4:]) == [10, 40, 10, 40]
     assert not np.isnan(dataset.error).any()
     assert dataset.error.dtype == np.float32
-    assert dataset.entropy.dims == ("num_samples", "sigma", "point", "draw")
+    assert dataset.entropy.dims == ("subject", "sigma", "point", "draw")
+    assert list(dataset["at"].values) == ["training", "held_out"]
     assert dataset.attrs["control"] == "population"
 
 
-def test_controls_do_not_depend_on_the_training_set(tiny: Path) -> None:
-    error = geomem.load(tiny).error.sel(denoiser=["linear", "population"])
-    assert error.identical(error.isel(num_samples=[0, 0]).assign_coords(num_samples=[16, 64]))
+def test_every_variable_says_what_it_is(tiny: Path) -> None:
+    dataset = geomem.load(tiny)
+    for data in (dataset, geomem.numbers(dataset, replicates=10)):
+        for name, value in data.data_vars.items():
+            assert value.attrs["units"], name
+            assert value.attrs["long_name"], name
+
+
+def test_subjects_are_picked_by_what_is_known_of_them(tiny: Path) -> None:
+    dataset = geomem.load(tiny)
+    assert dataset.sel(subject=4).num_samples == 16
+    picked = dataset.where(dataset.num_samples == 64, drop=True)
+    assert list(picked["kind"].values) == ["empirical", "learned", "learned"]
+    grid = geomem.grid(dataset)
+    assert grid.error.dims[:3] == ("num_samples", "seed", "step")
+    place = {"num_samples": 64, "seed": 0, "step": 10}
+    np.testing.assert_array_equal(grid.error.sel(place), dataset.error.sel(subject=6))
+    assert geomem.grid(dataset, "empirical").entropy.dims[0] == "num_samples"
+    known = geomem.grid(geomem.numbers(dataset, replicates=10))
+    assert known.information.dims == ("num_samples", "step")
+    with pytest.raises(InputError, match="`kind` is 'model'"):
+        geomem.grid(dataset, "model")
 
 
 def test_training_sets_and_measured_points_are_nested(tiny: Path) -> None:
-    design = RunFolder.open(tiny).design
-    assert design["points"]["training"] == design["order"][:16]
-    assert len(set(design["order"])) == 64
-    assert not set(design["points"]["held_out"]) & set(design["order"])
+    study = RunFolder.open(tiny).study
+    assert study["points"]["training"] == study["order"][:16]
+    assert len(set(study["order"])) == 64
+    assert not set(study["points"]["held_out"]) & set(study["order"])
 
 
 def test_a_second_run_is_the_same_bytes(tiny: Path, tmp_path: Path) -> None:
     TINY.run(tmp_path / "again", processes=2, quiet=True)
     assert record_bytes(tmp_path / "again") == record_bytes(tiny)
-    names = ("summary.json", "design.json", "config.json")
+    names = ("summary.json", "study.json", "config.json")
     for name in names:
         assert (tmp_path / "again" / name).read_bytes() == (tiny / name).read_bytes()
 
 
 def test_a_finished_run_does_no_work_again(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = {p: p.stat().st_mtime_ns for p in (tiny / "records").iterdir()}
-    monkeypatch.setattr(
-        "geomem.runs.sweep.LocalExecutor.run", lambda *a, **k: pytest.fail("worked")
-    )
+    monkeypatch.setattr("geomem.runs.run.LocalExecutor.run", lambda *a, **k: pytest.fail("worked"))
     TINY.run(tiny, processes=1, quiet=True)
     assert before == {p: p.stat().st_mtime_ns for p in (tiny / "records").iterdir()}
 
@@ -155,7 +170,7 @@ def test_kill_9_in_the_middle_and_the_same_command_again(tmp_path: Path) -> None
     assert before.items() <= record_bytes(broken).items()
     assert (broken / "summary.json").read_bytes() == (whole / "summary.json").read_bytes()
     assert geomem.load(broken).drop_attrs().identical(geomem.load(whole).drop_attrs())
-    assert not list(broken.rglob(".tmp-*.nc"))
+    assert not list(broken.rglob(".tmp-*"))
 
 
 def test_another_config_is_refused_and_nothing_lost(tiny: Path) -> None:
@@ -168,51 +183,30 @@ def test_another_config_is_refused_and_nothing_lost(tiny: Path) -> None:
 def test_a_full_disk_is_one_sentence_and_earlier_records_stay(
     tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    written = files._sync
+    fsync = os.fsync
 
-    def full(path: Path) -> None:
-        if path.name.startswith(".tmp-") and len(record_bytes(tmp_path / "run")) == 2:
+    def full(handle: int) -> None:
+        if len(record_bytes(tmp_path / "run")) == 2:
             raise OSError(errno.ENOSPC, "No space left on device")
-        written(path)
+        fsync(handle)
 
-    monkeypatch.setattr(files, "_sync", full)
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(InputError, match="the disk is full") as error:
         TINY.run(tmp_path / "run", processes=1, quiet=True)
     assert "\n" not in str(error.value)
     assert len(record_bytes(tmp_path / "run")) == 2
-    monkeypatch.setattr(files, "_sync", written)
+    assert not list((tmp_path / "run").rglob(".tmp-*"))
+    monkeypatch.setattr(os, "fsync", fsync)
     TINY.run(tmp_path / "run", processes=1, quiet=True)
     assert record_bytes(tmp_path / "run") == record_bytes(tiny)
-
-
-def test_a_damaged_record_is_named(tiny: Path, tmp_path: Path) -> None:
-    TINY.run(tmp_path / "run", processes=1, quiet=True)
-    path = tmp_path / "run" / "records" / "000001.nc"
-    path.write_bytes(path.read_bytes()[:500])
-    with pytest.raises(InputError, match=r"000001\.nc is damaged; delete it"):
-        geomem.load(tmp_path / "run")
-
-
-def test_an_unfinished_run_loads_with_nan(tiny: Path, tmp_path: Path) -> None:
-    folder = RunFolder.open(tiny)
-    part = RunFolder.create(
-        tmp_path / "part",
-        {k: v for k, v in folder.config.items() if k != "schema_version"},
-        {k: v for k, v in folder.design.items() if k != "schema_version"},
-    )
-    part.write_record(1, folder.read_record(1))
-    dataset = geomem.load(tmp_path / "part")
-    assert dataset.error.sizes == geomem.load(tiny).error.sizes
-    assert np.isnan(dataset.error.sel(denoiser="learned")).all()
-    assert not np.isnan(dataset.error.sel(denoiser="population")).any()
 
 
 def test_networks_are_saved_and_are_what_was_measured(tiny: Path) -> None:
     folder = RunFolder.open(tiny)
     denoiser = load_network(tiny / "networks" / "N000016-seed0-step40")
-    sigma = torch.tensor(folder.design["sigmas"][1])
+    sigma = torch.tensor(folder.study["sigmas"][1])
     source = TINY.source
-    x_0 = source.data.tensor(folder.design["points"]["held_out"])
+    x_0 = source.data.tensor(folder.study["points"]["held_out"])
     from geomem.stats import torch_rng
 
     rngs = (torch_rng(0, "noise/held_out", i) for i in range(len(x_0)))
@@ -220,8 +214,8 @@ def test_networks_are_saved_and_are_what_was_measured(tiny: Path) -> None:
     with torch.no_grad():
         error = (denoiser(x_0 + sigma * z, sigma) - x_0) / sigma
     kept = source.directions.signed(error)
-    here = {"denoiser": "learned", "num_samples": 16, "at": "held_out", "step": 40, "seed": 0}
-    recorded = geomem.load(tiny).error.sel(here).isel(sigma=1, draw=0)
+    here = {"num_samples": 16, "at": "held_out", "step": 40, "seed": 0}
+    recorded = geomem.grid(geomem.load(tiny)).error.sel(here).isel(sigma=1, draw=0)
     recorded = recorded.transpose("point", "direction").values
     # Batches of other shapes are summed in another order: float32 to a few eps.
     np.testing.assert_allclose(recorded, kept.numpy(), atol=1e-4)
@@ -232,14 +226,22 @@ def test_several_seeds_give_the_error_over_trainings(tmp_path: Path) -> None:
     dataset = sweep.run(tmp_path / "run", processes=1, quiet=True)
     known = geomem.numbers(dataset, replicates=50)
     assert known.attrs["error_over"] == "trainings"
+    assert list(known.trainings.values[:2]) == [3, 3]
+    others = np.isnan(dataset.seed.values)
     one_each = [
-        float(geomem.numbers(dataset.sel(seed=[s]), replicates=2).damage.sel(num_samples=16))
+        geomem.grid(
+            geomem.numbers(
+                dataset.isel(subject=np.flatnonzero(others | (dataset.seed.values == s))),
+                replicates=2,
+            )
+        )
         for s in (0, 1, 2)
     ]
-    damage = known.sel(num_samples=16)
-    assert float(damage.damage) == pytest.approx(np.mean(one_each))
-    expected = np.std(one_each, ddof=1) / np.sqrt(3)
-    assert float(damage.damage_stderr) == pytest.approx(expected, rel=1e-6)
+    damages = [float(one.damage.sel(num_samples=16).item()) for one in one_each]
+    damage = geomem.grid(known).sel(num_samples=16)
+    assert float(damage.damage.item()) == pytest.approx(np.mean(damages))
+    expected = np.std(damages, ddof=1) / np.sqrt(3)
+    assert float(damage.damage_stderr.item()) == pytest.approx(expected, rel=1e-6)
 
 
 def test_a_split_file_is_obeyed(tmp_path: Path) -> None:
@@ -247,9 +249,9 @@ def test_a_split_file_is_obeyed(tmp_path: Path) -> None:
     split = default_split(data, seed=7)
     write_split(split, data, tmp_path / "split.json")
     sweep = Sweep(data="digits", sizes=(16,), split=tmp_path / "split.json", points=16)
-    design = sweep.design()
-    assert set(design["points"]["held_out"]) <= set(split.held_out.tolist())
-    assert set(design["order"]) <= set(split.pool.tolist())
+    study = sweep.study().content
+    assert set(study["points"]["held_out"]) <= set(split.held_out.tolist())
+    assert set(study["order"]) <= set(split.pool.tolist())
 
 
 def test_declared_groups_are_one_unit(tmp_path: Path) -> None:
@@ -263,7 +265,7 @@ def test_declared_groups_are_one_unit(tmp_path: Path) -> None:
         points=24,
         groups=tmp_path / "people.csv",
     )
-    groups = sweep.design()["point_groups"]
+    groups = sweep.study().content["point_groups"]
     assert len(set(groups["training"])) < 24  # some subjects are there more than once
     assert not set(groups["training"]) & set(groups["held_out"])
     assert Sweep.from_config(sweep.config()) == sweep
@@ -272,12 +274,11 @@ def test_declared_groups_are_one_unit(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"sizes": (1, 16)}, "at least 2"),
         ({"sizes": (16, 10**6), "data": "digits"}, "larger than the pool"),
-        ({"sigmas": (0.0, 1.0)}, "above 0"),
-        ({"sigmas": (float("nan"), 1.0)}, "finite"),
+        ({"sigmas": (1.0,)}, "at least 2 different"),
+        ({"sigmas": (1e-30, 1e30)}, "from 1e-6 to 1e6"),
+        ({"network": "unet", "channels": (7, 9), "data": "digits"}, "channels"),
         ({"network": "unet"}, "U-Net needs images"),
-        ({"variances": (1.0, float("inf"))}, "finite"),
     ],
 )
 def test_bad_input_leaves_no_folder(change: dict[str, Any], message: str, tmp_path: Path) -> None:
@@ -288,11 +289,18 @@ def test_bad_input_leaves_no_folder(change: dict[str, Any], message: str, tmp_pa
 
 @pytest.mark.parametrize(
     "change",
-    [{"draws": 0}, {"steps": 0}, {"points": 2}, {"seeds": (0, 0)}, {"measured_steps": (40,)}],
+    [
+        *({"draws": 0}, {"steps": 0}, {"points": 2}, {"seeds": (0, 0)}, {"measured_steps": (40,)}),
+        *({"sizes": (1, 16)}, {"sizes": (32.9,)}, {"sizes": ()}, {"seeds": (-1,)}),
+        *({"sigmas": (0.0, 1.0)}, {"sigmas": (float("nan"), 1.0)}, {"learning_rate": -1.0}),
+        *({"learning_rate": float("nan")}, {"jacobian_points": -1}, {"network": "resnet"}),
+        *({"dimension": ("treshold",)}, {"dimension": ("soft-count", "soft-count")}),
+        {"variances": (1.0, float("inf"))},
+    ],
 )
 def test_a_config_that_makes_no_sense_is_refused_at_once(change: dict[str, Any]) -> None:
     with pytest.raises(InputError):
-        replace(TINY, **change)
+        replace(TINY, **change).study()
 
 
 def test_images_are_in_the_records_only_if_asked(tmp_path: Path) -> None:
@@ -301,6 +309,7 @@ def test_images_are_in_the_records_only_if_asked(tmp_path: Path) -> None:
     shown = replace(sweep, show_images=True).run(tmp_path / "shown", processes=1, quiet=True)
     assert not {"training_image", "nearest_image"} & set(hidden)
     assert shown.nearest_image.shape[-3:] == (1, 8, 8)
-    pixels = sweep.source.data.tensor(RunFolder.open(tmp_path / "shown").design["order"][:16])
-    np.testing.assert_array_equal(shown.training_image.values, pixels.numpy())
+    pixels = sweep.source.data.tensor(RunFolder.open(tmp_path / "shown").study["order"][:16])
+    linear = shown.isel(subject=0).training_image
+    np.testing.assert_array_equal(linear.values, pixels.numpy())
     assert isinstance(shown, xr.Dataset)

@@ -2,11 +2,14 @@ r"""The command line: a table of names, so that torch loads only when a command 
 
 from __future__ import annotations
 
+import errno
 import os
+import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from difflib import get_close_matches
 from importlib import import_module
-from inspect import cleandoc
 from typing import Any
 
 from geomem import __version__
@@ -26,12 +29,21 @@ COMMANDS = {
     "cite": ("cli.cite:CiteCommand", "how to cite the paper and the software"),
 }
 
-EXIT_INTERRUPTED = 130
+EXIT_FAULT, EXIT_INPUT, EXIT_INTERRUPTED = 1, 2, 130
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     r"""Entry point of ``geomem``; leaves with the exit status."""
-    sys.exit(run(list(sys.argv[1:] if arguments is None else arguments)))
+    with suppress(ValueError):  # not in the main thread
+        for name in ("SIGTERM", "SIGHUP"):  # a scheduler's way to say Ctrl-C
+            if hasattr(signal, name):
+                signal.signal(getattr(signal, name), _interrupt)
+    status = run(list(sys.argv[1:] if arguments is None else arguments))
+    try:
+        sys.stdout.flush()
+    except (OSError, ValueError):
+        _quiet_stdout()
+    sys.exit(status)
 
 
 def run(arguments: list[str]) -> int:
@@ -39,27 +51,33 @@ def run(arguments: list[str]) -> int:
 
     0 done; 1 a check failed; 2 bad input; 3 inconclusive; 130 interrupted, resumable.
     """
-    if not arguments or arguments[0] in ("-h", "--help", "help"):
-        print(usage())
-        return 0
-    if arguments[0] in ("-V", "--version"):
-        print(f"geomem {__version__}")
-        return 0
-    if arguments[0] not in COMMANDS:
-        names = ", ".join(COMMANDS)
-        print(f"geomem: no command {arguments[0]!r}; there are {names}", file=sys.stderr)
-        return 2
+    _prepare_streams()
+    name = arguments[0] if arguments else "help"
     try:
-        return _dispatch(arguments[0], arguments[1:])
-    except GeomemError as error:
-        print(f"geomem {arguments[0]}: {error}", file=sys.stderr)
-        return error.exit_status
-    except BrokenPipeError:  # the reader has seen enough, as in `geomem theory ... | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        if name in ("-h", "--help", "help"):
+            print(usage())
+            return 0
+        if name in ("-V", "--version"):
+            print(f"geomem {__version__}")
+            return 0
+        if name not in COMMANDS:
+            return _refuse(_unknown(name))
+        return _dispatch(name, arguments[1:])
     except KeyboardInterrupt:
         print("\ninterrupted; the same command goes on where it stopped", file=sys.stderr)
         return EXIT_INTERRUPTED
+    except BrokenPipeError:  # the reader has seen enough, as in `geomem theory ... | head`
+        _quiet_stdout()
+        return 0
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EIO, errno.EBADF):
+            return _fault(name, error)
+        _quiet_stdout()
+        return _refuse(f"geomem {name}: standard output cannot be written ({error.strerror})")
+    except MemoryError:
+        return _refuse(f"geomem {name}: memory ran out; pass fewer or smaller images, or points")
+    except Exception as error:
+        return _fault(name, error)
 
 
 def usage() -> str:
@@ -81,17 +99,16 @@ def usage() -> str:
 
 def _dispatch(name: str, rest: list[str]) -> int:
     command = load_command(COMMANDS[name][0])
-    import tyro
+    from geomem.cli.options import as_options, parse
 
-    command = getattr(command, "form_of", lambda rest: command)(rest)
-
-    if isinstance(command, dict):
-        chosen = tyro.extras.subcommand_cli_from_dict(command, prog=f"geomem {name}", args=rest)
-    else:
-        chosen = tyro.cli(
-            command, args=rest, prog=f"geomem {name}", description=cleandoc(command.__doc__ or "")
-        )
-    result = chosen.run()
+    try:
+        if hasattr(command, "form_of"):
+            command = command.form_of(rest)
+        chosen = parse(command, f"geomem {name}", rest)
+        result = chosen.run()
+    except GeomemError as error:
+        print(f"geomem {name}: {as_options(str(error), command)}", file=sys.stderr)
+        return error.exit_status
     return result if isinstance(result, int) else 0
 
 
@@ -99,6 +116,56 @@ def load_command(where: str) -> Any:
     r"""The class of a command, or its subcommands by name, from ``module:name``."""
     module, _, name = where.partition(":")
     return getattr(import_module(f"geomem.{module}"), name)
+
+
+# -------------------------------------------------------------------------------- refusals
+
+
+def _unknown(name: str) -> str:
+    close = get_close_matches(name, COMMANDS, n=1)
+    meant = f"did you mean {close[0]!r}? There" if close else "there"
+    return f"geomem: no command {name!r}; {meant} are {', '.join(COMMANDS)}"
+
+
+def _refuse(sentence: str) -> int:
+    with suppress(OSError, ValueError):
+        print(sentence, file=sys.stderr)
+    return EXIT_INPUT
+
+
+def _fault(name: str, error: Exception) -> int:
+    # Not an answer to bad input but a fault of ours: said so, whole where it is asked for.
+    if os.environ.get("GEOMEM_DEBUG"):
+        raise error
+    text = str(error).partition("\n")[0][:300]
+    print(
+        f"geomem {name}: a fault of geomem, {type(error).__name__}: {text}; set GEOMEM_DEBUG=1 to "
+        "see where, and please report it",
+        file=sys.stderr,
+    )
+    return EXIT_FAULT
+
+
+def _interrupt(*ignored: Any) -> None:
+    raise KeyboardInterrupt
+
+
+def _prepare_streams() -> None:
+    # What a terminal, a pipe or a log cannot show is shown as an escape, never an error.
+    for stream in (sys.stdout, sys.stderr):
+        reconfigure: Callable[..., None] | None = getattr(stream, "reconfigure", None)
+        if reconfigure is not None:
+            with suppress(ValueError, OSError):
+                reconfigure(errors="backslashreplace")
+    if sys.stdout is None:  # closed by who started us
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115
+
+
+def _quiet_stdout() -> None:
+    with suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 if __name__ == "__main__":

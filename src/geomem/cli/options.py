@@ -3,10 +3,14 @@ r"""Options that commands share, and what becomes of the names of parameters in 
 from __future__ import annotations
 
 import dataclasses
+import os
 import re
 from dataclasses import dataclass, fields
+from inspect import cleandoc
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_type_hints
+
+import tyro
 
 from geomem.arguments import Whole, checked
 from geomem.compute.executor import Executor
@@ -74,3 +78,19 @@ def findings_of(run: Path) -> list[str]:
 
     summary = json.loads((run / "summary.json").read_text(encoding="utf-8"))
     return [str(line) for line in summary["findings"]]
+
+
+def parse(command: Any, prog: str, arguments: list[str]) -> Any:
+    r"""The command that the arguments describe.
+
+    Arguments:
+        command: A class, or subcommands by name.
+        prog: What to call the program.
+        arguments: The arguments.
+    """
+    if os.environ.get("NO_COLOR"):
+        os.environ["TERM"] = "dumb"
+    if isinstance(command, dict):
+        return tyro.extras.subcommand_cli_from_dict(command, prog=prog, args=arguments)
+    description = cleandoc(command.__doc__ or prog)
+    return tyro.cli(command, args=arguments, prog=prog, description=description)

@@ -30,12 +30,13 @@ class SweepCommand:
 
       geomem sweep --data digits --out runs/digits
 
-      geomem sweep --data fashion-mnist --sizes 100 1000 10000 --steps 3000 --out runs/fashion
+      geomem sweep --data fashion-mnist --sizes 100 1000 10000 --steps 3000
 
       geomem sweep --data linear --sizes 50 500 5000 --out runs/linear
 
-    Interrupted, the same command goes on where it stopped; so does `geomem sweep RUN`, and
-    `geomem sweep RUN --unit 17` does one unit of it (`geomem sweep RUN --help`).
+    Interrupted, the same command goes on where it stopped; so does
+    `geomem sweep RUN`, and `geomem sweep RUN --unit 17` does one unit of it
+    (`geomem sweep RUN --help`).
     """
 
     data: Annotated[DataOptions, tyro.conf.OmitArgPrefixes]
@@ -78,8 +79,9 @@ class ResumeCommand:
 
       geomem sweep runs/digits --prepare
 
-    Units can be done on any machine that sees the folder and the data, in any order, several
-    at a time; the first form, when none is left, writes the summary and the page.
+    Units can be done on any machine that sees the folder and the data, in any
+    order, several at a time; the first form, when none is left, writes the
+    summary and the page.
     """
 
     run_folder: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]

@@ -38,13 +38,13 @@ def local_dimension_numbers(dataset: xr.Dataset, rows: Sequence[Sequence[int]]) 
     errors = dataset.local_dimension_stderr.transpose(*values.dims).values
     shape = (values.sizes["dimension_method"], len(rows), *values.shape[2:4])
     found = np.full((3, *shape), np.nan)
-    for m, r, a in np.ndindex(*shape[:3]):
-        here = (m, list(rows[r]), a)
+    for m, r, k in np.ndindex(*shape[:3]):
+        here = (m, list(rows[r]), k)
         points = np.flatnonzero(asked[here].any((0, 1)))
         if len(points):
-            groups = dataset.point_group.values[a][points]
-            both = (array[here][..., points].astype(float) for array in (values.values, errors))
-            found[:, m, r, a] = _means(*both, groups)
+            groups = dataset.point_group.values[k][points]
+            value, error = (a[here][..., points].astype(float) for a in (values.values, errors))
+            found[:, m, r, k] = _means(value, error, groups)
     names = {
         "local_dimension": ("directions", "local dimension, mean over images that have one"),
         "local_dimension_stderr": ("directions", "its standard error"),

@@ -91,7 +91,7 @@ def numbers(dataset: xr.Dataset, *, replicates: int = REPLICATES, seed: int = 0)
         copy_numbers(dataset, [row.members if row.kind in NETWORKS else () for row in rows]),
         local_dimension_numbers(dataset, [row.members for row in rows]),
     ]
-    merged = xr.merge(parts, combine_attrs="drop", join="outer", compat="no_conflicts")
+    merged = xr.merge(parts, combine_attrs="override", join="outer", compat="no_conflicts")
     if run.ratio is not None:
         about = {"units": "1", "long_name": "generalization ratio, of the best network"}
         merged = merged.assign(ratio=(("sigma", "direction"), run.ratio[0], about))

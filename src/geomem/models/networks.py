@@ -148,7 +148,12 @@ class UNet(nn.Module):
     def __init__(self, item_shape: tuple[int, ...], channels: tuple[int, ...]) -> None:
         super().__init__()
         if len(item_shape) != 3:
-            raise InputError(f"a U-Net needs images (C, H, W), got {item_shape}; use --network mlp")
+            raise InputError(f"a U-Net needs images (C, H, W), got {item_shape}; use an mlp")
+        groups = min(8, *channels) if channels else 0
+        if not channels or any(c % groups for c in channels):
+            raise InputError(
+                f"`channels` is {list(channels)}; pass numbers that are multiples of {groups or 8}"
+            )
         from diffusers import UNet2DModel
 
         build: Any = UNet2DModel  # untyped in diffusers
@@ -160,7 +165,7 @@ class UNet(nn.Module):
             out_channels=item_shape[0],
             layers_per_block=1,
             block_out_channels=channels,
-            norm_num_groups=min(8, *channels),
+            norm_num_groups=groups,
             down_block_types=("DownBlock2D",) * depth,
             up_block_types=("UpBlock2D",) * depth,
             add_attention=False,

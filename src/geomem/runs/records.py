@@ -14,7 +14,8 @@ A run folder holds
 
 so an interrupted run is a shorter run, any number of processes can fill one folder, and a
 unit done twice is the same bytes renamed over itself. A record ends in the sha256 of all that
-stands before it, and names its study and its subject: what does not match is not believed.
+stands before it, its study and its subject: what does not match is not believed. Other readers
+of netCDF do not see that end.
 """
 
 from __future__ import annotations
@@ -29,7 +30,12 @@ from typing import Any
 
 import xarray as xr
 
-from geomem.compute.files import atomic_write_bytes, atomic_write_text, create_exclusive
+from geomem.compute.files import (
+    atomic_write_bytes,
+    atomic_write_text,
+    create_exclusive,
+    make_folder,
+)
 from geomem.compute.progress import Forecast
 from geomem.errors import InputError
 from geomem.measure.study import digest_of
@@ -41,8 +47,8 @@ PLACES = ("data", "split", "groups", "labels")
 AGAIN = "run the same command again, and it is done anew"
 
 
-class DamagedRecord(InputError):  # noqa: N818  (a state, as the messages call it)
-    r"""A record that is not what its name says, or was changed since it was written."""
+class ChangedRecord(InputError):  # noqa: N818  (a state, and one that a run mends)
+    r"""A record that is not what was measured of its subject in this run."""
 
 
 @dataclass(frozen=True)
@@ -102,6 +108,8 @@ class RunFolder:
         wanted = json.loads(json.dumps(wanted, allow_nan=False))
         if not (path / "config.json").exists():
             check_free(path)
+            make_folder(path.parent)
+            make_folder(path, private=True)
             create_exclusive(path / "config.json", json_text(wanted).encode())
         there = read_json(path / "config.json")
         if _without_places(there) != _without_places(wanted):
@@ -128,6 +136,10 @@ class RunFolder:
         paths = sorted((self.path / "subjects").glob("[0-9]*.json"))
         found = {int(p.stem): Description(**read_json(p, versioned=False)) for p in paths}
         return [found[number] for number in range(len(found)) if number in found]
+
+    def subject(self, number: int) -> Description:
+        r"""One subject by its number."""
+        return Description(**read_json(self.subject_path(number), versioned=False))
 
     def append(self, subject: Description) -> int:
         r"""Adds a subject to the run, and returns its number; others may add at the same time."""
@@ -157,7 +169,7 @@ class RunFolder:
             return False
         try:
             self.verified(number)
-        except DamagedRecord:
+        except ChangedRecord:
             return False
         return True
 
@@ -166,19 +178,25 @@ class RunFolder:
         record = record.assign_attrs(
             schema_version=SCHEMA_VERSION,
             study=self.config["study"],
-            subject=json.dumps(self.subjects[number].to_json(), sort_keys=True),
+            subject=json.dumps(self.subject(number).to_json(), sort_keys=True),
             number=number,
         )
         content = bytes_of(record)
-        seal = TRAILER + hashlib.sha256(content).hexdigest().encode()
+        seal = TRAILER + self._seal(number, content).encode()
         # Never into a folder that was taken away meanwhile: a stub of it would come back.
-        atomic_write_bytes(self.record_path(number), content + seal, inside=self.path)
+        place = self.record_path(number)
+        atomic_write_bytes(place, content + seal, inside=self.path, private=True)
+
+    def _seal(self, number: int, content: bytes) -> str:
+        # Of what was measured, of which subject, in which study.
+        mine = json.dumps([self.config["study"], number, self.subject(number).to_json()])
+        return hashlib.sha256(content + mine.encode()).hexdigest()
 
     def verified(self, number: int) -> bytes:
         r"""The bytes of a record, without their trailer, if it is what it should be.
 
         Raises:
-            DamagedRecord: If it was changed, or is of another run or subject.
+            ChangedRecord: If it was changed since, or is of another run or subject.
             InputError: If it cannot be read.
         """
         path = self.record_path(number)
@@ -189,32 +207,25 @@ class RunFolder:
                 f"{path} cannot be read ({error.strerror}); mend its permissions and go on"
             ) from error
         content, _, digest = raw.rpartition(TRAILER)
-        if hashlib.sha256(content).hexdigest().encode() != digest:
-            raise DamagedRecord(f"{path} is damaged, or no record of geomem; {AGAIN}")
+        if self._seal(number, content).encode() != digest:
+            raise ChangedRecord(
+                f"{path} is not what was measured of {self.subject(number)} in this run: it was "
+                f"changed since, is truncated, or of another run; {AGAIN}"
+            )
         return content
 
     def read_record(self, number: int) -> xr.Dataset:
         r"""Reads the record of a subject.
 
         Raises:
-            DamagedRecord: If the file is damaged, or belongs to another run or subject; doing
-                the run again makes it anew.
+            ChangedRecord: If it was changed since, or is of another run or subject; doing the
+                run again makes it anew.
         """
         path, content = self.record_path(number), self.verified(number)
         with xr.open_dataset(io.BytesIO(content), engine="h5netcdf") as lazy:
             declared = sum(v.nbytes for v in lazy.variables.values())
             Forecast(0, 2.0 * declared).check_memory(f"{path} needs it; free some")
-            record = lazy.load()
-        about = record.attrs
-        mine = json.dumps(self.subjects[number].to_json(), sort_keys=True)
-        for name, found, wanted in (
-            ("schema version", about.get("schema_version"), SCHEMA_VERSION),
-            ("study", about.get("study"), self.config["study"]),
-            ("subject", about.get("subject"), mine),
-        ):
-            if found != wanted:
-                raise DamagedRecord(f"{path} has another {name} than this run; {AGAIN}")
-        return record
+            return lazy.load()
 
     def records(self) -> Iterator[tuple[int, xr.Dataset]]:
         r"""The subjects that are done, with their records, in the order of their numbers."""

@@ -42,7 +42,8 @@ def results(folder: RunFolder, dataset: xr.Dataset | None = None) -> Results:
     dataset = load(folder.path) if dataset is None else dataset
     stored = _stored(folder)
     if stored is not None:
-        return Results(dataset, stored.assign_attrs(_attributes(stored)))
+        attributes = json.loads(stored.attrs["attributes"])
+        return Results(dataset, stored.drop_attrs(deep=False).assign_attrs(attributes))
     try:
         found = numbers(dataset)
     except InputError as error:
@@ -81,7 +82,3 @@ def _stored(folder: RunFolder) -> xr.Dataset | None:
     except (OSError, ValueError, KeyError, RuntimeError):
         return None
 
-
-def _attributes(stored: xr.Dataset) -> dict[str, object]:
-    found: dict[str, object] = json.loads(stored.attrs["attributes"])
-    return found
