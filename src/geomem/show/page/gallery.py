@@ -7,20 +7,25 @@ many images and belong to none of them.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import PurePath
+from typing import Any
 
 import numpy as np
 import xarray as xr
 
+from geomem.findings.numbers import rows_of
+from geomem.findings.openings import LEAST, openings
+from geomem.findings.sentences import estimate
 from geomem.measure.copies import LEVEL
-from geomem.show.figures.views import direction_labels
+from geomem.show.figures.data import direction_labels, shown_rows
 from geomem.show.page.pictures import Floats, Painter, is_picture
 from geomem.stats import Estimate
 
 SHOWN_DIRECTIONS = 8
 SHOWN_SAMPLES = 12
 SHOWN_IMAGES = 12
-LEAST_OPENING = 0.1  # of the largest: directions with less have nothing to lose
 
 
 @dataclass(frozen=True)
@@ -39,7 +44,7 @@ class SampleCard:
 
     ratio: str
     p_value: str
-    nearest_index: int
+    nearest_name: str
     copy: bool
     picture: str | None = None
     nearest: str | None = None
@@ -49,157 +54,173 @@ class SampleCard:
 class ImageCard:
     r"""A training image with its own memorized information."""
 
-    index: int
+    name: str
     nats: Estimate
     picture: str | None = None
 
 
 @dataclass(frozen=True)
 class Gallery:
-    r"""Cards of one training-set size."""
+    r"""Cards of one row: its label and place among the rows shown, and what there is of it."""
 
-    num_samples: int
+    label: str
+    place: int
     most: list[DirectionCard]
     least: list[DirectionCard]
     samples: list[SampleCard]
     images: list[ImageCard]
 
+    @property
+    def num_chars(self) -> int:
+        r"""What its pictures take on the page."""
+        cards: list[Any] = [*self.most, *self.least, *self.samples, *self.images]
+        found = [getattr(card, name, None) for card in cards for name in ("picture", "nearest")]
+        return sum(len(picture) for picture in found if picture)
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, eq=False)
 class Curator:
     r"""Chooses and paints.
 
     Attributes:
         dataset: The records.
         known: Their numbers.
+        names: The name of each image of the study, by its number in the data.
         painter: How pictures are made.
         show_images: Whether pixels of the data may be shown.
     """
 
     dataset: xr.Dataset
     known: xr.Dataset
+    names: Mapping[int, str]
     painter: Painter
     show_images: bool
 
-    def gallery(self, n: int) -> Gallery:
-        r"""The cards of one training-set size."""
-        most, least = self._directions(n)
-        return Gallery(n, most, least, self._samples(n), self._images(n))
+    def gallery(self, place: int, k: int) -> Gallery:
+        r"""The cards of one row of numbers."""
+        row = self.known.isel(subject=k)
+        most, least = self._directions(row)
+        label = str(row["label"].item())
+        return Gallery(label, place, most, least, self._samples(k), self._images(row))
 
-    # ------------------------------------------------------------------------- directions
-
-    def _directions(self, n: int) -> tuple[list[DirectionCard], list[DirectionCard]]:
-        one = self.known.sel(num_samples=n)
-        singles = np.flatnonzero(openings(self.known) >= LEAST_OPENING)
-        ranked = singles[np.argsort(-one.by_direction.values[singles], kind="stable")]
+    def _directions(self, row: xr.Dataset) -> tuple[list[DirectionCard], list[DirectionCard]]:
+        if "by_direction" not in row or row.by_direction.isnull().all():
+            return [], []
+        singles = np.flatnonzero(openings(self.known) >= LEAST)
+        ranked = singles[np.argsort(-row.by_direction.values[singles], kind="stable")]
         shown = min(SHOWN_DIRECTIONS, len(ranked) // 2)
-        cards = [self._direction(one, int(u)) for u in ranked]
+        labels = direction_labels(row.direction_count.values)
+        vectors = first_known(self.dataset, "vector")
+        cards = []
+        for u in map(int, ranked):
+            variance = float(row.direction_variance[u]) / self.known.attrs["rms"] ** 2
+            there = vectors is not None and u < len(vectors) and is_picture(vectors.shape[1:])
+            picture = self.painter.direction(vectors[u]) if there and vectors is not None else None
+            nats = estimate(row.isel(direction=u), "by_direction")
+            cards.append(DirectionCard(labels[u], f"{float(f'{variance:.2g}'):g}", nats, picture))
         return cards[:shown], cards[len(cards) - shown :][::-1]
 
-    def _direction(self, one: xr.Dataset, u: int) -> DirectionCard:
-        variance = float(one.direction_variance[u]) / self.known.attrs["rms"] ** 2
-        nats = Estimate(float(one.by_direction[u]), float(one.by_direction_stderr[u]))
-        label = direction_labels(one.direction_count.values)[u]
-        return DirectionCard(label, f"{float(f'{variance:.2g}'):g}", nats, self._vector(u))
-
-    def _vector(self, u: int) -> str | None:
-        if "vector" not in self.dataset or u >= self.dataset.sizes["single"]:
-            return None
-        vector = self.dataset.vector.isel(single=u).values
-        return self.painter.direction(vector) if is_picture(vector.shape) else None
-
-    # ---------------------------------------------------------------------------- samples
-
-    def _samples(self, n: int) -> list[SampleCard]:
-        if "sample_ratio" not in self.dataset:
+    def _samples(self, k: int) -> list[SampleCard]:
+        # Of the first training of a row that has some.
+        members = rows_of(self.dataset)[k].members
+        found = [m for m in members if has_samples(self.dataset, m)]
+        if not found:
             return []
-        one = self.dataset.sel(num_samples=n).isel(step=-1)
-        done = np.flatnonzero(~np.isnan(one.sample_ratio.values).all(1))
-        if not len(done):
+        one = self.dataset.isel(subject=found[0])
+        cards = []
+        for j in range(min(SHOWN_SAMPLES, int(one.sample_ratio.notnull().sum()))):
+            p, index = float(one.sample_p_value[j]), int(one.sample_nearest[j])
+            cards.append(
+                SampleCard(
+                    ratio=f"{float(one.sample_ratio[j]):.2f}",
+                    p_value="" if math.isnan(p) else f"p = {p:.2g}",
+                    nearest_name=self.names.get(index, f"image {index}"),
+                    copy=p <= LEVEL,
+                    picture=self._paint(one.get("sample_image"), j),
+                    nearest=self._paint(one.get("nearest_image"), j) if self.show_images else None,
+                )
+            )
+        return cards
+
+    def _images(self, row: xr.Dataset) -> list[ImageCard]:
+        if "point_information" not in row:
             return []
-        one = one.isel(seed=int(done[0]))
-        shown = min(SHOWN_SAMPLES, one.sizes["sample"])
-        return [self._sample(one, k) for k in range(shown)]
-
-    def _sample(self, one: xr.Dataset, k: int) -> SampleCard:
-        p = float(one.sample_p_value[k])
-        return SampleCard(
-            ratio=f"{float(one.sample_ratio[k]):.2f}",
-            p_value="not calibrated" if math.isnan(p) else f"p = {p:.2g}",
-            nearest_index=int(one.sample_nearest[k]),
-            copy=p <= LEVEL,
-            picture=self._paint(one, "sample_image", k),
-            nearest=self._paint(one, "nearest_image", k) if self.show_images else None,
-        )
-
-    def _paint(self, one: xr.Dataset, name: str, k: int) -> str | None:
-        if name not in one:
-            return None
-        values: Floats = one[name].values
-        there = k < len(values) and is_picture(values.shape[1:]) and np.isfinite(values[k]).all()
-        return self.painter.image(values[k]) if there else None
-
-    # ----------------------------------------------------------------------------- images
-
-    def _images(self, n: int) -> list[ImageCard]:
-        one = self.known.sel(num_samples=n)
-        nats = one.point_information.values
+        nats = row.point_information.values
         ranked = np.argsort(np.where(np.isnan(nats), np.inf, -nats), kind="stable")
-        shown = ranked[: min(SHOWN_IMAGES, int(np.isfinite(nats).sum()))]
-        return [self._image(one, int(k)) for k in shown]
+        pixels = first_known(self.dataset, "training_image") if self.show_images else None
+        cards = []
+        for k in map(int, ranked[: min(SHOWN_IMAGES, int(np.isfinite(nats).sum()))]):
+            index = int(self.dataset.point_index.sel(at="training")[k])
+            found = estimate(row.isel(point=k), "point_information")
+            cards.append(ImageCard(self.names[index], found, self._paint(pixels, k)))
+        return cards
 
-    def _image(self, one: xr.Dataset, k: int) -> ImageCard:
-        nats = Estimate(float(one.point_information[k]), float(one.point_information_stderr[k]))
-        index = int(self.dataset.point_index.sel(at="training")[k])
-        picture = self._paint(self.dataset, "training_image", k) if self.show_images else None
-        return ImageCard(index, nats, picture)
+    def _paint(self, pictures: Floats | xr.DataArray | None, k: int) -> str | None:
+        if pictures is None or k >= len(pictures) or not is_picture(pictures.shape[1:]):
+            return None
+        one = np.asarray(pictures[k])
+        return self.painter.image(one) if np.isfinite(one).all() else None
 
 
-def openings(known: xr.Dataset) -> Floats:
-    r"""What each single direction has to lose, in units of the largest; 0 for bands.
+def has_samples(dataset: xr.Dataset, subject: int) -> bool:
+    r"""Whether a subject's samples were compared with training images."""
+    names = ("sample_ratio", "sample_p_value", "sample_nearest")
+    there = all(name in dataset for name in names)
+    return there and bool(dataset.sample_ratio.isel(subject=subject).notnull().any())
 
-    The linear denoiser's expected error, times what the best network leaves of it, over the
-    window: a pixel that never changes has nothing to lose, and losing least there says nothing.
+
+def first_known(dataset: xr.Dataset, name: str) -> Floats | None:
+    r"""What is the same beside every subject, of the first one that recorded it."""
+    if name not in dataset:
+        return None
+    for one in dataset[name].transpose("subject", ...).values:
+        if np.isfinite(one).any():
+            return np.asarray(one)
+    return None
+
+
+def image_names(study: Mapping[str, Any]) -> dict[int, str]:
+    r"""What the images of a study are called, by their number: file names, or ``image 17``.
+
+    A name is as short as tells it apart: without the folders that all have in common.
     """
-    variance = known.direction_variance
-    keeps = known.ratio * variance / (variance + known.sigma**2)
-    values = keeps.transpose("direction", "sigma").values
-    nats = np.trapezoid(values, np.log(known.sigma.values), axis=-1)
-    nats = np.where(known.direction_count.values == 1, np.nan_to_num(nats), 0.0)
-    return np.asarray(nats / max(float(nats.max()), 1e-300))
+    found = {
+        int(i): str(name)
+        for at, index in study["points"].items()
+        for i, name in zip(index, study["point_names"][at], strict=True)
+    }
+    files = [PurePath(name).name for name in found.values()]
+    short = len(set(files)) == len(files)
+    return {
+        i: f"image {i}" if name == str(i) else PurePath(name).name if short else name
+        for i, name in found.items()
+    }
 
 
 def galleries(
     dataset: xr.Dataset,
     known: xr.Dataset,
+    study: Mapping[str, Any],
     *,
-    quantum: float,
     show_images: bool,
     budget: int = 900_000,
 ) -> list[Gallery]:
-    r"""The cards of each training-set size; pictures are made smaller until they fit.
+    r"""The cards of each row shown; pictures are made smaller until they fit.
 
     Arguments:
         dataset: The records.
         known: Their numbers.
-        quantum: The distance of grey levels; 0 for float arrays.
+        study: The content of the study.
         show_images: Whether pixels of the data may be shown.
         budget: How many characters all pictures may take.
     """
-    names = ("training_image", "sample_image")
-    seen = [dataset[name].values.ravel() for name in names if name in dataset]
+    seen = [dataset[n].values.ravel() for n in ("training_image", "sample_image") if n in dataset]
     items = np.concatenate(seen) if seen else np.array([])
+    quantum, names = float(study["data"].get("quantum", 0)), image_names(study)
     made: list[Gallery] = []
     for side in (64, 48, 32, 24):
-        curator = Curator(dataset, known, Painter.of(items, quantum, side), show_images)
-        made = [curator.gallery(int(n)) for n in known.num_samples.values]
-        if sum(map(_weight, made)) <= budget:
+        curator = Curator(dataset, known, names, Painter.of(items, quantum, side), show_images)
+        made = [curator.gallery(place, k) for place, k in enumerate(shown_rows(known))]
+        if sum(gallery.num_chars for gallery in made) <= budget:
             break
     return made
-
-
-def _weight(gallery: Gallery) -> int:
-    pictures = [card.picture for card in (*gallery.most, *gallery.least)]
-    pictures += [card.picture for card in gallery.images]
-    pictures += [p for card in gallery.samples for p in (card.picture, card.nearest)]
-    return sum(len(picture) for picture in pictures if picture)

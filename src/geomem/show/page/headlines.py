@@ -9,18 +9,28 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from geomem.findings.sentences import ALPHA, copy_rate
-from geomem.show.figures.views import ENOUGH, number, peak_level, words
+from geomem.findings.sentences import copy_rate, estimate, networks, state
+from geomem.show.figures.data import (
+    ENOUGH,
+    PLACES,
+    control_row,
+    has,
+    peak_level,
+    shown_rows,
+    strongest_row,
+    words,
+)
 from geomem.stats import Estimate, Proportion
 
 CLEAR = 2.0  # joint standard errors from which two numbers are said to differ
+SIDES = ("training", "held_out")
 
 
 @dataclass(frozen=True)
 class Headlines:
-    r"""One sentence for each figure."""
+    r"""One sentence for the page, and one for each of its figures."""
 
-    signature: str
+    page: str
     levels: str
     dimension: str
     local: str
@@ -29,45 +39,10 @@ class Headlines:
 
 def headlines(known: xr.Dataset) -> Headlines:
     r"""The titles of a page. They claim no difference that is within its error."""
-    made = (_signature(known), _levels(known), _dimension(known), _local(known), _samples(known))
+    dimension, local = _dimension(known), _local(known)
+    page = _page(known) or (dimension if "dimension" in known else local)
+    made = (page, _levels(known), dimension, local, _samples(known))
     return Headlines(*map(unbroken, made))
-
-
-def _signature(known: xr.Dataset) -> str:
-    what = words(known, "density").total.capitalize()
-    sizes = [int(n) for n in known.num_samples.values]
-    first, last = (number(known, "information", num_samples=n) for n in (sizes[0], sizes[-1]))
-    p = float(known.p_value.sel(num_samples=sizes[0]))
-    if len(sizes) == 1:
-        doubt = "" if p <= ALPHA else " (no significant difference to held-out images)"
-        return f"{what} at N = {sizes[0]}: {first} nats{doubt}"
-    if bool((known.p_value > ALPHA).all()):
-        counts = ", ".join(
-            f"{number(known, 'information', num_samples=n)} nats at N = {n}" for n in sizes
-        )
-        return f"No significant {what.lower()}: {counts}"
-    if not _differ(first, last):
-        return f"{what}: {first} nats at N = {sizes[0]}, {last} at N = {sizes[-1]}"
-    verb = "falls" if last.value < first.value else "rises"
-    return f"{what} {verb} from {first} nats at N = {sizes[0]} to {last} at N = {sizes[-1]}"
-
-
-def _levels(known: xr.Dataset) -> str:
-    sizes = [int(n) for n in known.num_samples.values]
-    level = int(np.nanargmax(known.by_level.sel(num_samples=sizes[0]).values))
-    where = {"sigma": known.sigma.values[level]}
-    said = words(known, "density")
-    if not _positive(number(known, "by_level", num_samples=sizes[0], **where)):
-        return f"At no noise level is the {said.name} at N = {sizes[0]} above 0 beyond its error"
-    first, *others = (
-        f"{number(known, 'by_level', num_samples=n, **where)} {said.units} at N = {n}"
-        for n in dict.fromkeys((sizes[0], sizes[-1]))
-    )
-    sigma = float(known.sigma_relative[level])
-    kind = said.total.removesuffix(" information")
-    beside = f", {others[0].replace(f' {said.units}', '')}" if others else ""
-    where_it_is = "at the lowest level, " if level == 0 else "at "
-    return f"Most is {kind} {where_it_is}σ = {sigma:.2g} rms: {first}{beside}"
 
 
 def unbroken(text: str) -> str:
@@ -77,76 +52,131 @@ def unbroken(text: str) -> str:
     return text
 
 
-def _positive(a: Estimate) -> bool:
-    return a.value > CLEAR * a.stderr
+def of(row: xr.Dataset) -> str:
+    r"""A row in a sentence: ``at N = 16``, or ``of model``."""
+    label = str(row["label"].item())
+    return f"at {label}" if "=" in label else f"of {label}"
+
+
+def _rows(known: xr.Dataset) -> list[xr.Dataset]:
+    return [known.isel(subject=k) for k in shown_rows(known)]
+
+
+def _page(known: xr.Dataset) -> str:
+    # What is known beyond chance; where nothing is, that, and never a number as if it were.
+    what = words(known, "density").total
+    if not networks(known) or not has(known, "information"):
+        return ""
+    rows = [row for row in _rows(known) if math.isfinite(float(row.information))]
+    states = [state(row) for row in rows]
+    clear = [row for row, found in zip(rows, states, strict=True) if found == "told apart"]
+    if clear:
+        first, last = (estimate(row, "information") for row in (clear[0], clear[-1]))
+        text = f"{what.capitalize()} {of(clear[0])}: {first} nats"
+        if len(clear) > 1 and _differ(first, last):
+            verb = "falls" if last.value < first.value else "rises"
+            text = f"{what.capitalize()} {verb} from {first} nats {of(clear[0])} to {last} "
+            text += of(clear[-1])
+        elif len(clear) > 1:
+            text += f", {last} {of(clear[-1])}"
+        rest = {"underfit": "undertrained", "not significant": "none beyond chance"}
+        for found, said in rest.items():
+            names = [of(r) for r, s in zip(rows, states, strict=True) if s == found]
+            text += f"; {said} {', '.join(names)}" if names else ""
+        return text
+    if set(states) == {"underfit"}:
+        return f"Nothing can be said about {what}: undertrained, worse than the control"
+    if "not significant" not in states:
+        return f"Nothing can be said about {what}: fewer than 8 image groups a side"
+    return f"No {what} beyond chance {', '.join(of(row) for row in rows)}"
+
+
+def _levels(known: xr.Dataset) -> str:
+    if not has(known, "by_level"):
+        return "What held-out images keep and training images lose"
+    row, said = strongest_row(known), words(known, "density")
+    level = int(np.nanargmax(row.by_level.values))
+    most = estimate(row.isel(sigma=level), "by_level")
+    if not most.value > CLEAR * most.stderr:
+        return f"At no noise level is the {said.name} {of(row)} above 0 beyond its error"
+    kind = said.total.removesuffix(" information")
+    place = "at the lowest level, " if level == 0 else "at "
+    sigma = float(known.sigma_relative[level])
+    text = f"Most is {kind} {place}σ = {sigma:.2g} rms: {most} {said.units} {of(row)}"
+    last = _rows(known)[-1].isel(sigma=level)
+    beside = estimate(last, "by_level")
+    if int(last.subject) == int(row.subject) or math.isnan(beside.value):
+        return text
+    return f"{text}, {beside} {of(last)}"
 
 
 def _differ(a: Estimate, b: Estimate) -> bool:
-    if math.isnan(a.stderr) or math.isnan(b.stderr):
-        return False
-    return abs(a.z_score(b)) > CLEAR
+    known = not (math.isnan(a.stderr) or math.isnan(b.stderr))
+    return known and abs(a.z_score(b)) > CLEAR
 
 
 def _dimension(known: xr.Dataset) -> str:
-    n = int(known.num_samples.values[0])
-    level = peak_level(known, n)
-    here = {"denoiser": "learned", "num_samples": n, "sigma": known.sigma.values[level]}
-    training, held_out = (number(known, "dimension", at=a, **here) for a in _PLACES)
-    sigma = float(known.sigma_relative[level])
-    at = f"of N = {n} at σ = {sigma:.2g} rms"
+    if not set(SIDES) <= set(known["at"].values.tolist()) or "dimension" not in known:
+        return "Dimension kept against the noise level"
+    row = strongest_row(known)
+    row = row.isel(sigma=peak_level(row))
+    training, held_out = (estimate(row, "dimension", at=at) for at in SIDES)
     if math.isnan(training.value) or math.isnan(held_out.value):
         return "Dimension kept against the noise level"
+    at = f"{of(row)} and σ = {float(row.sigma_relative):.2g} rms"
+    who = "network" if networks(known) else "exact denoiser"
     if not _differ(training, held_out):
         return (
-            f"The network {at} keeps as many directions at training images ({training}) "
+            f"The {who} {at} keeps as many directions at training images ({training}) "
             f"as at held-out ones ({held_out}), within error"
         )
     verb = "fewer" if training.value < held_out.value else "more"
     return (
-        f"The network {at} keeps {verb} directions at its training images ({training}) "
+        f"The {who} {at} keeps {verb} directions at its training images ({training}) "
         f"than at held-out ones ({held_out})"
     )
 
 
 def _local(known: xr.Dataset) -> str:
-    # Of the first method, where the most of a network's images have an answer.
+    # Of the first method, where the most of a row's points have an answer.
     if "local_dimension" not in known:
         return ""
-    method = known.dimension_method.values[0]
-    one = known.sel(dimension_method=method, denoiser="learned")
+    method = str(known.dimension_method.values[0])
+    one = known.sel(dimension_method=method).isel(subject=shown_rows(known))
     by = f" by {method}" if known.sizes["dimension_method"] > 1 else ""
-    shares = one.local_dimension_answered.sum("at").transpose("num_samples", "sigma").values
+    shares = one.local_dimension_answered.sum("at").transpose("subject", "sigma").values
     if not shares.any():
         return f"No local dimension{by} at any image and noise level: there is no gap"
     k, level = np.unravel_index(int(shares.argmax()), shares.shape)
-    n, sigma = int(one.num_samples.values[k]), one.sigma.values[level]
-    here: dict[str, Any] = {"denoiser": "learned", "num_samples": n, "sigma": sigma}
-    here["dimension_method"] = method
+    row = one.isel(subject=int(k), sigma=int(level))
     texts = []
-    for at in _PLACES:
-        share = float(known.local_dimension_answered.sel(at=at, **here))
-        found = number(known, "local_dimension", at=at, **here)
-        place = f"{at.replace('_', '-')} images"
-        if not share >= ENOUGH:
-            texts.append(f"no answer at {'most' if share > 0 else 'any'} of the {place}")
-        else:
+    for at in row["at"].values.tolist():
+        share, place = float(row.local_dimension_answered.sel(at=at)), PLACES.get(at, at)
+        if math.isnan(share):
+            continue
+        if share >= ENOUGH:
+            found = estimate(row, "local_dimension", at=at)
             texts.append(f"{found} at {100 * share:.0f} % of {place}")
-    relative = float(known.sigma_relative.sel(sigma=sigma))
-    return f"Local dimension{by} of N = {n} at σ = {relative:.2g} rms: {'; '.join(texts)}"
-
-
-_PLACES = ("training", "held_out")
+        else:
+            texts.append(f"no answer at {'most' if share > 0 else 'any'} of the {place}")
+    sigma = float(row.sigma_relative)
+    return f"Local dimension{by} {of(row)} and σ = {sigma:.2g} rms: {'; '.join(texts)}"
 
 
 def _samples(known: xr.Dataset) -> str:
     if "copies" not in known:
         return "No samples were drawn"
-    if np.isnan(known.copies.values).all():
-        return "Generated samples beside their nearest training images (copies not calibrated)"
-    rates = {int(n): copy_rate(known, int(n)) for n in known.num_samples.values}
+    rates: list[tuple[xr.Dataset, Any]] = [(row, copy_rate(row)) for row in _rows(known)]
     counts = [
-        f"{rate.successes} of {rate.trials} at N = {n}"
-        for n, rate in rates.items()
+        f"{rate.successes} of {rate.trials} {of(row)}"
+        for row, rate in rates
         if isinstance(rate, Proportion)
     ]
+    if not counts:
+        return "Generated samples beside their nearest training images (copies not calibrated)"
     return f"Samples that are copies: {', '.join(counts)}"
+
+
+def control_name(known: xr.Dataset) -> str | None:
+    r"""What the dashed curve is, if there is one."""
+    return None if control_row(known) is None else f"{known.attrs['control']} control"

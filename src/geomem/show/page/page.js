@@ -1,19 +1,21 @@
-// What the reader can change: the noise level, the training-set size, the quantity in the map.
+// What the reader can change: the noise level, the row that is shown, the quantity in the map.
 "use strict";
 
 const page = JSON.parse(document.getElementById("numbers").textContent);
-const state = { level: page.start, size: 0, quantity: "density" };
+const dark = window.matchMedia("(prefers-color-scheme: dark)");
+const state = { level: page.start, row: page.chosen, quantity: Object.keys(page.maps)[0], theme: "light" };
 const CONFIG = { displaylogo: false, displayModeBar: false, responsive: false, scrollZoom: false, doubleClick: false };
 const FIGURES = [["maps", mapFigure], ["slice", sliceFigure], ["dimension", dimensionFigure],
-  ...page.local.map((_, i) => [`local-${i}`, localFigure(i)])];
+  ...page.local.map((_, i) => [`local-${i}`, localFigure(i)])].filter(([name]) => document.getElementById(name));
 const PRINTED = 1040; // px: figures on paper, which the style sheet scales down
 
 const element = (id) => document.getElementById(id);
 
-function draw(names = FIGURES.map(([name]) => name), width = null) {
+function draw(names = FIGURES.map(([name]) => name), paper = false) {
+  state.theme = dark.matches && !paper ? "dark" : "light";
   for (const [name, figure] of FIGURES) {
     if (!names.includes(name)) continue;
-    const { traces, layout } = figure(page, state, width || element(name).clientWidth);
+    const { traces, layout } = figure(page, state, paper ? PRINTED : element(name).clientWidth);
     Plotly.react(element(name), traces, layout, CONFIG);
   }
 }
@@ -24,15 +26,15 @@ function walk(level) {
   const text = sigmaText(page, level);
   element("level-text").textContent = text;
   element("level").setAttribute("aria-valuetext", text);
-  Plotly.relayout(element("maps"), { shapes: mapMarks(page, state) });
-  Plotly.relayout(element("dimension"), { shapes: panelMarks(page, state) });
-  page.local.forEach((method, i) => Plotly.relayout(element(`local-${i}`), { shapes: panelMarks(page, state, method.panels) }));
+  for (const [name] of FIGURES) {
+    if (name !== "slice") Plotly.relayout(element(name), { shapes: levelMarks(page, state, element(name).layout.shapes) });
+  }
   draw(["slice"]);
 }
 
-function choose(size) {
-  state.size = size;
-  document.querySelectorAll("[data-size]").forEach((e) => { e.hidden = Number(e.dataset.size) !== size; });
+function choose(row) {
+  state.row = row;
+  document.querySelectorAll("[data-row]").forEach((e) => { e.hidden = Number(e.dataset.row) !== row; });
   draw();
 }
 
@@ -45,7 +47,7 @@ function show(quantity) {
 function start() {
   element("level").max = page.levels.length - 1;
   element("level").addEventListener("input", (event) => walk(Number(event.target.value)));
-  document.querySelectorAll("input[name=size]").forEach((e) => e.addEventListener("change", () => choose(Number(e.value))));
+  document.querySelectorAll("input[name=row]").forEach((e) => e.addEventListener("change", () => choose(Number(e.value))));
   document.querySelectorAll("input[name=quantity]").forEach((e) => e.addEventListener("change", () => show(e.value)));
   draw();
   walk(state.level);
@@ -53,7 +55,8 @@ function start() {
   window.addEventListener("resize", () => {
     if (window.innerWidth !== width) { width = window.innerWidth; draw(); }
   });
-  window.addEventListener("beforeprint", () => draw(undefined, PRINTED));
+  dark.addEventListener("change", () => draw());
+  window.addEventListener("beforeprint", () => draw(undefined, true));
   window.addEventListener("afterprint", () => draw());
 }
 

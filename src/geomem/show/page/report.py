@@ -1,6 +1,6 @@
-r"""The page of a run: one file that opens from disk, drawn from the records alone.
+r"""The page of a run: one file that opens from disk, drawn from records and findings alone.
 
-``report(run)`` reads config, design, records and provenance of a run folder and writes
+``report(run)`` reads config, study, records, findings and provenance of a run folder and writes
 ``report.html`` beside them. Nothing is measured or loaded from anywhere; a run that is not
 finished gives a page that says so and shows what there is.
 """
@@ -8,12 +8,11 @@ finished gives a page that says so and shows what there is.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import jinja2
-import numpy as np
 import xarray as xr
 from markupsafe import Markup
 
@@ -21,18 +20,23 @@ from geomem import __version__
 from geomem.compute.files import atomic_write_text
 from geomem.compute.progress import format_seconds
 from geomem.errors import InputError
-from geomem.findings.numbers import numbers
-from geomem.findings.sentences import sentences
-from geomem.runs.records import RunFolder, load
-from geomem.show.figures.views import gap_margins, words
-from geomem.show.page.explain import about, errors, explain, source_of_dimension, window
+from geomem.findings.sentences import sentences, window
+from geomem.runs.load import load
+from geomem.runs.provenance import sessions
+from geomem.runs.records import RunFolder
+from geomem.runs.results import Results, results
+from geomem.show.figures.data import PLACES, has, words
+from geomem.show.page.csv_tables import write_csv
+from geomem.show.page.explain import about, errors, explain, source_of_dimension
 from geomem.show.page.gallery import galleries
-from geomem.show.page.headlines import headlines, unbroken
+from geomem.show.page.glossary import Explained
+from geomem.show.page.headlines import control_name, headlines, unbroken
 from geomem.show.page.payload import payload
-from geomem.show.page.tables import table, write_csv
+from geomem.show.page.tables import largest_identity_z, table
 
 HERE = Path(__file__).parent
 PIXELS = ("training_image", "nearest_image")
+ALLOWED_Z = 4.0  # of the identity check, over all levels and subjects
 
 
 def report(run: str | Path, *, show_images: bool | None = None, csv: bool = False) -> Path:
@@ -42,7 +46,7 @@ def report(run: str | Path, *, show_images: bool | None = None, csv: bool = Fals
         run: The run folder.
         show_images: Whether pixels of the data are shown; what the run's config says if not
             given.
-        csv: Whether to write the page's tables to ``tables/*.csv``, too.
+        csv: Whether to write the page's numbers to ``tables/*.csv``, too.
 
     Returns:
         The path of the page, ``report.html`` in the run folder.
@@ -50,176 +54,142 @@ def report(run: str | Path, *, show_images: bool | None = None, csv: bool = Fals
     Raises:
         InputError: If the folder holds no run, or pixels are asked for that no record holds.
     """
-    folder, dataset = RunFolder.open(Path(run)), load(run)
-    images = _show_images(folder, dataset, show_images)
-    known, notice = _numbers(dataset)
-    page = Page(folder, dataset, known, notice, images)
+    folder = RunFolder.open(Path(run))
+    found = results(folder, load(folder.path))
+    if show_images and not any(name in found.dataset for name in PIXELS):
+        raise InputError(
+            f"`show_images` is asked for, and the records of {folder.path} hold no pixels of the "
+            "data; draw the page without them, or do the run again in a new folder with "
+            "`show_images`"
+        )
+    images = bool(folder.config.get("show_images", False)) if show_images is None else show_images
     path = folder.path / "report.html"
-    atomic_write_text(path, page.html())
-    if csv and known is not None:
-        write_csv(folder.path / "tables", dataset, known)
+    html = page_html(folder, found, show_images=images)
+    atomic_write_text(path, html, inside=folder.path, private=True)
+    if csv and found.numbers is not None:
+        write_csv(folder.path / "tables", found.dataset, found.numbers)
     return path
 
 
-def _show_images(folder: RunFolder, dataset: xr.Dataset, asked: bool | None) -> bool:
-    if asked and not any(name in dataset for name in PIXELS):
-        raise InputError(
-            f"the records of {folder.path} hold no pixels of the data; run it again with "
-            "--show-images into a new folder, or draw the page with --no-show-images"
-        )
-    return bool(folder.config.get("show_images", False)) if asked is None else asked
+def page_html(folder: RunFolder, found: Results, *, show_images: bool) -> str:
+    r"""The page, before it is written.
 
-
-def _numbers(dataset: xr.Dataset) -> tuple[xr.Dataset | None, str]:
-    # What there is, and what has to be said about it.
-    done, planned = dataset.attrs["units_done"], dataset.attrs["units_planned"]
-    state = f"This run is not finished: {done} of {planned} units of work are done."
-    try:
-        known = numbers(dataset)
-    except InputError as error:
-        return None, f"{state} There is nothing to draw yet: {error}."
-    known = known.merge(gap_margins(dataset, known), combine_attrs="override")
-    sizes = ", ".join(str(n) for n in known.num_samples.values)
-    partly = f"{state} The page shows the networks that are: N = {sizes}."
-    if dataset.attrs["control"] == "linear":
-        partly += (
-            " Their numbers will change: the best network of the run sets the control's scale."
-        )
-    partly += " Run the same command again."
-    return known, "" if done == planned else partly
-
-
-@dataclass(frozen=True, eq=False)
-class Page:
-    r"""A page, before it is written.
-
-    Attributes:
+    Arguments:
         folder: The run.
-        dataset: Its records.
-        known: Their numbers; None if there are not enough of them.
-        notice: What has to be said about an unfinished run.
+        found: Its results.
         show_images: Whether pixels of the data are shown.
     """
+    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    environment.filters["explained"] = Explained()
+    template = environment.from_string((HERE / "page.html").read_text(encoding="utf-8"))
+    dataset, known, name = found.dataset, found.numbers, folder.path.resolve().name
+    content: dict[str, Any] = {
+        "version": __version__,
+        "title": f"{folder.study['data']['name']}: nothing measured yet",
+        "run": name,
+        "data": folder.study["data"],
+        "about": about(dataset, folder.study),
+        "notice": _notice(found),
+        "facts": facts(folder, known),
+        "config": json.dumps(folder.config, indent=1, sort_keys=True),
+        "css": _own("page.css"),
+    }
+    if known is not None:
+        from plotly.offline import get_plotlyjs
 
-    folder: RunFolder
-    dataset: xr.Dataset
-    known: xr.Dataset | None
-    notice: str
-    show_images: bool
-
-    def html(self) -> str:
-        r"""The page. All that comes from the run is escaped."""
-        loader = jinja2.FileSystemLoader(HERE)
-        environment = jinja2.Environment(
-            loader=loader, autoescape=True, trim_blocks=True, undefined=jinja2.StrictUndefined
-        )
-        return environment.get_template("page.html").render(self._common() | self._figures())
-
-    def _common(self) -> dict[str, Any]:
-        design = self.folder.design
-        return {
-            "version": __version__,
-            "title": f"{design['data']['name']}: nothing measured yet",
-            "run": self.folder.path.resolve().name,
-            "data": design["data"],
-            "about": about(self.dataset, design),
-            "notice": self.notice,
-            "findings": [],
-            "known": False,
-            "facts": facts(self.folder, self.known),
-            "config": json.dumps(self.folder.config, indent=1, sort_keys=True),
-            "css": _own("page.css"),
-        }
-
-    def _figures(self) -> dict[str, Any]:
-        if self.known is None:
-            return {}
-        drawn, titles = payload(self.known), headlines(self.known)
-        quantum = float(self.folder.design["data"].get("quantum", 0))
-        return {
-            "title": titles.signature,
+        titles = headlines(known)
+        content |= {
+            "title": titles.page,
             "known": True,
-            "findings": [unbroken(sentence) for sentence in sentences(self.known)],
-            "errors": errors(self.known),
+            "fault": identity_fault(known),
+            "findings": [unbroken(sentence) for sentence in sentences(known)],
+            "errors": errors(known),
             "headlines": titles,
-            "explain": explain(self.dataset, self.known, show_images=self.show_images),
-            "words": self._words(self.known),
-            "sizes": drawn["sizes"],
-            "colours": drawn["colours"],
-            "galleries": galleries(
-                self.dataset, self.known, quantum=quantum, show_images=self.show_images
-            ),
-            "table": table(self.known),
-            "numbers": drawn,
-            "plotly": _plotly(),
-            "charts_js": _own("charts.js"),
-            "page_js": _own("page.js"),
+            "explain": explain(dataset, known, folder.study, show_images=show_images),
+            "density": words(known, "density").name if has(known, "density") else "",
+            "gap": words(known, "gap").name if has(known, "gap") else "",
+            "source": source_of_dimension(dataset),
+            "galleries": galleries(dataset, known, folder.study, show_images=show_images),
+            "control": control_name(known),
+            "table": table(known),
+            "numbers": payload(known),
+            "plotly": Markup(get_plotlyjs()),
+            "scripts": [_own("charts.js"), _own("page.js")],
         }
+    return template.render(content)
 
-    def _words(self, known: xr.Dataset) -> dict[str, str]:
-        return {
-            "density": words(known, "density").name,
-            "gap": words(known, "gap").name,
-            "source": source_of_dimension(self.dataset),
-        }
+
+def _notice(found: Results) -> str:
+    # What has to be said about an unfinished run.
+    done, planned = (found.dataset.attrs[f"subjects_{k}"] for k in ("done", "planned"))
+    state = "" if done == planned else f"This run is not finished: {done} of {planned} subjects "
+    state += "are measured." if state else ""
+    if found.numbers is None:
+        return f"{state} There is nothing to draw: {found.reason}.".strip()
+    if not state:
+        return ""
+    if found.dataset.attrs["control"] == "linear":
+        state += " The numbers will change: the best network of the run sets the control's scale."
+    return f"{state} Run the same command again to go on."
+
+
+def identity_fault(known: xr.Dataset) -> str:
+    r"""What has to be said first if the identity check failed; nothing if it did not."""
+    z = largest_identity_z(known)
+    if not z > ALLOWED_Z:
+        return ""
+    return (
+        f"The identity check FAILED (largest |z| = {z:.1f}, at most {ALLOWED_Z:g} is allowed): "
+        "schedule, code or model is at fault. Mend that first, and believe no number below."
+    )
 
 
 def facts(folder: RunFolder, known: xr.Dataset | None) -> list[tuple[str, str]]:
     r"""What was run, as pairs of name and value."""
-    config, design = folder.config, folder.design
-    seeds = ", ".join(map(str, config.get("seeds", [])))
+    study, data = folder.study, folder.study["data"]
+    digest = f", sha256 {data['digest']}" if data.get("digest") else ""
+    counts = [f"{len(index)} {PLACES.get(at, at)}" for at, index in study["points"].items()]
+    kinds = Counter(subject.kind for subject in folder.subjects)
     found = [
-        ("Data", f"{design['data']['name']}, sha256 {design['data']['digest']}"),
-        ("Seed", f"{config.get('seed', 'not recorded')}; of the training: {seeds}"),
-        ("Measured", _measured(folder)),
+        ("Data", f"{data['name']}{digest}"),
+        ("Subjects", ", ".join(f"{count} {kind}" for kind, count in kinds.items()) or "none yet"),
+        (
+            "Measured",
+            f"{len(study['sigmas'])} noise levels; up to {', '.join(counts)}; {study['draws']} "
+            f"draws of noise each, seed {study['seed']}",
+        ),
     ]
     if known is not None:
-        found += [("Window", window(known)), ("Identity check", _identity(known))]
-    return found + _sessions(folder.path / "provenance.json")
+        z = largest_identity_z(known)
+        passed = f"passed: largest |z| = {z:.1f}, at most {ALLOWED_Z:g} is allowed"
+        checked = passed if z == z else "not made: it needs the Jacobian of a network"
+        found += [
+            ("Window", window(known)),
+            ("Identity check", identity_fault(known) or checked),
+        ]
+    return found + _sessions(folder.path)
 
 
-def _measured(folder: RunFolder) -> str:
-    design, draws = folder.design, folder.config.get("draws", "?")
-    counts = {at: len(points) for at, points in design["points"].items()}
-    return (
-        f"{len(design['sigmas'])} noise levels; up to {counts.get('training', 0)} training and "
-        f"{counts.get('held_out', 0)} held-out images, {draws} draws of noise each"
-    )
-
-
-def _identity(known: xr.Dataset) -> str:
-    z = np.abs(known.identity_z.values)
-    if not np.isfinite(z).any():
-        return "not made: it needs the Jacobian"
-    largest = float(np.nanmax(z))
-    said = "passed" if largest <= 4 else "FAILED: schedule, code or model is at fault"
-    return f"largest |z| = {largest:.1f}, at most 4 is allowed: {said}"
-
-
-def _sessions(path: Path) -> list[tuple[str, str]]:
+def _sessions(run: Path) -> list[tuple[str, str]]:
+    missing = [("Command, time, versions", "not recorded: the run has not ended yet")]
     try:
-        sessions = json.loads(path.read_text(encoding="utf-8"))["sessions"]
-        last = sessions[-1]
+        done = sessions(run)
+        if not done:
+            return missing
+        last = done[-1]
         versions = ", ".join(f"{k} {v}" for k, v in last["versions"].items())
-        seconds = sum(float(s["seconds"]) for s in sessions)
-        time = f"{format_seconds(seconds)}, started {sessions[0]['started']}"
-        time += f", in {len(sessions)} sessions" if len(sessions) > 1 else ""
-        machine = f"{last['machine']}, {last['device']}, Python {last['python']}"
+        seconds = sum(float(s["seconds"]) for s in done)
+        time = f"{format_seconds(seconds)}, started {done[0]['started']}"
+        time += f", in {len(done)} sessions" if len(done) > 1 else ""
         return [
             ("Command", str(last["command"])),
             ("Time", time),
             ("Versions", versions),
-            ("Machine", machine),
+            ("Machine", f"{last['machine']}, {last['device']}, Python {last['python']}"),
         ]
-    except (OSError, ValueError, KeyError, IndexError, TypeError):
-        return [("Command, time, versions", "not recorded: the run has not ended yet")]
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return missing
 
 
 def _own(name: str) -> Markup:
     return Markup((HERE / name).read_text(encoding="utf-8"))
-
-
-def _plotly() -> Markup:
-    from plotly.offline import get_plotlyjs
-
-    return Markup(get_plotlyjs())

@@ -1,0 +1,99 @@
+r"""The words of the page, one sentence each for a machine-learning engineer.
+
+``docs/glossary.md`` says more. On the page the first place of each word is underlined, and its
+sentence shows on hover, focus or tap.
+"""
+
+from __future__ import annotations
+
+import re
+
+from markupsafe import Markup, escape
+
+GLOSSARY = {
+    "memorized information": (
+        "How many nats more than on new images the network knows about its own training images: "
+        "the control's denoising error minus the network's, summed over noise levels."
+    ),
+    "memorized density": (
+        "Memorized information per e-fold of noise, in one principal direction at one level."
+    ),
+    "missing information": (
+        "What the network has lost beside the population's denoiser, which is known here, in nats."
+    ),
+    "missing dimension": "Missing information per e-fold of noise, in one direction at one level.",
+    "dimension gap": (
+        "How many directions the network keeps at held-out images beyond those that it keeps at "
+        "training images."
+    ),
+    "dimension kept": (
+        "Along how many directions the denoised image follows its noisy input: the trace of the "
+        "denoiser's Jacobian."
+    ),
+    "lost share": "The share of the control's dimension that is gone at training images.",
+    "local dimension": (
+        "The number of directions of variation at a single image and noise level, as a named "
+        "method finds it."
+    ),
+    "linear control": (
+        "The best linear denoiser, fitted to reserved images: it cannot memorize training images."
+    ),
+    "population control": "The exact denoiser of the distribution behind the data, known here.",
+    "exact denoiser": (
+        "The posterior mean given the training set alone, in closed form: what a network that "
+        "memorizes perfectly would answer."
+    ),
+    "held-out images": "Images of the same kind that no network of the run was trained on.",
+    "reserved images": (
+        "Images that are neither trained on nor held out: they give the principal directions, "
+        "the scale and the linear control."
+    ),
+    "principal direction": (
+        "An eigenvector of the covariance of the reserved images, numbered by falling variance."
+    ),
+    "noise level": "The standard deviation σ of the Gaussian noise that is added to an image.",
+    "rms": "Root-mean-square deviation of the data per coordinate, the unit of noise levels.",
+    "nats": "Units of information: one nat is 1.44 bits.",
+    "e-fold": "A change of the noise level by the factor e = 2.718.",
+    "damage": "By how many nats new images are denoised worse than by the control.",
+    "distance ratio": (
+        "Distance to the nearest training image over that to the nearest of another group: near "
+        "0 for a copy, near 1 for a new image."
+    ),
+    "p-value": "How often chance alone would give as large a difference.",
+    "standard error": "The standard deviation that a number would have, were all of it redone.",
+    "bootstrap": "Drawing the measured images anew, with replacement, to see how numbers vary.",
+    "image groups": "Images that belong together, such as views of one object, counted as one.",
+    "identity check": (
+        "The Jacobian's trace and the product of noise and error have one mean for every "
+        "denoiser; where they differ, code, schedule or model is at fault."
+    ),
+    "undertrained": (
+        "Worse than the control even at its own training images: nothing can be said about "
+        "memorization until it is trained longer."
+    ),
+}
+_WORDS = re.compile(
+    r"\b(" + "|".join(sorted(map(re.escape, GLOSSARY), key=len, reverse=True)) + r")s?\b", re.I
+)
+
+
+class Explained:
+    r"""Marks the first place of each word of the glossary in the texts of one page."""
+
+    def __init__(self) -> None:
+        self.seen: set[str] = set()
+
+    def __call__(self, text: str) -> Markup:
+        r"""The text as HTML, escaped, with its new words explained."""
+        made, done = Markup(""), 0
+        for found in _WORDS.finditer(text):
+            word = found[1].lower()
+            if word in self.seen:
+                continue
+            self.seen.add(word)
+            abbr = Markup('<abbr tabindex="0" title="{}">{}</abbr>').format(
+                GLOSSARY[word], found[0]
+            )
+            made, done = made + escape(text[done : found.start()]) + abbr, found.end()
+        return made + escape(text[done:])
