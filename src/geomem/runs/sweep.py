@@ -61,6 +61,10 @@ class TrainOptions:
     """The backbone; auto takes an MLP up to 256 coordinates, a U-Net for larger images."""
     channels: tuple[Annotated[int, Whole(least=1)], ...] = (32, 64, 64)
     """Channels of the U-Net at each resolution."""
+    control: Literal["auto", "population", "reference", "linear"] = "auto"
+    """What networks are compared with: auto takes the population where it is known, else a
+    reference network that never saw the measured images where the pool allows it, else the
+    linear control."""
 
 
 @checked
@@ -118,6 +122,7 @@ class Sweep(Run, TrainOptions, MeasureOptions, DataOptions):
         self.network_config.build(seed=0)  # refuses channels that it cannot be built of
         order = nested_subsets(source.split.pool, [sizes[-1]], self.seed)[sizes[-1]]
         held_out = numpy_rng(self.seed, "held-out points").permutation(source.split.held_out)
+        control, reason = self._choose_control(order[: self.points], sizes)
         default = self.points if self.network_config.kind == "mlp" else 8
         jacobians = default if self.jacobian_points is None else self.jacobian_points
         return study_of(
@@ -130,16 +135,49 @@ class Sweep(Run, TrainOptions, MeasureOptions, DataOptions):
             probes=self.probes_of(jacobians),
             draws=self.draws,
             seed=self.seed,
-            more={"order": order.tolist(), "sizes": sizes},
+            control=control,
+            more={
+                "order": order.tolist(),
+                "sizes": sizes,
+                "control_reason": reason,
+                "reference": self._rest(order[: self.points]) if control == "reference" else [],
+            },
         )
+
+    def _rest(self, measured: NDArray[np.int64]) -> list[int]:
+        # The pool without the measured images, and without what belongs to their groups.
+        source = self.source
+        pool = source.split.pool
+        there = np.isin(source.groups[pool], source.groups[measured])
+        return [int(i) for i in pool[~there]]
+
+    def _choose_control(self, measured: NDArray[np.int64], sizes: Sequence[int]) -> tuple[str, str]:
+        known = self.source.population is not None
+        left, least = len(self._rest(measured)), max(2 * len(measured), sizes[-1] // 2)
+        if self.control == "population" and not known:
+            raise InputError("`control` is population, which these data do not know; pass auto")
+        if self.control == "reference" and left < 2:
+            raise InputError("`control` is reference, and no image of the pool is left to train it")
+        if self.control != "auto":
+            return self.control, "as asked"
+        if known:
+            return "population", "the population is known"
+        if left >= least:
+            return "reference", f"{left} images of the pool are not measured"
+        return "linear", f"only {left} images of the pool are not measured, and {least} are wanted"
 
     def subjects(self, study: Study) -> list[Description]:
         r"""Controls, exact denoisers and networks, in this order."""
-        sizes = study.content["sizes"]
+        sizes, rest = study.content["sizes"], study.content["reference"]
         known = [Description("linear")]
         known += [Description("population")] if self.source.population is not None else []
         known += [Description("empirical", num_samples=n) for n in sizes]
         steps = sorted({*self.measured_steps, self.steps})
+        if rest:
+            first = self.seeds[0]
+            known.append(
+                Description("reference", num_samples=len(rest), seed=first, step=self.steps)
+            )
         return known + [
             Description("learned", num_samples=n, seed=s, step=k)
             for n in sizes
@@ -160,7 +198,7 @@ class Sweep(Run, TrainOptions, MeasureOptions, DataOptions):
         r"""Builds exact denoisers; trains networks and stops at each step that is measured."""
         subjects = folder.subjects
         for number in numbers:
-            if subjects[number].kind == "learned":
+            if subjects[number].kind in ("learned", "reference"):
                 yield from self._trained(folder, study, numbers, device, report)
                 return
             yield number, self._exact(subjects[number], study), 1.0
@@ -185,7 +223,9 @@ class Sweep(Run, TrainOptions, MeasureOptions, DataOptions):
         subjects = folder.subjects
         wanted = {subjects[k].step: k for k in numbers}
         recipe = subjects[numbers[-1]]
+        reference = recipe.kind == "reference"
         index = study.content["order"][: recipe.num_samples]
+        index = study.content["reference"] if reference else index
         state = TrainState(
             self.network_config,
             self.training,
@@ -195,7 +235,7 @@ class Sweep(Run, TrainOptions, MeasureOptions, DataOptions):
             unit=int(recipe.seed or 0),
             device=device,
         )
-        name = f"N{recipe.num_samples:06d}-seed{recipe.seed}"
+        name = "reference-" * reference + f"N{recipe.num_samples:06d}-seed{recipe.seed}"
         checkpoint = folder.path / "checkpoints" / f"{name}.safetensors"
         if checkpoint_step(checkpoint) > min(int(step or 0) for step in wanted):
             checkpoint.unlink(missing_ok=True)  # a record was deleted that lies before it
@@ -209,9 +249,9 @@ class Sweep(Run, TrainOptions, MeasureOptions, DataOptions):
                 number = wanted[moment.step]
                 path = folder.path / "networks" / f"{name}-step{moment.step}"
                 save_network(moment.average, self.network_config, path)
-                subject = Subject(
-                    subjects[number], moment.average, torch.float32, device, training=index
-                )
+                # The reference is measured at the training points of the others.
+                own = None if reference else index
+                subject = Subject(subjects[number], moment.average, torch.float32, device, own)
                 yield number, subject, share + (0.13 if moment.step == self.steps else 0.0)
         checkpoint.unlink(missing_ok=True)
 
@@ -221,7 +261,7 @@ class Sweep(Run, TrainOptions, MeasureOptions, DataOptions):
         r"""Seconds that a subject takes, roughly."""
         levels = len(study.sigmas)
         asked = 2 * self.dimension_points * levels * self._question_seconds(subject, study)
-        if subject.kind != "learned":
+        if subject.kind not in ("learned", "reference"):
             return exact_seconds(study, subject.num_samples) + asked
         return self._step_seconds * self.steps * 1.15 + asked
 
@@ -229,7 +269,7 @@ class Sweep(Run, TrainOptions, MeasureOptions, DataOptions):
         # Of one question to each dimension method, on a denoiser of the same size.
         if not self.dimension:
             return 0.0
-        if description.kind == "learned":
+        if description.kind in ("learned", "reference"):
             network = self.network_config.build(0).eval()
             subject = Subject(description, network, torch.float32)
         else:
@@ -271,6 +311,7 @@ def study_of(
     draws: int,
     seed: int,
     more: dict[str, Any],
+    control: str = "linear",
 ) -> Study:
     r"""A study of images of a source, with all that it rests on by digest.
 
@@ -282,6 +323,7 @@ def study_of(
         draws: Noise draws for each image.
         seed: The seed of the noise.
         more: Further JSON values that belong to the study.
+        control: The kind of the subject that others are compared with.
     """
     data, split = source.data, source.split
     if min(len(split.held_out), len(split.reserved)) < 8:
@@ -313,7 +355,7 @@ def study_of(
         rms=source.rms,
         draws=draws,
         seed=seed,
-        control="linear" if source.population is None else "population",
+        control=control,
         points=points,
         source=source,
         more={
