@@ -101,11 +101,20 @@ def test_a_disk_that_is_full_when_the_file_is_synced(
 
 def test_it_is_synced_before_it_is_renamed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     order = []
-    fsync, replace = os.fsync, os.replace
-    monkeypatch.setattr(os, "fsync", lambda h: (order.append("sync"), fsync(h)))
-    monkeypatch.setattr(os, "replace", lambda a, b: (order.append("rename"), replace(a, b)))
+
+    def watch(name: str) -> None:
+        system = getattr(os, name)
+
+        def call(*args: object) -> None:
+            order.append(name)
+            system(*args)
+
+        monkeypatch.setattr(os, name, call)
+
+    watch("fsync")
+    watch("replace")
     atomic_write_text(tmp_path / "file.txt", "text")
-    assert order[:2] == ["sync", "rename"]  # else a crash could leave an empty file
+    assert order[:2] == ["fsync", "replace"]  # else a crash could leave an empty file
 
 
 @pytest.mark.parametrize("exception", [errno.EFBIG, errno.ENOSPC])

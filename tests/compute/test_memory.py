@@ -54,7 +54,7 @@ def version_2(limit: int | str, use: int, cache: int, group: str) -> dict[str, i
 
 
 G = 2**30
-CASES = {
+CASES: dict[str, tuple[str, dict[str, int | str], float]] = {
     "no groups": ("", {}, 8 * G),
     "no limit": ("0::/job\n", version_2("max", 3 * G, G, "job"), 8 * G),
     "limit": ("0::/job\n", version_2(4 * G, 3 * G, G, "job"), 2 * G),
