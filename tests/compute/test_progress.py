@@ -62,7 +62,14 @@ def test_results_and_progress_do_not_mix(capsys: pytest.CaptureFixture[str]) -> 
 
 
 @pytest.mark.parametrize(
-    ("seconds", "text"), [(59.7, "60 s"), (60, "1 min 0 s"), (3599.9, "1 h 0 min"), (0, "< 1 s")]
+    ("seconds", "text"),
+    [
+        (59.7, "60 s"),
+        (60, "1 min 0 s"),
+        (3599.9, "1 h 0 min"),
+        (0, "< 1 s"),
+        (float("nan"), "unknown time"),
+    ],
 )
 def test_times_for_people(seconds: float, text: str) -> None:
     assert progress.format_seconds(seconds) == text

@@ -22,7 +22,8 @@ from geomem.errors import InputError
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 NO_LINKS = (errno.EPERM, errno.EACCES, errno.ENOSYS, errno.EOPNOTSUPP, errno.EMLINK)
 TEMPORARY, CLAIM = ".tmp-", ".claim-"
-# Nobody writes on at a file that has not changed for so many seconds, wherever it comes from.
+# What another machine has not changed for so many seconds is nobody's any more. A claim is
+# touched every 5 seconds, and network file systems may tell of it a minute late.
 PATIENCE = {TEMPORARY: 3600.0, CLAIM: 120.0}
 
 

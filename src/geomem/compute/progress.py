@@ -49,9 +49,11 @@ def format_seconds(seconds: float) -> str:
     r"""Time for people.
 
     Example:
-        >>> [format_seconds(s) for s in (0.2, 12, 200, 7300, 300_000)]
-        ['< 1 s', '12 s', '3 min 20 s', '2 h 1 min', '3 d 11 h']
+        >>> [format_seconds(s) for s in (0.2, 12, 200, 7300, 300_000, math.inf)]
+        ['< 1 s', '12 s', '3 min 20 s', '2 h 1 min', '3 d 11 h', 'unknown time']
     """
+    if not math.isfinite(seconds):
+        return "unknown time"
     if seconds < 1:
         return "< 1 s"
     if seconds < 60:
