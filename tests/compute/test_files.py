@@ -174,6 +174,7 @@ def test_what_is_private_is_for_its_user_alone(tmp_path: Path, umask: int) -> No
 
     def write(path: Path) -> None:
         seen.append(path.stat().st_mode & 0o777)
+        path.unlink()  # as writers do that have a temporary file of their own
         path.write_text("pixels")
 
     before = os.umask(umask)
