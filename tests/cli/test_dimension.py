@@ -247,7 +247,7 @@ BIG = Subject(lambda x, s: x / 2, {"training": normal(0, 1, 2000)}, {"denoiser":
 
 
 def test_what_does_not_fit_into_memory_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("geomem.compute.progress.available_memory", lambda: 1e6)
+    monkeypatch.setattr("geomem.compute.memory.available_memory", lambda: 1e6)
     with pytest.raises(InputError, match="for soft-count: use local-dimension"):
         measure_dimensions([BIG], {"soft-count": SoftCount()}, [1.0], seed=0, quiet=True)
 

@@ -471,9 +471,9 @@ def test_a_tolerance_is_a_share(tolerance: float) -> None:
 
 
 def test_what_does_not_fit_is_refused_before_it_starts(monkeypatch: pytest.MonkeyPatch) -> None:
-    from geomem.compute import progress
+    from geomem.compute import memory
 
-    monkeypatch.setattr(progress, "available_memory", lambda: 2.0**20)
+    monkeypatch.setattr(memory, "available_memory", lambda: 2.0**20)
     with pytest.raises(InputError, match="fewer queries"):
         EmpiricalDenoiser(normal(0, 900, 5)).posterior(normal(1, 3, 5), torch.tensor([1.0]))
 

@@ -311,6 +311,6 @@ def test_auto_refuses_what_it_cannot() -> None:
 
 
 def test_dense_refuses_what_does_not_fit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("geomem.compute.progress.available_memory", lambda: 1e4)
+    monkeypatch.setattr("geomem.compute.memory.available_memory", lambda: 1e4)
     with pytest.raises(InputError, match="never make the matrix"):
         Dense()(projector(40, 7))

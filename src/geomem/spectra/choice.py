@@ -11,7 +11,7 @@ import dataclasses
 import math
 from typing import Literal
 
-from geomem.compute.progress import available_memory, format_bytes
+from geomem.compute.memory import available_memory, format_bytes
 from geomem.errors import InputError
 from geomem.operators.linear import Factored, LinearOperator
 from geomem.spectra.lanczos import LanczosQuadrature
