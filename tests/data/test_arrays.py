@@ -2,16 +2,25 @@ r"""Arrays: what a file holds is what arrives, and what cannot be used is refuse
 
 from __future__ import annotations
 
+import gzip
+import io
 import os
 import pickle
+import struct
+import tracemalloc
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from geomem.data import ImageData, load_data
+from geomem.data.arrays import grey_step
+from geomem.errors import InputError
 from tests.data.files import GREY, RGB, RNG, refuses, save, write_idx, write_images
 
 
@@ -145,3 +154,179 @@ def test_only_the_array_that_was_asked_for_is_read(tmp_path: Path) -> None:
     np.savez(tmp_path / "x.npz", good=GREY, bad=np.array([{}], dtype=object))
     assert len(load_data(f"{tmp_path / 'x.npz'}:good")) == 6
     refuses(f"{tmp_path / 'x.npz'}:bad", "Python objects")
+
+
+# ------------------------------------------------------------------------- axes of floats
+
+
+@pytest.mark.parametrize("shape", [(6, 5, 7), (6, 5, 7, 1), (6, 5, 7, 3), (6, 3, 5, 7)])
+def test_floats_have_the_axes_of_8_bit_images(shape: tuple[int, ...]) -> None:
+    images = RNG.integers(0, 256, shape, dtype=np.uint8)
+    expected = ImageData.of("x", images).pixels
+    data = ImageData.of("x", images.astype(np.float32))
+    assert np.array_equal(data.pixels, expected)
+
+
+@pytest.mark.parametrize(
+    ("shape", "expected"),
+    [
+        ((6, 4, 8, 8), (4, 8, 8)),
+        ((6, 8, 8, 4), (4, 8, 8)),
+        ((6, 16, 8, 8), (16, 8, 8)),
+        ((6, 8, 8, 16), (16, 8, 8)),
+        ((6, 4, 8, 9), (4, 8, 9)),
+        ((6, 8, 9, 4), (4, 8, 9)),
+        ((6, 5, 5, 5), (5, 5, 5)),
+        ((6, 2, 3, 4, 5), (2, 3, 4, 5)),
+        ((6, 9), (9,)),
+    ],
+)
+def test_the_channels_of_latents_are_found(
+    shape: tuple[int, ...], expected: tuple[int, ...]
+) -> None:
+    data = ImageData.of("x", RNG.normal(size=shape))
+    assert data.item_shape == expected
+    moved = len(shape) == 4 and shape[1:] != expected
+    assert (data.account is not None) == moved
+
+
+def test_floats_with_two_axes_of_channels_are_refused() -> None:
+    with pytest.raises(InputError, match="second or the last axis"):
+        ImageData.of("x", RNG.normal(size=(6, 3, 8, 3)))
+
+
+# ---------------------------------------------------------------------------- grey levels
+
+DIGITS = RNG.integers(0, 17, (300, 8, 8)).astype(float)
+PHOTOS = RNG.integers(0, 256, (60, 3, 16, 16)) / 255
+DEVIATIONS = np.array([0.229, 0.224, 0.225])
+
+
+@pytest.mark.parametrize(
+    ("values", "step"),
+    [
+        (DIGITS / 8 - 1, 1 / 8),
+        (DIGITS, 1),
+        ((DIGITS - DIGITS.mean()) / DIGITS.std(), 1 / DIGITS.std()),
+        ((DIGITS / DIGITS.std(0)).reshape(300, 64), 1 / DIGITS.std(0).max()),
+        (PHOTOS * 2 - 1, 2 / 255),
+        ((PHOTOS - 0.45) / DEVIATIONS[:, None, None], 1 / 255 / 0.229),
+        ((DIGITS // 4) ** 2 / 16, 1 / 16),
+        (np.sqrt(1 + DIGITS // 4), 5**0.5 - 2),
+        ((DIGITS > 7) * 2.0 - 1, 2),
+        (((DIGITS > 7) * 255).astype(np.uint8), 255),
+        ((DIGITS // 4 * 63).astype(np.uint8), 63),
+        (np.round(DIGITS // 4 * 63.75).astype(np.uint8), 63),
+        ((PHOTOS * 255).astype(np.uint8), 1),
+    ],
+)
+def test_the_step_between_grey_levels_is_found(values: np.ndarray, step: float) -> None:
+    assert grey_step(ImageData.of("x", values).pixels) == pytest.approx(step, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        RNG.normal(size=(500, 20)),
+        RNG.normal(size=(2, 2)),
+        RNG.normal(size=(3, 3, 8, 8)),
+        RNG.normal(size=(500, 20)) * (RNG.random((500, 20)) < 0.1),  # sparse
+        RNG.normal(size=(500, 20)).astype(np.float16),
+        np.concatenate([DIGITS.reshape(300, 64), RNG.normal(size=(300, 1))], axis=1),
+    ],
+)
+def test_values_without_a_grid_have_no_step(values: np.ndarray) -> None:
+    assert grey_step(ImageData.of("x", values).pixels) == 0
+
+
+@given(
+    st.floats(1e-3, 1e3),
+    st.integers(-50, 50),
+    st.lists(st.integers(0, 40), min_size=20, max_size=60),
+)
+@settings(max_examples=100, deadline=None)
+def test_any_grid_is_found(step: float, start: int, levels: list[int]) -> None:
+    levels = [0, 1, *levels]
+    values = (step * (np.array(levels) + start))[:, None].astype(np.float32)
+    assert grey_step(values) == pytest.approx(step, rel=1e-3)
+
+
+def test_the_step_of_floats_is_that_of_the_same_images_in_8_bits() -> None:
+    data = ImageData.of("x", GREY)
+    floats = ImageData.of("x", data.tensor(range(6)).numpy())
+    assert floats.quantum == pytest.approx(data.quantum, rel=1e-4)
+
+
+# --------------------------------------------------------------------------------- memory
+
+
+def write(path: Path) -> Path:
+    if path.suffix == ".npy":
+        return save(path, GREY)
+    if path.suffix == ".npz":
+        np.savez_compressed(path, GREY)
+        return path
+    return write_idx(path, GREY)
+
+
+@pytest.mark.parametrize("name", ["x.npy", "x.npz", "x.gz", "x.idx"])
+def test_what_does_not_fit_is_refused_before_it_is_unpacked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    path = write(tmp_path / name)
+    monkeypatch.setattr("geomem.compute.progress.available_memory", lambda: 100.0)
+    refuses(path, "of memory", "fewer or smaller")
+
+
+def test_a_small_archive_of_a_huge_array_is_refused_unread(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    np.savez_compressed(tmp_path / "x.npz", np.zeros((4000, 100, 100), np.uint8))
+    monkeypatch.setattr("geomem.compute.progress.available_memory", lambda: 3e7)
+    tracemalloc.start()
+    refuses(tmp_path / "x.npz", "38.1 MiB of memory")
+    assert tracemalloc.get_traced_memory()[1] < 5e6
+    tracemalloc.stop()
+
+
+def test_a_packed_file_is_unpacked_no_further_than_it_announces(tmp_path: Path) -> None:
+    head = bytes([0, 0, 8, 3]) + struct.pack(">3I", 2, 3, 3)
+    (tmp_path / "x.gz").write_bytes(gzip.compress(head + bytes(50_000_000)))
+    tracemalloc.start()
+    refuses(tmp_path / "x.gz", "holds more of the 18 bytes")
+    assert tracemalloc.get_traced_memory()[1] < 5e6
+    tracemalloc.stop()
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_a_header_that_announces_too_much_costs_nothing(tmp_path: Path, packed: bool) -> None:
+    raw = bytes([0, 0, 8, 3]) + struct.pack(">3I", 2**31, 2**31, 2**31) + bytes(90)
+    (tmp_path / "x").write_bytes(gzip.compress(raw) if packed else raw)
+    refuses(tmp_path / "x", "90 of the 9903520314283042199192993792 bytes")
+
+
+@pytest.mark.parametrize("shape", [(2**40,), (2, 2**40, 3), (7, 5)])
+def test_an_archive_whose_arrays_are_not_as_large_as_they_say(
+    tmp_path: Path, shape: tuple[int, ...]
+) -> None:
+    content = io.BytesIO()
+    header = {"descr": "<f4", "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(content, header)
+    with zipfile.ZipFile(tmp_path / "x.npz", "w") as archive:
+        archive.writestr("arr_0.npy", content.getvalue() + bytes(64))
+    refuses(tmp_path / "x.npz", "announces an array 'arr_0'", "holds 64")
+
+
+def test_pipes_and_devices_are_refused(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")  # opening it would wait for a writer
+    refuses(tmp_path / "pipe", "no regular file")
+    refuses("/dev/zero", "no regular file")
+    refuses(f"{tmp_path}:key", "folder without keys")
+
+
+def test_a_file_that_changes_later_changes_no_data(tmp_path: Path) -> None:
+    path = save(tmp_path / "x.npy", GREY.astype(np.float32))
+    data = load_data(str(path))
+    before = data.digest
+    save(path, np.zeros_like(GREY, np.float32))
+    assert ImageData.of("x", data.pixels).digest == before

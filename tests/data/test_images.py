@@ -3,6 +3,7 @@ r"""Images: what tensors show, what digests name, and which images belong togeth
 from __future__ import annotations
 
 import hashlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 
 from geomem.data import ImageData, duplicate_groups, load_data
 from geomem.errors import InputError
-from tests.data.files import GREY, RNG
+from tests.data.files import GREY, RNG, write_images
 
 
 def test_digits_are_the_bundled_ones() -> None:
@@ -85,3 +86,53 @@ def test_groups_are_the_finest_partition_that_joins_twins_and_subjects(
     groups = duplicate_groups(data)
     assert np.array_equal(np.equal.outer(groups, groups), joined)
     assert set(groups) == set(range(len(set(groups))))
+
+
+@pytest.mark.parametrize("index", [[0.5], [True, False], [[0]], [-1], [6], "a", [None]])
+def test_wrong_indices_are_refused(index: object) -> None:
+    with pytest.raises(InputError, match="`indices`"):
+        ImageData.of("x", GREY).tensor(index)  # type: ignore[arg-type]
+
+
+def test_no_indices_give_no_images() -> None:
+    assert ImageData.of("x", GREY).tensor([]).shape == (0, 1, 5, 7)
+
+
+def test_labels_and_groups_of_any_type_stay_apart() -> None:
+    data = ImageData.of("x", np.eye(3), labels=["b", "a", "b"], groups=[1.5, 1.2, 1.5])
+    assert data.labels is not None
+    assert data.groups is not None
+    assert (data.labels.tolist(), data.classes) == ([1, 0, 1], ("a", "b"))
+    assert data.groups.tolist() == [1, 0, 1]
+    with pytest.raises(InputError, match="`labels` holds NaN"):
+        ImageData.of("x", np.eye(3), labels=[0, np.nan, 1])
+
+
+def test_tensors_that_do_not_fit_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = ImageData.of("x", RNG.integers(0, 256, (3000, 50, 50), dtype=np.uint8))
+    monkeypatch.setattr("geomem.compute.progress.available_memory", lambda: 5e7)
+    assert data.tensor(range(100)).shape == (100, 1, 50, 50)
+    with pytest.raises(InputError, match="of memory"):
+        data.tensor(range(3000))
+
+
+def test_digests_of_groups_and_labels_name_what_they_mean() -> None:
+    data = [
+        ImageData.of("x", np.eye(4), groups=groups, labels=labels)
+        for groups, labels in (
+            ([0, 0, 1, 2], ["a", "a", "b", "b"]),
+            ([7, 7, 9, 3], ["a", "a", "b", "b"]),
+            ([0, 1, 1, 2], ["a", "a", "c", "c"]),
+        )
+    ]
+    assert data[0].groups_digest == data[1].groups_digest != data[2].groups_digest
+    assert data[0].labels_digest == data[1].labels_digest != data[2].labels_digest
+    assert (ImageData.of("x", np.eye(4)).groups_digest, data[0].digest) == (None, data[2].digest)
+
+
+def test_images_are_called_by_file_or_number(tmp_path: Path) -> None:
+    assert ImageData.of("x", np.eye(3)).items == ("0", "1", "2")
+    assert load_data(str(write_images(tmp_path, {"a.png": GREY[0], "b/c.png": GREY[1]}))).items == (
+        "a.png",
+        "b/c.png",
+    )

@@ -2,17 +2,23 @@ r"""Names and paths: which data they mean, and what is said where there are none
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import os
 import pickle
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from geomem.data import ImageData, duplicate_groups, load_data
 from geomem.data.sets import data_folder
+from geomem.data.source import DataOptions
 from geomem.errors import InputError
-from tests.data.files import GREY, RNG, refuses, save, write_idx
+from tests.data.files import GREY, RNG, refuses, save, write_idx, write_images
 
 
 def test_a_colon_may_be_part_of_the_path(tmp_path: Path) -> None:
@@ -128,3 +134,60 @@ def test_olivetti_faces_are_grouped_by_subject() -> None:
     assert data.groups is not None
     assert np.array_equal(data.groups, np.arange(400) // 10)
     assert hashlib.sha256(data.pixels.tobytes()).hexdigest().startswith("a3f75007cc103363")
+
+
+# ------------------------------------------------------------------- what a spelling means
+
+
+@pytest.mark.parametrize("name", ["", "~", "~nosuchuser/x", "\0", "x" * 300, "a:b:c", ":", "~:"])
+def test_odd_names_end_in_one_sentence(name: str) -> None:
+    refuses(name)
+
+
+@given(st.text(max_size=40))
+@settings(max_examples=200, deadline=None)
+def test_any_text_ends_in_one_sentence(text: str) -> None:
+    with TemporaryDirectory() as folder:
+        (Path(folder) / "empty").mkdir()
+        with contextlib.chdir(f"{folder}/empty"):
+            refuses(text)
+
+
+def test_near_names_are_suggested(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    refuses("minst", "did you mean 'mnist'?")
+    refuses("Digits", "did you mean 'digits'?")
+    write_images(tmp_path / "photos", {"a.png": GREY[0], "b.png": GREY[1]})
+    monkeypatch.chdir(tmp_path)
+    refuses("photo", "did you mean 'photos'?")
+    refuses(tmp_path / "fotos", "did you mean", "photos")
+
+
+def test_a_path_is_taken_as_text_or_as_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_images(tmp_path / "digits", {"a.png": GREY[0], "b.png": GREY[1]})
+    monkeypatch.chdir(tmp_path)
+    assert len(load_data("./digits")) == 2
+    assert len(load_data(Path("digits"))) == 2  # a path is never a name
+    assert len(load_data("digits")) == 1797
+    (tmp_path / "g.csv").write_text("file,value\na.png,1\nb.png,1\n")
+    data = load_data("./digits", groups="g.csv")  # type: ignore[arg-type]
+    assert data.groups is not None
+    assert data.groups.tolist() == [1, 1]
+
+
+def test_one_data_set_has_one_spelling() -> None:
+    for spec in ("photos", "photos/", "./photos", ".//photos//", Path("photos")):
+        assert DataOptions(spec).data == "photos"  # type: ignore[arg-type]
+    assert DataOptions("./digits/").data == "./digits"
+    assert DataOptions("../x.npz:key").data == "../x.npz:key"
+    assert DataOptions("linear").data == "linear"
+
+
+def test_a_path_that_is_not_unicode_is_written_as_unicode(tmp_path: Path) -> None:
+    write_images(tmp_path / "x", {"a.png": GREY[0], "b.png": GREY[1]})
+    os.rename(tmp_path / "x", os.fsencode(tmp_path) + b"/Stra\xdfe")
+    options = DataOptions(os.fsdecode(os.fsencode(tmp_path) + b"/Stra\xdfe/"))
+    assert options.data.endswith("/Stra\\xdfe")
+    data = load_data(options.data)
+    assert (len(data), data.name) == (2, "Stra\\xdfe")

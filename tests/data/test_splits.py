@@ -282,3 +282,32 @@ def test_a_size_given_twice_is_one_size() -> None:
 def test_impossible_sizes_are_refused(sizes: list[int], reason: str) -> None:
     with pytest.raises(InputError, match=reason):
         nested_subsets(range(10), sizes, seed=0)
+
+
+@pytest.mark.parametrize("pool", [[0.5, 1.5, 2.5], [[0, 1, 2]], [True, True, True]])
+def test_impossible_pools_are_refused(pool: list[object]) -> None:
+    with pytest.raises(InputError, match="`pool`"):
+        nested_subsets(pool, [2], seed=0)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("seed", [-1, 1.5, None, True])
+def test_impossible_seeds_are_refused(seed: object) -> None:
+    for call in (
+        lambda s: make_split(points(50), seed=s),
+        lambda s: default_split(points(50), s),
+        lambda s: nested_subsets(range(9), [2], s),
+    ):
+        with pytest.raises(InputError, match="`seed`"):
+            call(seed)
+
+
+def test_the_digest_of_a_split_names_its_images_and_not_their_places() -> None:
+    values = np.arange(40.0)[:, None]
+    data, order = ImageData.of("x", values), np.random.default_rng(0).permutation(40)
+    split = make_split(data, seed=5)
+    moved = np.argsort(order)
+    same = Split(moved[split.pool], moved[split.held_out], moved[split.reserved], 5)
+    assert split.digest(data) == same.digest(ImageData.of("y", values[order]))
+    assert split.digest(data) != make_split(data, seed=6).digest(data)
+    other = Split(split.pool[::-1], split.held_out, split.reserved, 5)
+    assert split.digest(data) != other.digest(data)  # nested training sets follow the order

@@ -209,33 +209,31 @@ def grey_step(pixels: PixelArray) -> float:
         used = [np.flatnonzero(np.bincount(some[:, c].ravel())) for c in range(some.shape[1])]
         return float(min((np.diff(u).min() for u in used if len(u) > 1), default=0))
     flat = some.reshape(len(some), -1)
-    whole = _step(flat)
-    if whole is not None:
-        return whole
-    if pixels.ndim == 4 and pixels.shape[1] > 1:
-        parts = np.split(flat, pixels.shape[1], axis=1)
-    else:
-        parts = [flat[:, [j]] for j in range(0, flat.shape[1], -(-flat.shape[1] // 64))]
-    steps = [_step(part) for part in parts if (part != part.flat[0]).any()]
-    return min((s for s in steps if s is not None), default=0.0) if None not in steps else 0.0
+    channels = np.split(flat, some.shape[1], axis=1) if some.ndim == 4 else [flat]
+    columns = [flat[:, [j]] for j in range(0, flat.shape[1], -(-flat.shape[1] // 64))]
+    for parts in ([flat], channels, columns):
+        steps = [_grid_step(part)[0] for part in parts if (part != part.flat[0]).any()]
+        if None not in steps:
+            return min(step for step in steps if step is not None)
+    return min(_grid_step(part)[1] for part in channels)
 
 
-def _step(values: PixelArray) -> float | None:
+def _grid_step(values: PixelArray) -> tuple[float | None, float]:
+    r"""The step if all values are multiples of one; the smallest gap if they return often, or 0."""
     levels, counts = np.unique(values.astype(np.float64), return_counts=True)
     rounding = float(np.abs(levels).max()) * 2.0**-23
     new = np.diff(levels, prepend=-np.inf) > 8 * rounding  # one level rounded in several ways
     levels = levels[new]
     counts = np.add.reduceat(counts, np.flatnonzero(new))
-    if not 2 <= len(levels) <= 2**16 or (len(levels) == 2 and counts.sum() < 16):
-        return None
+    few = len(levels) == 2 and counts.sum() < 16  # any two values lie on a grid
+    if few or not 2 <= len(levels) <= 2**16:
+        return None, 0.0
     gaps = np.diff(levels)
     smallest = float(gaps.min())
     if smallest < 64 * rounding:
-        return None
+        return None, 0.0
+    often = (counts > 1).mean() > 0.9 and counts.sum() >= 8 * len(levels)
     multiples = np.round(gaps / smallest)
     step = float((levels[-1] - levels[0]) / multiples.sum())
-    # Each multiple of a step that is known to a few roundings is off by as many of them.
-    if (np.abs(gaps - multiples * step) <= 16 * rounding).all():
-        return step
-    often = (counts > 1).mean() > 0.9 and counts.sum() >= 8 * len(levels)
-    return smallest if often else None
+    on_grid = bool((np.abs(gaps - multiples * step) <= 16 * rounding).all())
+    return step if on_grid else None, smallest if often else 0.0

@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 SUFFIXES = {  # of the decoders that may run; TGA has no mark of its own and is tried last
     "PNG": ".apng .png",
     "JPEG": ".jfif .jif .jpe .jpeg .jpg .mpo",
-    "BMP": ".bmp .dib",
+    "BMP": ".bmp",
+    "DIB": ".dib",
     "GIF": ".gif",
     "WEBP": ".webp",
     "JPEG2000": ".j2c .j2k .jp2 .jpc .jpf .jpx",

@@ -57,8 +57,11 @@ def decode(spec: str) -> tuple[str, Decoded]:
         return spec, NAMES[spec]()
     path, key = _split_key(spec)
     name = unicode_name(path.resolve().name)
-    raw = read_folder(path) if path.is_dir() and key is None else read_array(path, key)
-    return (f"{name}:{key}" if key else name), raw
+    if path.is_dir():
+        if key is not None:
+            raise InputError(f"{printable(path)} is a folder without keys; leave out :{key}")
+        return name, read_folder(path)
+    return (f"{name}:{key}" if key else name), read_array(path, key)
 
 
 def same_spelling(spec: str) -> str:
@@ -93,7 +96,7 @@ def _split_key(spec: str) -> tuple[Path, str | None]:
     here: list[str] = []
     with suppress(OSError):
         here = os.listdir(parent or ".")
-    like = get_close_matches(name, here, n=1, cutoff=0.75) if name else []
+    like = get_close_matches(name, here, n=1, cutoff=0.7) if name else []
     named = get_close_matches(spec, [*NAMES, *MANIFOLDS], n=1, cutoff=0.5)
     if like and not named:
         raise InputError(
