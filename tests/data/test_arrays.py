@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 
 from geomem.data import ImageData, load_data
 from geomem.data.arrays import grey_step
+from geomem.data.reading import reading
 from geomem.errors import InputError
 from tests.data.files import GREY, RGB, RNG, refuses, save, write_idx, write_images
 
@@ -330,3 +331,34 @@ def test_a_file_that_changes_later_changes_no_data(tmp_path: Path) -> None:
     before = data.digest
     save(path, np.zeros_like(GREY, np.float32))
     assert ImageData.of("x", data.pixels).digest == before
+
+
+def test_archives_of_other_things_are_told_from_arrays(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "photos.zip", "w") as archive:
+        archive.writestr("a.png", b"x")
+    refuses(tmp_path / "photos.zip", "unpack it")
+    with zipfile.ZipFile(tmp_path / "x.npz", "w") as archive:
+        archive.writestr("a.npy", b"no array")
+    refuses(tmp_path / "x.npz", "no NumPy array under 'a'")
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (PermissionError(13, "Permission denied"), "may not be read"),
+        (BlockingIOError(11, "Resource temporarily unavailable"), "the system says so"),
+        (OSError(5, "Input/output error"), "the system says so"),
+        (OSError("broken data stream"), "truncated"),
+        (RuntimeError("encrypted"), "truncated"),
+    ],
+)
+def test_locks_and_permissions_are_told_from_damage(error: Exception, reason: str) -> None:
+    with pytest.raises(InputError, match=reason), reading(Path("x.npy")):
+        raise error
+
+
+@pytest.mark.parametrize("dims", [0, 1, 100, 255])
+def test_idx_files_of_any_number_of_axes_end_in_one_sentence(tmp_path: Path, dims: int) -> None:
+    raw = bytes([0, 0, 8, dims]) + struct.pack(f">{dims}I", *[1] * dims) + b"x"
+    (tmp_path / "x").write_bytes(raw)
+    refuses(tmp_path / "x")

@@ -40,7 +40,7 @@ def test_mixed_sizes_name_both_files_and_sizes(tmp_path: Path) -> None:
 def test_empty_folders_are_refused(tmp_path: Path) -> None:
     refuses(tmp_path, "no images", "PNG")
     (tmp_path / "notes.txt").write_text("nothing")
-    refuses(tmp_path, "1 other files")
+    refuses(tmp_path, "no images", ".txt 1")
     (tmp_path / "data_batch_1").write_bytes(pickle.dumps([1]))
     refuses(tmp_path, "is a pickle")
 

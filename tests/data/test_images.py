@@ -3,7 +3,9 @@ r"""Images: what tensors show, what digests name, and which images belong togeth
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -136,3 +138,26 @@ def test_images_are_called_by_file_or_number(tmp_path: Path) -> None:
         "a.png",
         "b/c.png",
     )
+
+
+@pytest.mark.parametrize(
+    "array",
+    [[[1.0], [1.0, 2.0]], {"a": 1}, "text", None, [[None]], [["a"], ["b"]], 3, object()],
+)
+def test_what_is_no_array_is_refused(array: object) -> None:
+    with pytest.raises(InputError, match="array|type"):
+        ImageData.of("x", array)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match=r"ImageData\.of"):
+        ImageData("x", array)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("values", [[None, 1, 2], [[1], [2], [3]], [[1], [1, 2], [3]], "abc"])
+def test_what_are_no_labels_is_refused(values: object) -> None:
+    with pytest.raises(InputError, match="labels"):
+        ImageData.of("x", np.eye(3), labels=values)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("change", [{"scale": 0}, {"scale": np.nan}, {"num_train": 0}, {"name": 3}])
+def test_what_describes_images_is_checked(change: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match=f"`{next(iter(change))}`"):
+        replace(ImageData.of("x", np.eye(3)), **change)

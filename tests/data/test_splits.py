@@ -311,3 +311,26 @@ def test_the_digest_of_a_split_names_its_images_and_not_their_places() -> None:
     assert split.digest(data) != make_split(data, seed=6).digest(data)
     other = Split(split.pool[::-1], split.held_out, split.reserved, 5)
     assert split.digest(data) != other.digest(data)  # nested training sets follow the order
+
+
+@pytest.mark.parametrize(
+    ("parts", "reason"),
+    [
+        (([0, 1], [1], [2]), "in two parts"),
+        (([0, 0], [1], [2]), "twice in one"),
+        (([0, 1], [-2], [3]), "`held_out` reaches from -2"),
+        (([0, 1], [2], [0.5]), "`reserved` is float64"),
+    ],
+)
+def test_parts_that_overlap_or_are_no_numbers_are_refused(
+    parts: tuple[list[int], list[int], list[int]], reason: str
+) -> None:
+    with pytest.raises(InputError, match=reason):
+        Split(*map(np.array, parts), 0)
+    with pytest.raises(InputError, match="`seed`"):
+        Split(np.arange(3), np.arange(3, 5), np.arange(5, 7), -1)
+
+
+def test_a_split_of_other_data_has_no_digest() -> None:
+    with pytest.raises(InputError, match="`pool` reaches from"):
+        make_split(points(40)).digest(points(20))

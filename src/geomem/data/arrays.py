@@ -129,7 +129,12 @@ def read_npz(path: Path, key: str | None) -> PixelArray:
     r"""One array of an archive, unpacked only if it is as large as it says and fits."""
     where = printable(path)
     with reading(path), zipfile.ZipFile(path) as archive:
-        members = {name.removesuffix(".npy"): name for name in archive.namelist()}
+        arrays = [name for name in archive.namelist() if name.endswith(".npy")]
+        if not arrays:
+            raise InputError(
+                f"{where} is an archive of other files than arrays; unpack it, and pass the folder"
+            )
+        members = {name.removesuffix(".npy"): name for name in arrays}
         if key is None and len(members) == 1:
             key = next(iter(members))
         if key not in members:
@@ -174,13 +179,13 @@ def read_idx(path: Path) -> PixelArray:
             if announced <= largest:
                 Forecast(0, 2 * announced).check_memory(ADVICE)
             content = stream.read(min(announced, largest) + 1)
-    if len(content) != announced:
-        found = "more" if len(content) > announced else f"{len(content)}"
-        raise InputError(
-            f"{printable(path)} holds {found} of the {announced} bytes that its header announces; "
-            "get or write it again"
-        )
-    return np.frombuffer(content, dtype).reshape(shape)
+        if len(content) != announced:
+            found = "more" if len(content) > announced else f"{len(content)}"
+            raise InputError(
+                f"{printable(path)} holds {found} of the {announced} bytes that its header "
+                "announces; get or write it again"
+            )
+        return np.frombuffer(content, dtype).reshape(shape)
 
 
 # -------------------------------------------------------------------------- grey levels

@@ -54,7 +54,7 @@ def read_folder(folder: Path) -> Decoded:
     if not found.pictures:
         for other in found.others:
             refuse_pickle(folder / other)
-        count = f" ({len(found.others)} other files)" if found.others else ""
+        count = f" ({_suffixes(found.others)})" if found.others else ""
         raise InputError(f"there are no images in {where}{count}; pass a folder of PNG or JPEG")
     names, num_train = _official_parts(found.pictures)
     forms = _read_forms(folder, names)
@@ -190,12 +190,17 @@ def _account(
     if found.broken_links:
         said.append(f"left out {_some(found.broken_links)}: broken links")
     if found.others:
-        suffixes = Counter(Path(name).suffix.lower() or "no suffix" for name in found.others)
-        listed = ", ".join(f"{printable(s)} {count:,}" for s, count in suffixes.most_common(6))
-        said.append(f"left out {len(found.others):,} files that are no pictures ({listed})")
+        said.append(
+            f"left out {len(found.others):,} files that are no pictures ({_suffixes(found.others)})"
+        )
     if found.hidden:
         said.append(f"left out {found.hidden:,} hidden files or folders")
     return "; ".join(said)
+
+
+def _suffixes(names: Sequence[str]) -> str:
+    suffixes = Counter(Path(name).suffix.lower() or "no suffix" for name in names)
+    return ", ".join(f"{printable(s)} {count:,}" for s, count in suffixes.most_common(6))
 
 
 def _some(names: Sequence[str]) -> str:

@@ -11,21 +11,23 @@ import hashlib
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from geomem.arguments import checked
+from geomem.arguments import Number, Whole, checked, shown
 from geomem.compute.progress import Forecast
 from geomem.data.arrays import ADVICE, grey_step, in_order
-from geomem.data.reading import Decoded, IntArray, PixelArray
+from geomem.data.reading import Decoded, IntArray, PixelArray, whole_numbers
 from geomem.data.sets import decode
 from geomem.data.tables import read_table
 from geomem.errors import InputError
 
 
+@checked
 @dataclass(frozen=True, eq=False)
 class ImageData:
     r"""A checked array of images, or of vectors, with their names.
@@ -59,20 +61,21 @@ class ImageData:
 
     name: str
     pixels: PixelArray
-    scale: float = 1.0
+    scale: Annotated[float, Number(above=0)] = 1.0
     offset: float = 0.0
     labels: IntArray | None = None
     groups: IntArray | None = None
     files: tuple[str, ...] | None = None
-    num_train: int | None = None
+    num_train: Annotated[int | None, Whole(least=1)] = None
     classes: tuple[str, ...] | None = None
     account: str | None = None
 
     def __post_init__(self) -> None:
         name, pixels = self.name, self.pixels
-        if pixels.dtype not in (np.uint8, np.float32) or pixels.ndim < 2:
+        kind, shape = getattr(pixels, "dtype", type(pixels)), np.shape(pixels)
+        if kind not in (np.uint8, np.float32) or len(shape) < 2:
             raise InputError(
-                f"{name} has type {pixels.dtype} and shape {pixels.shape}; "
+                f"{name} has type {kind} and shape {shape}; "
                 "pass it through ImageData.of, which converts it"
             )
         if len(pixels) < 2:
@@ -113,15 +116,17 @@ class ImageData:
             labels: The class of each, with shape (N): integers, or names.
             groups: Likewise the subject of each.
         """
-        raw = in_order(np.asarray(array), name)
+        raw = in_order(_as_array("array", array), name)
         found: dict[str, IntArray] = {}
         classes = None
         for what, values in (("labels", labels), ("groups", groups)):
             if values is None:
                 continue
-            given = np.asarray(values)
-            if given.dtype.kind == "f" and np.isnan(given).any():
-                raise InputError(f"`{what}` holds NaN; pass a value for each image")
+            given = _as_array(what, values)
+            if given.dtype.kind not in "iufU" or (
+                given.dtype.kind == "f" and (given != given).any()
+            ):
+                raise InputError(f"`{what}` holds NaN or no value; pass an integer or a name each")
             if given.dtype.kind in "iu":
                 found[what] = given.astype(np.int64)
                 continue
@@ -160,20 +165,11 @@ class ImageData:
             InputError: If an index is no whole number from 0 to N - 1, or the floats do not
                 fit into the free memory.
         """
-        index = np.asarray(indices)
-        if index.size and (index.dtype.kind not in "iu" or index.ndim != 1):
-            raise InputError(
-                f"`indices` are {index.dtype} of shape {index.shape}; pass a list of whole numbers"
-            )
-        if index.size and not (index.min() >= 0 and index.max() < len(self)):
-            raise InputError(
-                f"`indices` reach from {index.min()} to {index.max()}; {self.name} has images "
-                f"0 to {len(self) - 1}"
-            )
+        index = whole_numbers("indices", indices, len(self))
         num_bytes = 12 * index.size * (self.pixels.size // len(self))
         if num_bytes > 2**26:
             Forecast(0, num_bytes).check_memory(ADVICE)
-        raw = self.pixels[index.astype(np.int64)].astype(np.float32)
+        raw = self.pixels[index].astype(np.float32)
         return torch.from_numpy(raw / np.float32(self.scale) + np.float32(self.offset))
 
     def digests(self) -> list[str]:
@@ -207,6 +203,13 @@ class ImageData:
     def groups_digest(self) -> str | None:
         r"""The sha256 of the declared groups, however they are numbered; None without groups."""
         return None if self.groups is None else _digest(_by_appearance(self.groups), ())
+
+
+def _as_array(name: str, values: ArrayLike) -> PixelArray:
+    try:
+        return np.asarray(values)
+    except (ValueError, TypeError, RuntimeError) as error:
+        raise InputError(f"`{name}` is {shown(values)}; pass one array of numbers") from error
 
 
 def _digest(values: IntArray, names: tuple[str, ...]) -> str:

@@ -6,6 +6,8 @@ A pickle runs the code of whoever wrote it, so none is ever opened.
 from __future__ import annotations
 
 import csv
+import lzma
+import math
 import struct
 import zipfile
 import zlib
@@ -67,6 +69,26 @@ def printable(text: object) -> str:
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in unicode_name(str(text)))
 
 
+def whole_numbers(name: str, values: object, below: float = math.inf) -> IntArray:
+    r"""The numbers of images, with shape (n); an InputError names the parameter.
+
+    Example:
+        >>> whole_numbers("pool", [3, 1])
+        array([3, 1])
+    """
+    array = np.asarray(values)
+    if array.ndim != 1 or (array.size and array.dtype.kind not in "iu"):
+        raise InputError(
+            f"`{name}` is {array.dtype} of shape {array.shape}; pass a list of whole numbers"
+        )
+    if array.size and not (array.min() >= 0 and array.max() < below):
+        last = "" if below == math.inf else f" to {below - 1:g}"
+        raise InputError(
+            f"`{name}` reaches from {array.min()} to {array.max()}; pass numbers from 0{last}"
+        )
+    return array.astype(np.int64)
+
+
 @contextmanager
 def reading(path: Path) -> Iterator[None]:
     r"""Whatever a broken file makes a decoder raise, the user reads one sentence with its name."""
@@ -81,10 +103,15 @@ def reading(path: Path) -> Iterator[None]:
             f"{printable(path)} may not be read; change its permissions, or run as its owner"
         ) from error
     except (
-        *(OSError, EOFError, SyntaxError, ValueError, MemoryError, KeyError, IndexError),
-        *(struct.error, zlib.error, csv.Error, zipfile.BadZipFile, NotImplementedError),
-        *(OverflowError, RecursionError, TypeError),
+        *(OSError, EOFError, SyntaxError, ValueError, MemoryError, LookupError, TypeError),
+        *(struct.error, zlib.error, lzma.LZMAError, csv.Error, zipfile.BadZipFile),
+        *(ArithmeticError, RuntimeError),  # a RecursionError, an encrypted archive
     ) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise InputError(
+                f"{printable(path)} cannot be read: {error.strerror}; the system says so, and "
+                "not its content: try again, or from another disk"
+            ) from error
         if "ickle" in str(error) or "Python objects" in str(error):
             raise InputError(
                 f"{printable(path)} holds Python objects, which only unpickling could read and "

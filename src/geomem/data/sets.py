@@ -83,13 +83,7 @@ def _split_key(spec: str) -> tuple[Path, str | None]:
     # Bytes that are no Unicode may be written as \xe9, as unicode_name does.
     raw = re.sub(r"\\x([89a-f][0-9a-f])", lambda m: os.fsdecode(bytes.fromhex(m[1])), spec)
     for head, _, key in ((spec, "", ""), spec.rpartition(":"), (raw, "", ""), raw.rpartition(":")):
-        try:
-            path = Path(head).expanduser()
-        except RuntimeError as error:
-            raise InputError(
-                f"{shown(head)} begins with the home folder of a user that there is not; "
-                "write the whole path"
-            ) from error
+        path = Path(os.path.expanduser(head))  # never raises, unlike Path.expanduser
         if head and os.path.exists(path):  # never raises, unlike Path.exists
             return path, key or None
     parent, name = os.path.split(spec)
@@ -103,7 +97,7 @@ def _split_key(spec: str) -> tuple[Path, str | None]:
             f"there is no data set {shown(spec)}; did you mean "
             f"{printable(os.path.join(parent, like[0]))!r}?"
         )
-    advice = near(spec, list(NAMES))
+    advice = near(spec, [*NAMES, *MANIFOLDS])
     raise InputError(f"there is no data set {shown(spec)}; {advice}, or pass a path to {FORMATS}")
 
 
@@ -114,13 +108,14 @@ def data_folder() -> Path:
         InputError: If there is no such folder.
     """
     named = os.environ.get("GEOMEM_DATA")
-    here = Path.cwd()
-    near = [parent / "shared" / "data" for parent in (here, *here.parents)]
-    for folder in [Path(named).expanduser()] if named else near:
-        if folder.is_dir():
+    with reading(Path()):  # the working folder may have been removed
+        here = Path.cwd()
+    beside = [parent / "shared" / "data" for parent in (here, *here.parents)]
+    for folder in [Path(os.path.expanduser(named))] if named else beside:
+        if os.path.isdir(folder):
             return folder
     raise InputError(
-        f"GEOMEM_DATA is {named!r}, which is no folder; set it to the folder of the image sets"
+        f"GEOMEM_DATA is {shown(named)}, which is no folder; set it to the folder of the image sets"
         if named
         else "the folder of the image sets was not found; set GEOMEM_DATA to it, "
         "or use the digits, which come with geomem"

@@ -27,7 +27,7 @@ from geomem.arguments import Number, Whole, check, checked, shown
 from geomem.compute.files import atomic_write_text
 from geomem.compute.progress import Forecast
 from geomem.data.images import ImageData, codes, duplicate_groups
-from geomem.data.reading import IntArray, printable
+from geomem.data.reading import IntArray, printable, whole_numbers
 from geomem.errors import InputError
 from geomem.stats import numpy_rng
 
@@ -37,6 +37,7 @@ DIGEST = re.compile("[0-9a-f]{64}")
 DIGITS_COUNTS = (250, 250)  # of 1,797; leaves 1,297 in the pool
 
 
+@checked
 @dataclass(frozen=True, eq=False)
 class Split:
     r"""Which images may be trained on, which are compared, and which are set aside.
@@ -52,8 +53,13 @@ class Split:
     pool: IntArray
     held_out: IntArray
     reserved: IntArray
-    seed: int
-    left_out: int = 0
+    seed: Annotated[int, Whole(least=0)]
+    left_out: Annotated[int, Whole(least=0)] = 0
+
+    def __post_init__(self) -> None:
+        parts = [whole_numbers(part, getattr(self, part)) for part in PARTS]
+        if len(np.unique(np.concatenate(parts))) < sum(map(len, parts)):
+            raise InputError("an image is in two parts, or twice in one; pass each number once")
 
     def digest(self, data: ImageData) -> str:
         r"""The sha256 over the digests of the images of each part, in order, and the seed."""
@@ -232,11 +238,7 @@ def nested_subsets(
         >>> list(sets), set(sets[2]) <= set(sets[5])
         ([2, 5], True)
     """
-    images = np.asarray(pool)
-    if images.ndim != 1 or (images.size and images.dtype.kind not in "iu"):
-        raise InputError(
-            f"`pool` is {images.dtype} of shape {images.shape}; pass the numbers of images"
-        )
+    images = whole_numbers("pool", pool)
     wanted = sorted({check("sizes", n, Annotated[int, Whole(least=2)]) for n in sizes})
     if not wanted:
         raise InputError("`sizes` is empty; pass at least one number of training images")
@@ -245,7 +247,7 @@ def nested_subsets(
             f"N = {wanted[-1]} is more than the {len(images)} images of the pool; "
             "lower N, or hold out fewer images"
         )
-    order = numpy_rng(seed, "nested subsets").permutation(images.astype(np.int64))
+    order = numpy_rng(seed, "nested subsets").permutation(images)
     return {n: order[:n] for n in wanted}
 
 
@@ -255,7 +257,8 @@ def nested_subsets(
 def split_text(split: Split, data: ImageData) -> str:
     r"""The split as JSON: the digests of the images of each part, one a line."""
     digests = data.digests()
-    parts = {part: [digests[i] for i in getattr(split, part)] for part in PARTS}
+    indices = {part: whole_numbers(part, getattr(split, part), len(data)) for part in PARTS}
+    parts = {part: [digests[i] for i in index] for part, index in indices.items()}
     return json.dumps({"version": SPLIT_VERSION, "seed": int(split.seed), **parts}, indent=0) + "\n"
 
 
