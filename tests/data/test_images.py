@@ -145,7 +145,7 @@ def test_images_are_called_by_file_or_number(tmp_path: Path) -> None:
     [[[1.0], [1.0, 2.0]], {"a": 1}, "text", None, [[None]], [["a"], ["b"]], 3, object()],
 )
 def test_what_is_no_array_is_refused(array: object) -> None:
-    with pytest.raises(InputError, match="array|type"):
+    with pytest.raises(InputError, match=r"array|type"):
         ImageData.of("x", array)  # type: ignore[arg-type]
     with pytest.raises(InputError, match=r"ImageData\.of"):
         ImageData("x", array)  # type: ignore[arg-type]

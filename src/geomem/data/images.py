@@ -72,11 +72,10 @@ class ImageData:
 
     def __post_init__(self) -> None:
         name, pixels = self.name, self.pixels
-        kind, shape = getattr(pixels, "dtype", type(pixels)), np.shape(pixels)
-        if kind not in (np.uint8, np.float32) or len(shape) < 2:
+        is_array = isinstance(pixels, np.ndarray) and pixels.ndim >= 2
+        if not is_array or pixels.dtype not in (np.uint8, np.float32):
             raise InputError(
-                f"{name} has type {kind} and shape {shape}; "
-                "pass it through ImageData.of, which converts it"
+                f"`pixels` is {shown(pixels)}; pass it through ImageData.of, which converts it"
             )
         if len(pixels) < 2:
             raise InputError(f"{name} holds {len(pixels)} image(s); at least 2 are needed")
@@ -123,9 +122,8 @@ class ImageData:
             if values is None:
                 continue
             given = _as_array(what, values)
-            if given.dtype.kind not in "iufU" or (
-                given.dtype.kind == "f" and (given != given).any()
-            ):
+            holes = given.dtype.kind == "f" and np.isnan(given).any()
+            if given.dtype.kind not in "iufU" or holes:
                 raise InputError(f"`{what}` holds NaN or no value; pass an integer or a name each")
             if given.dtype.kind in "iu":
                 found[what] = given.astype(np.int64)

@@ -160,7 +160,7 @@ class UNet(nn.Module):
             out_channels=item_shape[0],
             layers_per_block=1,
             block_out_channels=channels,
-            norm_num_groups=min(8, *channels),
+            norm_num_groups=max(k for k in range(1, 9) if math.gcd(*channels) % k == 0),
             down_block_types=("DownBlock2D",) * depth,
             up_block_types=("UpBlock2D",) * depth,
             add_attention=False,
