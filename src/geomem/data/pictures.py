@@ -9,6 +9,7 @@ choice (which of 50 frames, which background, which 8 of 16 bits) is refused by 
 from __future__ import annotations
 
 import io
+import logging
 import re
 import warnings
 from collections.abc import Callable, Iterator
@@ -173,6 +174,7 @@ def _decoders(but: tuple[str, ...]) -> tuple[str, ...]:
     from PIL import Image
 
     Image.init()
+    logging.getLogger("PIL").addHandler(logging.NullHandler())  # errors are told by us alone
     return tuple(name for name in SUFFIXES if name in Image.OPEN and name not in but)
 
 
