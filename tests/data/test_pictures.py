@@ -266,3 +266,22 @@ def test_too_large_pictures_are_refused_undecoded(tmp_path: Path) -> None:
         content[29:33] = struct.pack(">I", zlib.crc32(bytes(content[12:29])))
         (tmp_path / f"{k}.png").write_bytes(content)
     refuses(tmp_path, "0.png", "too large")
+
+
+@pytest.mark.parametrize("square", [True, False])
+def test_a_tag_behind_the_pixels_is_seen_too(tmp_path: Path, square: bool) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    for k in range(2):
+        pixels = GREY[k, :, : 5 if square else 7]
+        Image.fromarray(pixels).save(tmp_path / f"{k}.png", exif=exif.tobytes())
+        content = (tmp_path / f"{k}.png").read_bytes()
+        start = content.index(b"eXIf") - 4
+        stop = start + 12 + struct.unpack(">I", content[start : start + 4])[0]
+        moved = content[:start] + content[stop:-12] + content[start:stop] + content[-12:]
+        (tmp_path / f"{k}.png").write_bytes(moved)
+    if square:
+        expected = np.stack([TURNED[6](GREY[k, :, :5]) for k in range(2)])
+        assert np.array_equal(load_data(str(tmp_path)).pixels[:, 0], expected)
+    else:
+        refuses(tmp_path, "0.png", "once turned as its EXIF tag says")

@@ -334,3 +334,13 @@ def test_parts_that_overlap_or_are_no_numbers_are_refused(
 def test_a_split_of_other_data_has_no_digest() -> None:
     with pytest.raises(InputError, match="`pool` reaches from"):
         make_split(points(40)).digest(points(20))
+
+
+def test_a_split_that_tears_a_declared_group_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "split.json"
+    write_split(make_split(points(40)), points(40), path)
+    together = replace(points(40), groups=np.arange(40) // 20)
+    with pytest.raises(InputError, match=r"2 declared group\(s\) of images are in two parts"):
+        read_split(path, together)
+    write_split(make_split(points(40, groups=np.arange(40) // 4)), points(40), path)
+    assert is_partition(read_split(path, points(40, groups=np.arange(40) // 4)), 40)

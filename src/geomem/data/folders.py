@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import math
 import os
-import stat
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -98,20 +97,13 @@ def _walk(top: Path) -> _Found:
                 found.hidden += 1
             elif os.path.isdir(entry.path):  # never raises
                 (linked if entry.is_symlink() else waiting).append(name)
-            else:
-                _take_file(top, name, found)
+            elif not os.path.exists(entry.path):
+                found.broken_links.append(name)
+            elif os.path.isfile(entry.path) and is_picture(top / name):
+                found.pictures.append(name)
+            else:  # a pipe would wait for ever, a device has no end
+                found.others.append(name)
     return found
-
-
-def _take_file(top: Path, name: str, found: _Found) -> None:
-    try:
-        regular = stat.S_ISREG(os.stat(top / name).st_mode)
-    except OSError:
-        found.broken_links.append(name)
-        return
-    # A pipe would wait for ever; a device has no end.
-    picture = regular and is_picture(top / name)
-    (found.pictures if picture else found.others).append(name)
 
 
 def _official_parts(names: Sequence[str]) -> tuple[list[str], int | None]:

@@ -131,8 +131,8 @@ def read_picture(path: Path, form: Form, channels: int) -> PixelArray:
         shown = image if turn is None or image.format == "TIFF" else image.transpose(turn)
         if shown.size != form.size:
             raise InputError(
-                f"{printable(path)} is {_by(form.size)} pixels and {_by(shown.size)} once turned "
-                "as its EXIF tag says; turn the pixels themselves and save it again"
+                f"{printable(path)} is {form.size} pixels and {shown.size} once turned as "
+                "its EXIF tag says; turn the pixels themselves and save it again"
             )
         profile, space = image.info.get("icc_profile"), _space(image)
         plain = shown.convert(space)
@@ -140,10 +140,6 @@ def read_picture(path: Path, form: Form, channels: int) -> PixelArray:
         plain = converter(plain) if converter else plain
         decoded = np.asarray(plain.convert("L" if channels == 1 else "RGB"))
     return decoded[None] if channels == 1 else decoded.transpose(2, 0, 1)
-
-
-def _by(size: tuple[int, int]) -> str:
-    return f"{size[0]}x{size[1]}"
 
 
 @contextmanager

@@ -279,7 +279,8 @@ def read_split(path: Path, data: ImageData) -> Split:
     are in no part, and counted in ``left_out``. The order is that of the file.
 
     Raises:
-        InputError: If the file is no split, an image is missing, or in two parts.
+        InputError: If the file is no split, or an image is missing, or an image or a declared group
+            is in two parts.
     """
     where = printable(path)
     try:
@@ -314,6 +315,14 @@ def read_split(path: Path, data: ImageData) -> Split:
             f"{missing} of {sum(map(len, parts)):,} images named in {where} are not in "
             f"{data.name}; pass the data that the split was made from"
         )
+    if data.groups is not None:
+        groups = [set(data.groups[part].tolist()) for part in found]
+        torn = (groups[0] & groups[1]) | (groups[0] & groups[2]) | (groups[1] & groups[2])
+        if torn:
+            raise InputError(
+                f"{len(torn)} declared group(s) of images are in two parts of {where}; make the "
+                "split again with the same groups"
+            )
     left_out = len(data) - sum(map(len, found))
     return Split(found[0], found[1], found[2], content["seed"], left_out)
 
