@@ -54,7 +54,7 @@ INSIDE = {
     ),
     "manifolds": "linear quadrature curved charts squiggles shapes",
     "dimension": ("gaps ritz differences counts scores local plateau from_points names"),
-    "data": "loaders sets images splits source",
+    "data": "reading arrays pictures folders tables sets images splits source",
 }
 
 

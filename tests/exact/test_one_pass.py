@@ -380,13 +380,10 @@ def test_bytes_are_points_too(tmp_path: Path) -> None:
     images = np.random.default_rng(0).integers(0, 256, (300, 1, 4, 4), dtype=np.uint8)
     x, sigmas = torch.from_numpy(images[:3]).float() + 1, torch.tensor([0.5, 30.0])
     whole = EmpiricalDenoiser(torch.from_numpy(images).float()).posterior(x, sigmas)
-    agree(
-        EmpiricalDenoiser(saved(tmp_path, "u8.npy", images).as_posix().split("\n")).posterior(
-            x, sigmas
-        ),
-        whole,
-        1e-6,
-    )
+    path = saved(tmp_path, "u8.npy", images)
+    agree(EmpiricalDenoiser(open_npy(path)).posterior(x, sigmas), whole, 1e-6)
+    with pytest.raises(InputError, match="load_data"):  # which gives them from -1 to 1
+        EmpiricalDenoiser(path)
 
 
 def test_reading_never_writes(shards: tuple[Tensor, list[Path]]) -> None:

@@ -295,7 +295,7 @@ def as_blocks(
     if isinstance(data, Tensor):
         return InMemory(data)
     if isinstance(data, Path | str):
-        return open_npy(data)
+        data = [data]
     if isinstance(data, np.memmap):
         _check_shape(data.shape)
         if not isinstance(data.base, mmap) or not data.flags.c_contiguous:
@@ -308,5 +308,11 @@ def as_blocks(
     if isinstance(data, np.ndarray):
         return InMemory(torch.from_numpy(np.ascontiguousarray(data)))
     if isinstance(data, Sequence):
-        return open_npy(*data)
+        mapped = open_npy(*data)
+        if mapped.dtype == torch.uint8:  # load_data gives the same file in -1 to 1
+            raise InputError(
+                f"{data[0]} holds 8-bit grey levels; pass `load_data(path).tensor(...)` for images "
+                "from -1 to 1, or `open_npy(path)` for levels of 0 to 255"
+            )
+        return mapped
     return data
