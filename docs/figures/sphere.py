@@ -42,6 +42,7 @@ SIGMAS = np.geomspace(0.03, 3, 21)
 TRAINED = (30, 300, 3000)
 STEPS = 8000
 COLOURS = {"plane": "C1", "sphere": "C0"}
+AT = ("training", "fresh")
 
 
 Curves = dict[str, dict[str, np.ndarray]]
@@ -147,26 +148,20 @@ def trained_sweep(manifold: Manifold, offset: int) -> dict[str, np.ndarray]:
 
 def draw(document: dict[str, Any], out: Path) -> None:
     r"""The two figures, from what ``sphere.json`` holds."""
-    figure, axes = plt.subplots(1, 3, figsize=(WIDTH, 3.3), layout="constrained")
+    figure, axes = plt.subplots(1, 3, figsize=(WIDTH, 3.7), layout="constrained")
     shades = _shades(len(SIZES))
     for ax, name in zip(axes[:2], COLOURS, strict=True):
         exact = document["exact"][name]
-        ax.plot(SIGMAS, array(exact["population"]).mean(0), color="k", lw=2)
-        for kept, shade in zip(array(exact["empirical"]), shades, strict=True):
-            ax.plot(SIGMAS, kept, color=shade, lw=1.3)
+        ax.plot(SIGMAS, array(exact["population"]).mean(0), color="k", lw=2, label="population")
+        for kept, size, shade in zip(array(exact["empirical"]), SIZES, shades, strict=True):
+            ax.plot(SIGMAS, kept, color=shade, lw=1.3, label=f"N = {size:,}")
         ax.set(title=_label(name), ylim=(0, 6.3))
         _levels(ax)
     axes[1].set_yticklabels([])
     axes[0].set_ylabel("dimension kept")
-    axes[0].text(0.04, 5.45, "population", ha="left")
-    exact = array(document["exact"]["plane"]["empirical"])
-    for k in (0, 2, 4, 7):  # the other lines are between these
-        at = int(np.abs(exact[k] - 1.6).argmin())
-        axes[0].annotate(f"{SIZES[k]:,}", (SIGMAS[at], exact[k, at]), fontsize=8, ha="right",
-                         color=shades[k])  # fmt: skip
-    axes[0].text(0.9, 0.92, "exact denoiser\nof N points", fontsize=9, ha="right", va="top",
-                 transform=axes[0].transAxes, color="0.3")  # fmt: skip
     _draw_halves(axes[2], document["half"])
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=5)
     figure.savefig(out / "sphere.png")
     plt.close(figure)
     figure, axes = plt.subplots(1, 3, figsize=(WIDTH, 3.5), layout="constrained")
@@ -225,17 +220,46 @@ def _draw_learned(
     _levels(ax)
 
 
+NEAR = 10  # the level of the exact table, .3
+TABLED = (5, NEAR, 15)  # levels of the networks' table: .0949, .3, .949, on the grid
+
+
+def exact_rows(exact: Curves) -> list[list[str]]:
+    r"""Level of half loss on both, their ratio, and dimensions at one level, for each N."""
+    halves = {name: half_levels(found) for name, found in exact.items()}
+    rows = []
+    for i, size in enumerate(SIZES):
+        both = [halves[name][i] for name in COLOURS]
+        row = [f"{size:,}", *(str(e) if e else "below the levels" for e in both), "-"]
+        if both[0] and both[1]:
+            ratio = both[1].value / both[0].value
+            error = math.hypot(*(e.stderr / e.value for e in both if e))
+            row[-1] = str(Estimate(ratio, ratio * error))
+        dimensions = [exact[name]["empirical"][i, NEAR] for name in COLOURS]
+        rows.append([*row, *(str(Estimate.of_mean(d)) for d in dimensions)])
+    return rows
+
+
+def learned_rows(exact: Curves, learned: Curves) -> list[list[str]]:
+    r"""Dimensions of population and networks at three levels, on both."""
+    rows = []
+    for k in TABLED:
+        for name in COLOURS:
+            # Over all training sets; a plane's population is the same at each point.
+            mean = Estimate.of_mean(exact[name]["population"][:, k].ravel())
+            shown = str(mean) if mean.stderr > 1e-9 else f"{mean.value:.4f} ± 0"
+            row = [f"{SIGMAS[k]:.3g}", name, shown]
+            for i in range(len(TRAINED)):
+                row += [str(Estimate.of_mean(learned[name][at][i, k])) for at in AT]
+            rows.append(row)
+    return rows
+
+
 def compute() -> dict[str, Any]:
-    r"""What ``sphere.json`` holds: means and their standard errors, over sets or points."""
+    r"""What ``sphere.json`` holds: means for the figures, rows with errors for the tables."""
     both = manifolds()
     exact = {name: exact_sweep(manifold) for name, manifold in both.items()}
     learned = {name: trained_sweep(m, 1000 * (1 + k)) for k, (name, m) in enumerate(both.items())}
-
-    def errors(curves: Curves) -> dict[str, dict[str, Any]]:
-        return {
-            name: {k: rounded(v.std(2, ddof=1) / math.sqrt(v.shape[2])) for k, v in found.items()}
-            for name, found in curves.items()
-        }
 
     def means(curves: Curves) -> dict[str, dict[str, Any]]:
         return {n: {k: rounded(v.mean(2)) for k, v in f.items()} for n, f in curves.items()}
@@ -247,14 +271,10 @@ def compute() -> dict[str, Any]:
         "half": {
             name: [e and [e.value, e.stderr] for e in half_levels(f)] for name, f in exact.items()
         },
-        "population": {  # over all training sets; a plane's is the same at each point
-            name: [common.mean(f["population"][:, k].ravel()) for k in range(len(SIGMAS))]
-            for name, f in exact.items()
-        },
+        "rows_exact": exact_rows(exact),
+        "rows_learned": learned_rows(exact, learned),
         "exact": means(exact),
-        "exact_stderr": errors(exact),
         "learned": means(learned),
-        "learned_stderr": errors(learned),
     }
 
 
