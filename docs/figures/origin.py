@@ -176,13 +176,19 @@ def draw(document: dict[str, Any], out: Path) -> None:
         paper = document["found"][name].get("paper")
         if paper and paper < levels[0]:
             below.axvline(paper, color=styles[name]["color"], lw=1.2, ls="--")
-            below.annotate(f"paper's t*, {name}", (paper, 29.6), rotation=90, ha="right", va="top",
+            below.annotate(f"t*, {name}", (paper, 20.6), rotation=90, ha="right", va="bottom",
                            fontsize=8, color=styles[name]["color"])  # fmt: skip
     half = document["half_second_moment"][0]
     below.axvline(half, color="0.4", lw=1.2, ls=":")
     below.annotate("E[y₁²]/2", (half, 20.7), xytext=(4, 0), textcoords="offset points", color="0.4",
                    fontsize=9)  # fmt: skip
-    below.set(xscale="log", xlabel="t = σ²", ylabel="rank of the largest drop", ylim=(20.4, 29.8))
+    below.set(
+        xscale="log",
+        xlabel="t = σ²",
+        ylabel="rank of the largest drop",
+        ylim=(20.4, 29.8),
+        title="dashed: the paper's t*, at which ranks should move from 28 to 25",
+    )
     below.set_xticks([0.05, 0.1, 0.2, 0.5], ["0.05", "0.1", "0.2", "0.5"])
     below.minorticks_off()
     figure.savefig(out / "theory-origin.png")
