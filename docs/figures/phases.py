@@ -62,10 +62,14 @@ def draw(document: dict[str, Any], out: Path) -> None:
         data = {n: (tuple(v["dims"]), array(v["values"])) for n, v in found.items()}
         phases = xr.Dataset(data, coordinates, attrs={"kept": float(kept)})
         plot_phase_diagram(phases, ax, legend=False)
-        ax.set_title(f"lost: less than {float(kept):.0%} kept")
+        ax.set_title(f"lost: less than {100 * float(kept):g} % kept")
         ax.set_xlim(2, 1e6)
     axes[1].set_ylabel("")
-    figure.legend(handles=phase_handles(phases), loc="outside lower center", ncols=4)
+    handles = phase_handles(phases)
+    for handle in handles:
+        if "kept, exact" in str(handle.get_label()):
+            handle.set_label("kept to that share, exact")
+    figure.legend(handles=handles, loc="outside lower center", ncols=4)
     figure.savefig(out / "theory-phases.png")
     plt.close(figure)
 

@@ -29,7 +29,7 @@ GIVEN = re.compile(r"<!-- given: (.*?) -->", re.DOTALL)
 # What is not prose: code, formulas, tables, links, comments; settings, "N = 50" or "k > 3".
 APART = re.compile(
     r"^```.*?^```|`[^`]*`|\$\$.*?\$\$|\$[^$]*\$|<!--.*?-->|\]\([^)]*\)"
-    r"|[=<>]\s[\d.,]*\d(?![\d.]*\s±)",
+    r"|[=<>]\s[\d.,]*\d(?![\d.]*\s±)|arXiv\s+[\d.]+",
     re.DOTALL | re.MULTILINE,
 )
 NUMBER = re.compile(r"(?<![\w.])\d*\.\d+(?:\s±\s[\d.]+)?")
