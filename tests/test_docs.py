@@ -101,6 +101,13 @@ def test_a_number_without_a_file_is_found_unless_it_is_a_setting(quotes: ModuleT
     assert quotes.unmarked("Variances .09. <!-- given: .09 -->") == []
 
 
+def test_the_page_of_results_is_what_its_file_says(quotes: ModuleType) -> None:
+    import results
+
+    sections = json.loads((ROOT / "docs/figures/results.json").read_text())
+    assert results.page(sections) == (ROOT / "docs/results.md").read_text()
+
+
 def test_numbers_of_the_origin_figure_have_no_grid() -> None:
     # Rounding to a grid is shared by all data sets, and no number of them averages it out.
     found = json.loads((ROOT / "docs/figures/theory-origin.json").read_text())["found"]
