@@ -83,6 +83,13 @@ def test_critical_levels_are_explained_in_the_legend_and_not_in_the_title(
     assert {"half kept, exact", "the paper's t*", "collapse, ln N = I"} <= set(labels(ax))
 
 
+def test_every_level_of_a_single_size_is_seen(phases: xr.Dataset) -> None:
+    _, ax = figures.new_figure()
+    figures.plot_critical(phases.isel(num_samples=[0]), ax)
+    assert len(ax.lines) == 5
+    assert all(line.get_marker() not in ("", "None") for line in ax.lines)
+
+
 def test_each_line_of_a_phase_diagram_is_explained(phases: xr.Dataset) -> None:
     _, ax = figures.new_figure()
     figures.plot_phase_diagram(phases, ax)

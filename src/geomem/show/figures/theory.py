@@ -48,20 +48,40 @@ def plot_critical(critical: xr.Dataset, ax: Axes) -> None:
             ``collapse_sigma`` over ``num_samples``.
         ax: The axes to draw on.
     """
-    x, mark = critical.num_samples.values, "o" if critical.sizes["num_samples"] < 12 else ""
+    x = critical.num_samples.values
+    # Of few sizes each is marked: a line through one of them alone would not be seen.
+    exact, paper, collapse = ("o", "s", "D") if len(x) < 12 else ("", "", "")
     for k, color in enumerate(_colors(critical.sizes["group"])):
         group = critical.isel(group=k)
-        ax.plot(x, group.retention_sigma, marker=mark, ms=4, color=color)
-        ax.plot(x, group.paper_sigma, ls=STYLES[1], color=color)
-    ax.plot(x, critical.collapse_sigma, ls=STYLES[2], lw=2, color="k")
+        ax.plot(x, group.retention_sigma, marker=exact, ms=4, color=color)
+        ax.plot(x, group.paper_sigma, ls=STYLES[1], marker=paper, ms=4, mfc="w", color=color)
+    ax.plot(x, critical.collapse_sigma, ls=STYLES[2], lw=2, marker=collapse, ms=4, color="k")
     _sizes_and_levels(ax)
     _legend_below(
         ax,
         [
             *_group_handles(critical),
-            Line2D([], [], color="0.4", label="half kept, exact"),
-            Line2D([], [], color="0.4", ls=STYLES[1], label="the paper's t*"),
-            Line2D([], [], color="k", lw=2, ls=STYLES[2], label="collapse, ln N = I"),
+            Line2D([], [], color="0.4", marker=exact, ms=4, label="half kept, exact"),
+            Line2D(
+                [],
+                [],
+                color="0.4",
+                ls=STYLES[1],
+                marker=paper,
+                ms=4,
+                mfc="w",
+                label="the paper's t*",
+            ),
+            Line2D(
+                [],
+                [],
+                color="k",
+                lw=2,
+                ls=STYLES[2],
+                marker=collapse,
+                ms=4,
+                label="collapse, ln N = I",
+            ),
         ],
     )
 
