@@ -23,8 +23,7 @@ from torch import Tensor
 from geomem.checks import admit
 from geomem.compute.progress import Forecast, Progress, say
 from geomem.denoiser import Denoiser
-from geomem.dimension import DimensionMethod, NoGap, place_of
-from geomem.dimension.names import ask, seeded_for
+from geomem.dimension import DimensionMethod, NoGap, ask, place_of, seeded_for
 from geomem.noise import check_levels
 from geomem.operators import DenoiserJacobian
 from geomem.stats import Estimate, torch_rng
