@@ -207,8 +207,19 @@ def test_least_eigenvalues_are_numbers() -> None:
 
 @pytest.mark.parametrize("method", [3, "dens", object()])
 def test_what_is_no_spectrum_method_is_refused(method: Any) -> None:
-    with pytest.raises(InputError, match=r"`method` is .*pass 'auto' or a value like Dense"):
+    with pytest.raises(
+        InputError, match=r"the spectrum method is .*pass 'auto' or a value like Dense"
+    ):
         SoftCount(method)(PLANE, normal(0, 8), level(0.1))
+
+
+def test_a_part_that_is_none_is_refused_by_name() -> None:
+    with pytest.raises(InputError, match="`differences` is 3"):
+        SpikeRule(differences=3)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="`method` is 'soft'"):
+        Plateau(method="soft")  # type: ignore[arg-type]
+    with pytest.raises(InputError, match=r"`settings` do not fit MLE: .*'neighbors'"):
+        ScikitDimension(settings={"neighbors": 3})(normal(0, 30, 3))
 
 
 def test_the_names_are_public() -> None:

@@ -96,6 +96,10 @@ class ScikitDimension:
             raise InputError(
                 "dimensions from points need scikit-dimension; `pip install geomem[lid]`"
             ) from error
+        try:
+            getattr(skdim.id, self.estimator)(**self.settings)
+        except TypeError as error:
+            raise InputError(f"`settings` do not fit {self.estimator}: {error}") from error
         X = distinct(points.detach().flatten(1).double().numpy(force=True))
         if query is not None:
             to_query = np.square(X - query.detach().flatten().double().numpy(force=True)).sum(1)

@@ -15,7 +15,7 @@ from typing import Annotated, ClassVar
 import torch
 from torch import Tensor
 
-from geomem.arguments import Number, Values, Whole, checked
+from geomem.arguments import Number, Values, Whole, checked, shown
 from geomem.denoiser import Denoiser
 from geomem.dimension.answers import DimensionMethod, NoGap, Place, PointMethod, place_of
 from geomem.dimension.local import LocalDimension
@@ -77,6 +77,8 @@ class Plateau(PointMethod):
     seed: Annotated[int, Whole(least=0)] = 0
 
     def __post_init__(self) -> None:
+        if not callable(self.method):
+            raise InputError(f"`method` is {shown(self.method)}; pass one like LocalDimension()")
         if self.sigmas is not None and len(self.sigmas) < 2:
             raise InputError("`sigmas` is one level, and a plateau has two or more; pass shape (T)")
 

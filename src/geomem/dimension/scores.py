@@ -21,7 +21,7 @@ from typing import Annotated, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from geomem.arguments import Number, Whole, checked, near
+from geomem.arguments import Number, Whole, checked, near, shown
 from geomem.denoiser import Denoiser
 from geomem.dimension.answers import NoGap, Place, PointMethod
 from geomem.dimension.counts import jacobian_spectrum
@@ -83,6 +83,12 @@ class SpikeRule(PointMethod):
     spike: Annotated[float, Number(least=0.0)] = 10.0
     drop: Annotated[int | None, Whole(least=0)] = None
     differences: OrthogonalDifferences = field(default_factory=OrthogonalDifferences)
+
+    def __post_init__(self) -> None:
+        if not callable(self.differences):
+            raise InputError(
+                f"`differences` is {shown(self.differences)}; pass OrthogonalDifferences()"
+            )
 
     @staticmethod
     def of_paper(name: str, differences: OrthogonalDifferences | None = None) -> SpikeRule:

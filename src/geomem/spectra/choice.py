@@ -75,7 +75,9 @@ def spectrum(
     if method is None:
         return Dense()(symmetric)
     if method != "auto":
-        raise InputError(f"`method` is {shown(method)}; pass 'auto' or a value like Dense()")
+        raise InputError(
+            f"the spectrum method is {shown(method)}; pass 'auto' or a value like Dense()"
+        )
     n, goal = symmetric.size, 1.0 if accuracy is None else accuracy
     if isinstance(symmetric, Factored):
         return _chosen(Gram()(symmetric), "there is a factor")
