@@ -53,7 +53,9 @@ INSIDE = {
         "empirical mixture"
     ),
     "manifolds": "linear quadrature curved charts squiggles shapes",
-    "dimension": ("gaps ritz differences counts scores local plateau from_points names"),
+    "dimension": (
+        "gaps ritz answers seeds differences counts scores local plateau from_points names"
+    ),
     "data": "reading arrays pictures folders tables sets images splits source",
 }
 

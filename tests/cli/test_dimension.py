@@ -117,20 +117,20 @@ def test_a_strangers_method_in_a_real_process(tmp_path: Path) -> None:
     script = Path(sys.executable).with_name("geomem")
     done = subprocess.run(
         f"{script} dimension --data linear --sizes 50 --sigmas 1 --points 2 "
-        "--dimension own_method:Own(add=100) --csv out.csv".split(),
+        "--dimension own_method:Own(add=10) --csv out.csv".split(),
         cwd=tmp_path,
         env={**os.environ, "COLUMNS": "200"},
         capture_output=True,
         text=True,
     )
     assert done.returncode == 0, done.stderr
-    assert "own_method:Own(add=100)" in done.stdout
+    assert "own_method:Own(add=10)" in done.stdout
     assert "numbers to measure, about" in done.stderr  # said beforehand
     assert "of memory" in done.stderr
     with (tmp_path / "out.csv").open() as file:
         lines = list(csv.DictReader(file))
     assert len(lines) == 2 * 2 * 2  # empirical and population, two kinds, two points
-    assert all(float(line["dimension"]) >= 100 for line in lines)
+    assert all(float(line["dimension"]) >= 10 for line in lines)
     assert sorted(p.name for p in tmp_path.iterdir() if p.is_file()) == ["out.csv", "own_method.py"]
 
 
@@ -198,7 +198,7 @@ def test_the_mean_and_how_it_was_obtained() -> None:
     assert str(both.subject) == "empirical, N = 3"
 
 
-A = normal(7, 40, 40) + 6 * torch.eye(40).double()
+A = normal(7, 40, 40) / 12 + torch.eye(40).double() / 2
 SAMPLED = {
     "quadrature": SoftCount(LanczosQuadrature(depth=4, probes=2)),
     "forward": ForwardSoftCount(pairs=2),
@@ -292,9 +292,12 @@ DIGITS = ["--data", "digits", "--sizes", "32", "--points", "1"]
 BAD = {
     "nothing to measure": ([], "pass --data, or --network"),
     "no such data": (["--data", "nowhere"], "nowhere"),
-    "no such method": ([*DIGITS, "--dimension", "treshold"], "there are local-dimension"),
+    "no such method": ([*DIGITS, "--dimension", "treshold"], "did you mean 'threshold'?"),
     "no such module": ([*DIGITS, "--dimension", "own_missing:A"], "cannot be imported"),
-    "bad arguments": ([*DIGITS, "--dimension", "threshold(below=1)"], "it takes above, spectrum"),
+    "bad arguments": (
+        [*DIGITS, "--dimension", "threshold(below=1)"],
+        "no argument 'below'; pass one of",
+    ),
     "a bad answer": ([*DIGITS, "--dimension", "own_bad:number"], "answered 3.0"),
     "sigma 0": ([*DIGITS, "--sigmas", "0"], "above 0"),
     "sigma nan": ([*DIGITS, "--sigmas", "nan"], "above 0"),
@@ -306,24 +309,22 @@ BAD = {
     **{
         text: ([*DIGITS, "--dimension", text], named)
         for text, named in {
-            "threshold(above='a')": "it takes above, spectrum",
-            "threshold(above=2)": "pass a threshold between",
-            "threshold(above=0)": "pass a threshold between",
-            "threshold(spectrum=3)": "cannot answer",
-            "flipd(probes=2.5)": "cannot answer",
-            "soft-count(spectrum=lanczos(depth=2.5, probes=8))": "cannot answer",
-            "normal-bundle(draws=4.5)": "cannot answer",
-            "local-dimension(block=4.5)": "whole numbers",
-            "local-dimension(products=0)": "products >= 1",
-            "spike-rule(differences=3)": "cannot answer",
+            "threshold(above='a')": "`above` is 'a'; pass a finite number",
+            "threshold(above=2)": "pass a finite number above 0 below 1",
+            "threshold(above=0)": "pass a finite number above 0 below 1",
+            "threshold(spectrum=3)": "the spectrum method is 3",
+            "flipd(probes=2.5)": "`probes` is 2.5; pass a whole number",
+            "soft-count(spectrum=lanczos(depth=2.5, probes=8))": "`depth` is 2.5",
+            "normal-bundle(draws=4.5)": "`draws` is 4.5; pass a whole number",
+            "local-dimension(block=4.5)": "`block` is 4.5; pass a whole number",
+            "local-dimension(products=0)": "`products` is 0",
+            "spike-rule(differences=3)": "`differences` is 3",
             "os:getcwd": "cannot answer",
             "geomem.dimension:Place": "cannot answer",
-            "largest-gap(ratio=0)": "ratio > 1",
-            "forward-soft-count(pairs=-3)": "1 pair of draws or more",
-            "forward-soft-count(pairs=0)": "1 pair of draws or more",
-            "forward-soft-count(seed=-1)": "pass 0 or a positive integer",
-            "local-dimension(seed=-1)": "pass 0 or a positive integer",
-            "soft-count(lanczos(depth=2, probes=2, seed=-1))": "pass 0 or a positive integer",
+            "largest-gap(ratio=0)": "`ratio` is 0; pass a finite number above 1",
+            "forward-soft-count(pairs=-3)": "`pairs` is -3; pass a whole number from 1",
+            "forward-soft-count(seed=-1)": "`seed` is -1; pass a whole number from 0",
+            "soft-count(lanczos(depth=2, probes=2, seed=-1))": "`seed` is -1",
         }.items()
     },
     "a negative seed": ([*DIGITS, "--seed", "-1"], "seed is -1; pass 0 or a positive integer"),

@@ -19,8 +19,8 @@ from torch import Tensor
 
 from geomem.arguments import Text, Whole, checked
 from geomem.checks import admit
-from geomem.dimension import DimensionMethod, NoGap, place_of
-from geomem.dimension.names import ask, dimension_method, seeded_for
+from geomem.dimension import DimensionMethod, NoGap, ask, place_of, seeded_for
+from geomem.dimension.names import dimension_method
 from geomem.measure.study import Report, Study
 from geomem.measure.subject import Subject
 from geomem.operators import DenoiserJacobian

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from geomem.denoiser import Denoiser
-from geomem.dimension.counts import DimensionMethod, NoGap, Place, place_of
+from geomem.dimension.answers import DimensionMethod, NoGap, Place, place_of
 from geomem.errors import InputError
 from geomem.exact.gaussian import GaussianDenoiser
 from geomem.stats import Estimate, torch_rng
