@@ -24,8 +24,8 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.func import vjp, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from geomem.checks import admit, check_answer, is_exact
-from geomem.denoiser import Denoiser
+from geomem.checks import admit, check_answer
+from geomem.denoiser import Denoiser, is_exact
 from geomem.errors import InputError
 from geomem.operators.linear import (
     LinearOperator,
