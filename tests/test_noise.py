@@ -131,7 +131,7 @@ def test_log_levels() -> None:
     [(0, 1, 3), (-1, 1, 3), (1, 1, 3), (2, 1, 3), (1, math.inf, 3), (math.nan, 1, 3), (1, 2, 1)],
 )
 def test_what_is_no_grid(low: float, high: float, count: int) -> None:
-    with pytest.raises(InputError, match="not a grid"):
+    with pytest.raises(InputError, match=r"`low`|`high`|`count`|not a grid"):
         log_levels(low, high, count)
 
 

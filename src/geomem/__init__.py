@@ -17,7 +17,7 @@ _HOME = {
     "compute.local": "LocalExecutor",
     "compute.ray": "RayExecutor",
     "noise": "EDM DiscreteBetas FlowMatching VarianceExploding VariancePreserving log_levels",
-    "denoiser": "Denoiser ProductDenoiser ScheduledDenoiser score",
+    "denoiser": "Denoiser ExactDenoiser ProductDenoiser ScheduledDenoiser score",
     "operators": "Cost DenoiserJacobian Factored LinearOperator Matrix jacobian_diagonal",
     "spectra": (
         "AdaptiveTrace Dense Gram LanczosQuadrature RandomizedSVD Spectrum asymmetry decompose "

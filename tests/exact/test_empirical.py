@@ -249,8 +249,11 @@ BAD: dict[str, tuple[Callable[[], object], str]] = {
         lambda: EmpiricalDenoiser(POINTS).posterior(POINTS, torch.ones(2, 2)),
         "one column for each query",
     ),
-    "k = 0": (lambda: EmpiricalDenoiser(POINTS).weights(POINTS, level(1.0), 0), "k = 0"),
-    "k > N": (lambda: EmpiricalDenoiser(POINTS).weights(POINTS, level(1.0), 4), "k = 4 of 3"),
+    "k = 0": (lambda: EmpiricalDenoiser(POINTS).weights(POINTS, level(1.0), 0), "`k` is 0"),
+    "k > N": (
+        lambda: EmpiricalDenoiser(POINTS).weights(POINTS, level(1.0), 4),
+        "`k` is 4; .* to 3",
+    ),
     "covariance shape": (lambda: GaussianDenoiser(torch.zeros(2), torch.ones(3)), "shape"),
     "negative variance": (
         lambda: GaussianDenoiser(torch.zeros(2), torch.tensor([1.0, -1.0])),
@@ -258,12 +261,12 @@ BAD: dict[str, tuple[Callable[[], object], str]] = {
     ),
     "NaN variance": (
         lambda: GaussianDenoiser(torch.zeros(2), torch.tensor([1.0, math.nan])),
-        "positive semi-definite",
+        "`covariance` holds NaN",
     ),
     "one point to fit": (lambda: GaussianDenoiser.fit(POINTS[:1]), "two points"),
     "equal points to fit": (lambda: GaussianDenoiser.fit(torch.ones(5, 2)), "equal"),
-    "NaN to fit": (lambda: GaussianDenoiser.fit(torch.cat([POINTS, NAN])), "not finite"),
-    "empty mixture": (lambda: MixtureDenoiser(torch.empty(0), []), "mixture"),
+    "NaN to fit": (lambda: GaussianDenoiser.fit(torch.cat([POINTS, NAN])), "`data` holds NaN"),
+    "empty mixture": (lambda: MixtureDenoiser(torch.empty(0), []), "`weights` has shape"),
     "zero weight": (
         lambda: MixtureDenoiser(torch.tensor([0.0]), [EmpiricalDenoiser(POINTS)]),
         "above 0",
