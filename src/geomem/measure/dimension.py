@@ -63,7 +63,7 @@ class LocalDimensions:
         levels, methods = study.sigmas.tolist(), self.built
         _check_costs(subject, methods, next(iter(points.values()))[0], levels[0])
         shape = (len(methods), len(points), len(levels), study.width)
-        values = np.full((3, *shape), np.nan, np.float32)
+        values = np.full((3, *shape), np.nan)
         reasons = np.full(shape, "", dtype=object)
         total, done = sum(map(len, points.values())) * len(methods) * len(levels), 0
         for m, a, k in np.ndindex(*shape[:3]):
