@@ -21,7 +21,7 @@ from torch import Tensor
 
 from geomem.arguments import checked
 from geomem.errors import InputError
-from geomem.noise import Schedule, level_of_each
+from geomem.noise import Schedule, as_levels, level_of_each
 
 
 class Denoiser(Protocol):
@@ -106,9 +106,9 @@ def score(denoiser: Denoiser, x: Tensor, sigma: Tensor | float) -> Tensor:
     Raises:
         InputError: If a level is not above 0.
     """
-    level = level_of_each(sigma, x).to(x)
-    one = torch.as_tensor(sigma).to(x) if torch.as_tensor(sigma).ndim == 0 else level
-    return (denoiser(x, one) - x) / expand(level, x) ** 2
+    level_of_each(sigma, x)  # or why not
+    level = as_levels(sigma).to(x)
+    return (denoiser(x, level) - x) / expand(level, x) ** 2
 
 
 def expand(sigma: Tensor, x: Tensor) -> Tensor:

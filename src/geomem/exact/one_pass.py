@@ -215,7 +215,9 @@ def _few_of_group(
     known = Energies(
         excess / variances[..., None], *divide(high, low, variances), undecided
     ).posterior(y if with_mean else None)
-    return replace(known, mean=known.mean - block.centre) if with_mean else known
+    if with_mean:
+        known.mean.sub_(block.centre)
+    return known
 
 
 def _certify(
