@@ -325,3 +325,10 @@ def test_a_sphere_and_a_chart_know_their_derivative_far_and_near() -> None:
             found = denoiser.jacobian_diagonal(x, level(sigma), torch.eye(9).double())
             expected = [slow.jacobian(denoiser, q, level(sigma)).diagonal() for q in x]
             torch.testing.assert_close(found, torch.stack(expected), rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.parametrize("name", ["Gaussian", "empirical", "mixture"])
+def test_directions_have_a_row_for_each_coordinate(name: str) -> None:
+    for bad in (torch.eye(D + 1), torch.ones(D), None):
+        with pytest.raises(InputError, match=rf"`directions` is .* of shape \({D}, n\)"):
+            DENOISERS[name].jacobian_diagonal(normal(2, 3, D), 0.7, bad)  # type: ignore[attr-defined]

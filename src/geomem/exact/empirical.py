@@ -24,6 +24,7 @@ from torch import Tensor
 from geomem.arguments import Number, Whole, check, checked
 from geomem.compute.executor import Executor
 from geomem.compute.progress import Forecast
+from geomem.denoiser import as_columns
 from geomem.errors import InputError
 from geomem.exact.blocks import Block, Blocks, InMemory, as_blocks
 from geomem.exact.covariance import covariance_operator, diagonal
@@ -344,7 +345,8 @@ class EmpiricalDenoiser:
         Returns:
             The diagonal, with shape :math:`(B, n)`, in float64.
         """
-        U, queries = directions.double(), checked_queries(x, self._item_shape)
+        queries = checked_queries(x, self._item_shape)
+        U = as_columns(directions, x)
         rows = (b.centred(slice(None)) for b in self._blocks(queries, dense=True))
         projected = [y @ U for y in rows]
         return diagonal(projected, self.log_weights(x, sigma).exp(), level_of_each(sigma, x))
