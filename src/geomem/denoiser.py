@@ -12,6 +12,7 @@ References:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, runtime_checkable
@@ -19,9 +20,9 @@ from typing import Any, Literal, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from geomem.arguments import checked
+from geomem.arguments import checked, shown
 from geomem.errors import InputError
-from geomem.noise import Schedule, level_of_each
+from geomem.noise import Schedule, as_levels, level_of_each
 
 
 class Denoiser(Protocol):
@@ -90,6 +91,21 @@ def is_exact(denoiser: object) -> bool:
     return getattr(denoiser, "exact", None) is True and isinstance(denoiser, ExactDenoiser)
 
 
+def as_columns(directions: Tensor, x: Tensor) -> Tensor:
+    r"""Directions as columns ``(d, n)`` in float64, on the device of the points ``(B, *)``.
+
+    Raises:
+        InputError: If they have not one row for each coordinate.
+    """
+    d = math.prod(x.shape[1:])
+    if not isinstance(directions, Tensor) or directions.ndim != 2 or len(directions) != d:
+        raise InputError(
+            f"`directions` is {shown(directions)} for points of {d} coordinates; pass a tensor "
+            f"of shape ({d}, n)"
+        )
+    return directions.to(x.device, torch.float64)
+
+
 def score(denoiser: Denoiser, x: Tensor, sigma: Tensor | float) -> Tensor:
     r"""Score of the noisy density, by Tweedie's formula.
 
@@ -106,9 +122,9 @@ def score(denoiser: Denoiser, x: Tensor, sigma: Tensor | float) -> Tensor:
     Raises:
         InputError: If a level is not above 0.
     """
-    level = level_of_each(sigma, x).to(x)
-    one = torch.as_tensor(sigma).to(x) if torch.as_tensor(sigma).ndim == 0 else level
-    return (denoiser(x, one) - x) / expand(level, x) ** 2
+    level_of_each(sigma, x)  # or why not
+    level = as_levels(sigma).to(x)
+    return (denoiser(x, level) - x) / expand(level, x) ** 2
 
 
 def expand(sigma: Tensor, x: Tensor) -> Tensor:

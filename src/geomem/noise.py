@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -225,18 +226,32 @@ def _above_zero(level: Levels) -> Tensor:
 def _inside(name: str, value: Levels, least: float, most: float) -> Tensor:
     # Asked at each call of a network: one reduction, and no more.
     value = _as_tensor(name, value)
-    low, high = (float(end) for end in value.detach().aminmax()) if value.numel() else (least, most)
+    low, high = _ends(value) if value.numel() else (least, most)
     if not (least <= low and high <= most):  # NaN, too
         last = "" if most == math.inf else f" to {most:.6g}"
         raise InputError(f"`{name}` holds {low:g} to {high:g}; pass numbers from {least:g}{last}")
     return value
 
 
+def _ends(x: Tensor) -> tuple[float, float]:
+    if x.numel() == 1:
+        return float(x.detach()), float(x.detach())
+    low, high = x.detach().aminmax()
+    return float(low), float(high)
+
+
 def _as_tensor(name: str, value: Any) -> Tensor:
-    try:
-        return torch.as_tensor(value)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise InputError(f"`{name}` is {shown(value)}; pass a number or a tensor") from error
+    if isinstance(value, Tensor):
+        found = value
+    else:
+        try:
+            array = np.asarray(value)
+            found = torch.from_numpy(array.astype(float) if array.dtype.kind in "fiu" else array)
+        except (TypeError, ValueError) as error:
+            raise InputError(f"`{name}` is {shown(value)}; pass a number or a tensor") from error
+    if found.is_complex() or found.dtype == torch.bool:
+        raise InputError(f"`{name}` is {shown(value)}; pass real numbers")
+    return found
 
 
 @checked
@@ -263,13 +278,8 @@ def as_levels(sigmas: Levels) -> Tensor:
         >>> as_levels([1, 2.5])
         tensor([1.0000, 2.5000], dtype=torch.float64)
     """
-    if not isinstance(sigmas, Tensor):
-        sigmas = _as_tensor("sigma", sigmas).double()
-    if sigmas.is_floating_point():
-        return sigmas
-    if sigmas.is_complex() or sigmas.dtype == torch.bool:
-        raise InputError(f"noise levels are {sigmas.dtype}; pass real numbers")
-    return sigmas.double()
+    sigmas = _as_tensor("sigma", sigmas)
+    return sigmas if sigmas.is_floating_point() else sigmas.double()
 
 
 def check_levels(sigmas: Levels) -> Tensor:
@@ -278,7 +288,8 @@ def check_levels(sigmas: Levels) -> Tensor:
     At ``sigma = 0`` there is nothing to denoise: every posterior is a point.
     """
     sigmas = as_levels(sigmas)
-    if sigmas.numel() == 0 or not bool((torch.isfinite(sigmas) & (sigmas > 0)).all()):
+    low, high = _ends(sigmas) if sigmas.numel() else (0.0, 0.0)
+    if not (low > 0 and high < math.inf):  # NaN, too
         raise InputError(
             f"noise levels must be finite and above 0, got {sigmas.flatten().tolist()[:4]}; "
             "pass the smallest level that you care about instead of 0"

@@ -263,6 +263,33 @@ BAD: dict[str, tuple[Callable[[], object], str]] = {
         lambda: GaussianDenoiser(torch.zeros(2), torch.tensor([1.0, math.nan])),
         "`covariance` holds NaN",
     ),
+    "no symmetry": (
+        lambda: GaussianDenoiser(torch.zeros(2), torch.tensor([[1.0, 5.0], [0.0, 1.0]])),
+        "not symmetric",
+    ),
+    "NaN mean": (lambda: GaussianDenoiser(NAN[0], torch.eye(2)), "`mean` holds NaN"),
+    "no Gaussian points": (
+        lambda: GaussianDenoiser(torch.zeros(2), torch.eye(2))(torch.zeros(1, 3), 1.0),
+        "2 coordinates a point",
+    ),
+    "factor of other length": (
+        lambda: GaussianDenoiser.from_factor(torch.zeros(2), torch.ones(3, 1)),
+        "3 rows for 2 coordinates",
+    ),
+    "negative weight": (
+        lambda: MixtureDenoiser(torch.tensor([-1.0]), [EmpiricalDenoiser(POINTS)]),
+        "`weights` holds -1",
+    ),
+    "no shards": (
+        lambda: EmpiricalDenoiser(POINTS).posterior(POINTS, 1.0, shards=0),
+        "`shards` is 0",
+    ),
+    "one point as a batch": (lambda: EmpiricalDenoiser(POINTS)(POINTS[0], 1.0), r"x\[None\]"),
+    "a batch as one point": (
+        lambda: EmpiricalDenoiser(POINTS).covariance(POINTS, 1.0),
+        "pass one point of shape",
+    ),
+    "no tensor": (lambda: EmpiricalDenoiser(POINTS).posterior([1.0], 1.0), "pass a tensor"),
     "one point to fit": (lambda: GaussianDenoiser.fit(POINTS[:1]), "two points"),
     "equal points to fit": (lambda: GaussianDenoiser.fit(torch.ones(5, 2)), "equal"),
     "NaN to fit": (lambda: GaussianDenoiser.fit(torch.cat([POINTS, NAN])), "`data` holds NaN"),

@@ -24,11 +24,12 @@ from torch import Tensor
 from geomem.arguments import Number, Whole, check, checked
 from geomem.compute.executor import Executor
 from geomem.compute.progress import Forecast
+from geomem.denoiser import as_columns
 from geomem.errors import InputError
 from geomem.exact.blocks import Block, Blocks, InMemory, as_blocks
 from geomem.exact.covariance import covariance_operator, diagonal
 from geomem.exact.neighbours import nearest
-from geomem.exact.one_pass import PAIRS, QUERIES, concatenate
+from geomem.exact.one_pass import PAIRS, QUERIES, concatenate, smallest
 from geomem.exact.passes import Pass, block_size, blocks_of
 from geomem.exact.paths import path_posterior
 from geomem.exact.posterior import Posterior, all_pairs
@@ -247,8 +248,7 @@ class EmpiricalDenoiser:
             k: How many, at most :math:`N`.
 
         Returns:
-            Their indices and weights, each with shape :math:`(B, k)`, heaviest first; of equal
-            weights, the point that comes first in the data comes first.
+            Their indices and weights, each with shape :math:`(B, k)`, heaviest first.
         """
         queries, levels = self._ask(x, sigma)
         index, parts, start = [], [], 0
@@ -256,7 +256,8 @@ class EmpiricalDenoiser:
             check("k", k, Annotated[int, Whole(least=1, most=self.num_samples)])
             for block in self._blocks(queries, dense=True):
                 part = all_pairs(queries, levels, block)
-                first = part.excess.sort(dim=2, stable=True).indices[..., :k]
+                _, first = smallest(part.excess[0], min(k, len(block)))
+                first = first.sort(dim=1).values[None]  # equal ones in the order of the data
                 index.append(first[0] + start)
                 parts.append((part.posterior(), replace(part, excess=part.excess.gather(2, first))))
                 start += len(block)
@@ -344,7 +345,8 @@ class EmpiricalDenoiser:
         Returns:
             The diagonal, with shape :math:`(B, n)`, in float64.
         """
-        U, queries = directions.double(), checked_queries(x, self._item_shape)
+        queries = checked_queries(x, self._item_shape)
+        U = as_columns(directions, x)
         rows = (b.centred(slice(None)) for b in self._blocks(queries, dense=True))
         projected = [y @ U for y in rows]
         return diagonal(projected, self.log_weights(x, sigma).exp(), level_of_each(sigma, x))

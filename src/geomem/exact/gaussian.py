@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from geomem.arguments import Values, checked
+from geomem.denoiser import as_columns
 from geomem.errors import InputError
 from geomem.noise import level_of_each
 
@@ -167,7 +168,7 @@ class GaussianDenoiser:
     def jacobian_diagonal(self, x: Tensor, sigma: Tensor | float, directions: Tensor) -> Tensor:
         r"""Diagonal along directions ``(d, n)``, the same at each point: ``(B, n)``."""
         _, t = self._ask(x, sigma)
-        U = directions.double().to(x.device)
+        U = as_columns(directions, x)
         squares = (self.basis.to(x.device).T @ U).square()
         outside = (U.square().sum(0) - squares.sum(0)).clamp(min=0)
         kept, rest = self._kept(t)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from geomem.arguments import Values, checked
-from geomem.denoiser import ExactDenoiser, is_exact
+from geomem.denoiser import ExactDenoiser, as_columns, is_exact
 from geomem.errors import InputError
 from geomem.exact.posterior import scale
 from geomem.noise import level_of_each
@@ -78,7 +78,7 @@ class MixtureDenoiser:
 
     def jacobian_diagonal(self, x: Tensor, sigma: Tensor | float, directions: Tensor) -> Tensor:
         r"""Diagonal along directions ``(d, n)``: within components, and between them."""
-        level, U = level_of_each(sigma, x), directions.double()
+        level, U = level_of_each(sigma, x), as_columns(directions, x)
         r = self.responsibilities(x, level)[..., None]
         within = torch.stack([c.jacobian_diagonal(x, level, U) for c in self.components])
         means = torch.stack([c(x, level).flatten(1).double() @ U for c in self.components])

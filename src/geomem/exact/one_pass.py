@@ -147,7 +147,14 @@ def block_posterior(
         parts.append(
             (~few, _all(levels[~few], block, known, known.undecided[~few], dtype, with_mean))
         )
-    return _assemble(parts)
+    if len(parts) == 1:
+        return parts[0][1]
+    first = [getattr(parts[0][1], name) for name in NAMES]
+    whole = Posterior(*(t.new_empty(len(levels), *t.shape[1:]) for t in first))
+    for mask, part in parts:
+        for name in NAMES:
+            getattr(whole, name)[mask] = getattr(part, name)
+    return whole
 
 
 def smallest(values: Tensor, k: int) -> tuple[Tensor, Tensor]:
@@ -215,7 +222,9 @@ def _few_of_group(
     known = Energies(
         excess / variances[..., None], *divide(high, low, variances), undecided
     ).posterior(y if with_mean else None)
-    return replace(known, mean=known.mean - block.centre) if with_mean else known
+    if with_mean:
+        known.mean.sub_(block.centre)
+    return known
 
 
 def _certify(
@@ -292,17 +301,3 @@ def concatenate(parts: list[Posterior], dim: int = 1) -> Posterior:
     if len(parts) == 1:
         return parts[0]
     return Posterior(*(torch.cat([getattr(p, name) for p in parts], dim) for name in NAMES))
-
-
-def _assemble(parts: list[tuple[Tensor, Posterior]]) -> Posterior:
-    if len(parts) == 1:
-        return parts[0][1]
-    return Posterior(*(_interleave(parts, name) for name in NAMES))
-
-
-def _interleave(parts: list[tuple[Tensor, Posterior]], name: str) -> Tensor:
-    mask, first = parts[0][0], getattr(parts[0][1], name)
-    whole: Tensor = first.new_empty(len(mask), *first.shape[1:])
-    for levels, part in parts:
-        whole[levels] = getattr(part, name)
-    return whole

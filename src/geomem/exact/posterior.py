@@ -171,12 +171,11 @@ def decide(
         The smallest squared distances as a sum of two float64, each with shape :math:`(B)`, and
         where even they do not decide, with shape :math:`(T, B)`.
     """
-    undecided = torch.zeros_like(levels, dtype=torch.bool)
-    b, i = _blurred(
-        excess, rounding_of_products(nearest, nearest.new_zeros(()), x.shape[1]), levels
-    )
+    rest, undecided = torch.zeros_like(nearest), torch.zeros_like(levels, dtype=torch.bool)
+    error = rounding_of_products(nearest, rest, x.shape[1])
+    b, i = _blurred(excess, error, levels)
     if len(b) == 0:
-        return nearest, torch.zeros_like(nearest), undecided
+        return nearest, rest, undecided
     size = max(1, _ELEMENTS // x.shape[1])
     pairs = zip(torch.split(b, size), torch.split(i, size), strict=True)
     found = [squared_distances(x[p], points(p, q)) for p, q in pairs]
@@ -184,7 +183,7 @@ def decide(
     # The smallest of the pairs: by the first number, then by the second.
     least = nearest.scatter_reduce(0, b, high, "amin", include_self=False)
     ties = torch.where(high == least[b], low, torch.inf)
-    rest = torch.zeros_like(nearest).scatter_reduce(0, b, ties, "amin", include_self=False)
+    rest = rest.scatter_reduce(0, b, ties, "amin", include_self=False)
     excess[b, i] = (high - least[b]) + (low - rest[b])
     doubt = ROUNDING * least
     for t, s in enumerate(levels):
@@ -199,9 +198,13 @@ def _blurred(excess: Tensor, error: Tensor, levels: Tensor) -> tuple[Tensor, Ten
     # Rounding reaches the weights at levels whose square is below `reach`, and there only those
     # of points within exp(-60) of the nearest.
     reach = error / (2 * LOG_WEIGHT_ERROR)
-    largest = torch.minimum(reach, levels.max(0).values.square())
+    blurred = levels.amin(0).square() < reach
+    if not bool(blurred.any()):
+        none = torch.empty(0, dtype=torch.long, device=levels.device)
+        return none, none
+    largest = torch.minimum(reach, levels.amax(0).square())
     visible = excess <= (2 * NEGLIGIBLE * largest + 2 * error)[:, None]
-    b, i = (visible & (levels.min(0).values.square() < reach)[:, None]).nonzero(as_tuple=True)
+    b, i = (visible & blurred[:, None]).nonzero(as_tuple=True)
     return b, i
 
 

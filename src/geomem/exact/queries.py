@@ -96,12 +96,11 @@ def needs_derivatives(*tensors: Tensor) -> bool:
     if torch.is_grad_enabled() and any(t.requires_grad for t in tensors):
         return True
     wrapped = getattr(torch._C._functorch, "is_functorch_wrapped_tensor", lambda t: False)
-    return any(wrapped(t) or _is_dual(t) for t in tensors)
-
-
-def _is_dual(t: Tensor) -> bool:
-    dual = torch.autograd.forward_ad.unpack_dual(t)  # type: ignore[no-untyped-call]
-    return dual.tangent is not None
+    unpack = torch.autograd.forward_ad.unpack_dual
+    return any(
+        wrapped(t) or unpack(t).tangent is not None  # type: ignore[no-untyped-call]
+        for t in tensors
+    )
 
 
 @contextmanager
