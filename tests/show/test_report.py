@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,13 @@ from geomem.findings.numbers import numbers
 from geomem.findings.sentences import estimate, networks
 from geomem.measure.subject import Description
 from geomem.runs.load import load
+from geomem.runs.records import RunFolder
+from geomem.runs.results import results
 from geomem.show.figures.data import colour_limit, row_colours, shown_rows, signature
 from geomem.show.page.glossary import GLOSSARY, Explained
 from geomem.show.page.headlines import headlines
 from geomem.show.page.pictures import Painter, is_picture
-from geomem.show.page.report import report
+from geomem.show.page.report import page_html, report
 from tests.show.synthetic_run import COUNTS, make_run
 
 
@@ -285,6 +288,18 @@ def test_no_run_kills_the_page(tmp_path: Path, kind: str) -> None:
     assert "None" not in text
     for section in re.findall(r"<section.*?</section>", text, flags=re.S):
         assert re.search("<(div|dl|table)", section)  # no title above nothing
+
+
+def test_numbers_of_local_dimension_alone_make_a_page(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", methods=METHODS[:1])
+    found = results(RunFolder.open(run))
+    assert found.numbers is not None
+    names = [name for name in found.numbers.data_vars if not str(name).startswith("local_")]
+    few = found.numbers.drop_vars([*names, "direction", "direction_count", "direction_variance"])
+    text = own(page_html(RunFolder.open(run), replace(found, numbers=few), show_images=False))
+    assert re.search("<h1>Local dimension at", text)
+    assert "t-maps" not in text
+    assert "t-local" in text
 
 
 def test_kinds_of_points_have_panels_of_their_own(tmp_path: Path) -> None:

@@ -11,6 +11,9 @@ const LEFT = 54, RIGHT = 12;
 const SIGMA = "noise level σ (rms)";
 const HOVER = { hovertemplate: "%{text}<extra></extra>", showlegend: false };
 
+// A label that is as long as a file's path is cut where it stands above a map.
+const short = (label) => (label.length > 28 ? `${label.slice(0, 27)}…` : label);
+
 const log10 = (values) => values.map(Math.log10);
 
 // As the tables write it: two digits of the error, and as many of the value.
@@ -142,9 +145,11 @@ const lineOf = (state, row) => ({ width: row === state.row ? 3.2 : 1.8 });
 // ---------------------------------------------------------------- (a) maps with their margins
 
 // Boxes for maps in rows, and a last one for the margin by level.
-function mapBoxes(count, width) {
-  const wide = width >= WIDE, gap = wide ? 22 : 0;
-  const columns = wide ? Math.min(count + 1, count === 4 ? 5 : 4) : 1;
+function mapBoxes(titles, width) {
+  const count = titles.length, wide = width >= WIDE, gap = wide ? 22 : 0;
+  const need = Math.max(170, ...titles.map((t) => 6.8 * t.length + 8)); // titles stand side by side
+  const fit = Math.floor((width - LEFT - RIGHT + gap) / (need + gap));
+  const columns = wide ? Math.max(1, Math.min(count + 1, fit, count === 4 ? 5 : 4)) : 1;
   const each = Math.min((width - LEFT - RIGHT - gap * (columns - 1)) / columns, 520);
   const map = wide ? Math.max(200, Math.min(320, each * 1.25)) : 230;
   const strip = wide ? 72 : 60, row = 26 + map + 8 + strip + 50, top = 58;
@@ -163,7 +168,8 @@ function mapBoxes(count, width) {
 
 function mapFigure(page, state, width) {
   const map = page.maps[state.quantity], { rows } = page, theme = THEMES[state.theme];
-  const { boxes, height } = mapBoxes(rows.length, width), x = page.columns.labels.map((_, u) => u + 1), y = log10(page.levels);
+  const titles = rows.map((label, i) => `${short(label)}: ${map.total_text[i]}`);
+  const { boxes, height } = mapBoxes(titles, width), x = page.columns.labels.map((_, u) => u + 1), y = log10(page.levels);
   const layout = base(state, width, height, {
     bargap: 0.15,
     shapes: [...rows, null].map((label, i) => mark(page, state, i, false, label === null ? theme.ink : THEMES.light.ink)), // maps are white
@@ -187,7 +193,7 @@ function mapFigure(page, state, width) {
     layout[`yaxis${a}`] = { ...levels(box, first), domain: upper.y, anchor: `x${a}` };
     layout[`yaxis${i + 51}`] = axis(state, { domain: lower.y, anchor: `x${a}`, range: strips, nticks: 4, showgrid: true, zeroline: true, showticklabels: first, title: first ? { text: "nats", standoff: 2 } : undefined });
     const size = box.width < 260 ? 12 : 13;
-    layout.annotations.push({ ...heading(`<b>${label}</b>: ${map.total_text[i]}`, upper), font: { size, color: theme.ink } });
+    layout.annotations.push({ ...heading(`<b>${short(label)}</b>: ${map.total_text[i]}`, upper), font: { size, color: theme.ink } });
     const cells = map.value[i].map((line, k) => line.map((v, u) =>
       `${label}, ${columnText(page, u)}<br>${sigmaText(page, k)}<br><b>${pm(v, map.value_stderr[i][k][u])}</b> ${map.cell_units}`));
     const bars = map.by_direction[i].map((v, u) => `${label}, ${columnText(page, u)}<br><b>${pm(v, map.by_direction_stderr[i][u])}</b> nats`);

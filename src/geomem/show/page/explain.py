@@ -59,7 +59,7 @@ def explain(
         "White is nothing. Below each map its integral over noise, by direction; at the end its "
         "sum over directions, by level."
     )
-    if bool((known.direction_count > 1).any()):
+    if "direction_count" in known and bool((known.direction_count > 1).any()):
         maps += " Directions far down the spectrum come in bands, drawn as the mean of theirs."
     exact = bool((known["kind"] == "empirical").any())
     density = (
