@@ -355,7 +355,7 @@ BAD = {
             "largest-gap(ratio=0)": "`ratio` is 0; pass a finite number above 1",
             "forward-soft-count(pairs=-3)": "`pairs` is -3; pass a whole number from 1",
             "forward-soft-count(seed=-1)": "`seed` is -1; pass a whole number from 0",
-            "soft-count(lanczos(depth=2, probes=2, seed=-1))": "`seed` is -1",
+            "soft-count(lanczos(depth=2, probes=2, seed=-1))": "seed is -1",
         }.items()
     },
     "a negative seed": ([*DIGITS, "--seed", "-1"], "--seed"),
