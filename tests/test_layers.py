@@ -10,7 +10,7 @@ import pytest
 SOURCE = Path(__file__).parent.parent / "src" / "geomem"
 FIRST = (
     "errors arguments compute stats noise denoiser checks operators spectra exact manifolds "
-    "dimension subspaces tangents information data"
+    "dimension subspaces tangents information likelihood data"
 ).split()
 FLOORS = ["theory", "models", "measure", "findings", "runs", "show"]
 TOP = ["testing", "cli", "__main__"]
