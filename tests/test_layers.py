@@ -49,7 +49,7 @@ INSIDE = {
     "spectra": "measures krylov lanczos randomized traces choice",
     "exact": (
         "gaussian posterior blocks one_pass cost passes neighbours paths covariance queries "
-        "empirical mixture"
+        "empirical mixture patches local"
     ),
     "manifolds": "linear quadrature curved charts squiggles shapes",
     "dimension": ("gaps ritz differences counts scores local plateau from_points names"),

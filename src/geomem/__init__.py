@@ -24,8 +24,8 @@ _HOME = {
         "leading leading_singular singular_values spectrum trace"
     ),
     "exact": (
-        "EmpiricalDenoiser GaussianDenoiser InMemory MemoryMapped MixtureDenoiser Posterior "
-        "Streamed open_npy"
+        "EmpiricalDenoiser GaussianDenoiser InMemory LocalDenoiser MemoryMapped MixtureDenoiser "
+        "Posterior Streamed open_npy"
     ),
     "manifolds": (
         "ChartManifold HiddenManifold LinearManifold NormalizedLinear QuadratureDenoiser "
