@@ -39,7 +39,7 @@ _HOME = {
         "OrthogonalDifferences Plateau ScikitDimension SoftCount SpikeRule Threshold "
         "dimension_method leading_pairs"
     ),
-    "likelihood": "log_likelihood",
+    "likelihood": "LogLikelihood log_likelihood",
     "data": "ImageData Split load_data make_split nested_subsets read_split write_split",
     "runs.records": "load",
     "findings.numbers": "numbers",
