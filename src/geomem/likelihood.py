@@ -25,10 +25,11 @@ import torch
 from torch import Tensor
 
 from geomem.arguments import Values, Whole, checked
-from geomem.checks import admit, check_answer, trained_range
+from geomem.checks import admit, check_answer
 from geomem.denoiser import Denoiser, expand
 from geomem.errors import InputError
 from geomem.exact import GaussianDenoiser
+from geomem.modules import trained_range
 from geomem.noise import log_levels
 from geomem.stats import Estimate, torch_rng
 
