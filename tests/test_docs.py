@@ -1,14 +1,19 @@
-r"""What the README and the docs show is run: every Python block, from top to bottom."""
+r"""What the README and the docs show is run, quoted from files, and stands on its own."""
 
 from __future__ import annotations
 
+import json
 import re
+import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
 COMMAND = re.compile(r"^geomem (\w+)", re.MULTILINE)
 
@@ -47,3 +52,134 @@ def test_every_public_name_is_there() -> None:
     for name in geomem.__all__:
         assert getattr(geomem, name) is not None, name
         assert name in dir(geomem)
+
+
+# --- Numbers --------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def quotes() -> Iterator[ModuleType]:
+    folder = str(ROOT / "docs" / "figures")
+    sys.path.insert(0, folder)
+    try:
+        import quotes
+
+        yield quotes
+    finally:
+        sys.path.remove(folder)
+
+
+def test_every_number_of_the_results_pages_is_what_its_file_says(quotes: ModuleType) -> None:
+    wrong = [
+        fault
+        for page in quotes.sources.PAGES
+        for fault in quotes.faults(page, (ROOT / "docs" / page).read_text())
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_a_number_that_differs_from_its_file_is_found_and_written_anew(quotes: ModuleType) -> None:
+    page = "sphere.md"
+    text = (ROOT / "docs" / page).read_text()
+    for right, wrong in (
+        (".828 ± .015<!--ratio-->", ".829 ± .015<!--ratio-->"),
+        ("| 1.073 ± 0.015 |", "| 1.074 ± 0.015 |"),
+        ("<!--ratio-->", ""),  # no file is named
+        ("<!--ratio-->", "<!--ration-->"),  # no number is
+    ):
+        assert right in text
+        assert quotes.faults(page, text.replace(right, wrong))
+    changed = text.replace("| 1.073 ±", "| 1.074 ±").replace(".828 ±", ".829 ±")
+    assert quotes.written(page, changed) == text
+
+
+def test_a_number_without_a_file_is_found_unless_it_is_a_setting(quotes: ModuleType) -> None:
+    assert quotes.unmarked("It kept .36 of it.") == [".36"]
+    assert quotes.unmarked("It kept 3.2 ± .1 of 7.") == ["3.2 ± .1"]
+    assert quotes.unmarked("At t = .1354 ± .0004 it fell.") != []
+    assert quotes.unmarked("It kept .36<!--kept--> at σ = .1, `0.5`, $x^{.5}$, N = 50.") == []
+    assert quotes.unmarked("Variances .09. <!-- given: .09 -->") == []
+
+
+def test_the_page_of_results_is_what_its_file_says(quotes: ModuleType) -> None:
+    import results
+
+    sections = json.loads((ROOT / "docs/figures/results.json").read_text())
+    assert results.page(sections) == (ROOT / "docs/results.md").read_text()
+
+
+def test_numbers_of_the_origin_figure_have_no_grid() -> None:
+    # Rounding to a grid is shared by all data sets, and no number of them averages it out.
+    found = json.loads((ROOT / "docs/figures/theory-origin.json").read_text())["found"]
+    level, stderr = found["population"]["settles_paper"]["level"]
+    assert abs(level - 0.1337) < 4 * stderr < 0.0005
+
+
+# --- Pages ----------------------------------------------------------------------------------
+
+LOADED = re.compile(
+    r"""<(?:script|img|iframe|source|video|audio|embed)\b[^>]*?\bsrc=["'](?:https?:)?//[^"']*
+    |<link\b[^>]*?\bhref=["'](?:https?:)?//[^"']*
+    |url\(["']?(?:https?:)?//[^)]*
+    |@import\s[^;]*//[^;]*""",
+    re.VERBOSE,
+)
+
+
+@pytest.fixture(scope="module")
+def html(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("html")
+    options = ["-q", "-W", "-b", "html", "-d", str(out / "trees")]
+    run = subprocess.run(
+        [sys.executable, "-m", "sphinx", *options, str(ROOT / "docs"), str(out / "pages")],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == 0, run.stderr
+    return out / "pages"
+
+
+def test_pages_load_nothing_from_another_host(html: Path) -> None:
+    for path in html.rglob("*"):
+        if path.suffix in (".html", ".css"):
+            loaded = LOADED.findall(path.read_text(encoding="utf-8"))
+            assert not loaded, (path.name, loaded)
+    assert LOADED.search('<script async src="https://cdn.example/mathjax.js"></script>')
+    assert LOADED.search('<link rel="stylesheet" href="//fonts.example/a.css">')
+
+
+def test_formulas_are_there_without_a_script(html: Path) -> None:
+    page = (html / "measure.html").read_text(encoding="utf-8")
+    assert '<math xmlns="http://www.w3.org/1998/Math/MathML" display="block">' in page
+    assert "mathjax.js" not in page.lower()
+    assert "MathJax" not in page
+    assert r"\langle" not in page
+
+
+def test_a_formula_that_cannot_be_converted_stops_the_build(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "docs"))
+    import mathml
+    from sphinx.errors import ExtensionError
+
+    assert "<msup>" in mathml.formula(r"\sigma^2", "inline")
+    with pytest.raises(ExtensionError, match="cannot say"):
+        mathml.formula(r"\unheard x", "inline")
+
+
+def glossary() -> dict[str, str]:
+    text = (ROOT / "docs" / "glossary.md").read_text()
+    return dict(re.findall(r"^([^\n:#]+)\n: ((?:.+\n?)(?:  .+\n?)*)", text, re.MULTILINE))
+
+
+def test_the_glossary_has_each_word_of_the_page_in_one_sentence() -> None:
+    words = glossary()
+    assert len(words) > 40
+    for word, meaning in words.items():
+        sentence = re.sub(r"\[\]\([^)]*\)", "", meaning).strip()
+        assert sentence.endswith("."), word
+        assert len(sentence.split()) <= 45, word
+    page = pytest.importorskip("geomem.show.page.glossary")
+    assert not sorted(set(page.GLOSSARY) - set(words))

@@ -163,8 +163,8 @@ def test_retention_along_tangents_of_each_point() -> None:
 @pytest.mark.parametrize(
     ("x", "sigma", "m", "says"),
     [
-        (torch.zeros(3), 1.0, 0, "1 to 3"),
-        (torch.zeros(3), 1.0, 4, "1 to 3"),
+        (torch.zeros(3), 1.0, 0, "`m` is 0"),
+        (torch.zeros(3), 1.0, 4, "1 to 3 vectors; `m` is 4"),
         (torch.zeros(3), 0.0, 1, "above 0"),
         (torch.tensor([0.0, math.nan, 0.0]), 1.0, 1, "NaN"),
     ],

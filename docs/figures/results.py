@@ -1,4 +1,10 @@
-r"""Prints the results of runs as a page: python docs/figures/results.py RUN [RUN ...]."""
+r"""Writes the results of runs into results.json, and the page from that.
+
+    python docs/figures/results.py RUN [RUN ...]    takes the runs' numbers, then writes the page
+    python docs/figures/results.py                  writes the page from results.json as it is
+
+A run takes the place of the one of the same folder name; others stay.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +22,7 @@ from geomem.findings.sentences import copy_rate, estimate
 from geomem.runs.records import RunFolder
 from geomem.runs.sweep import Sweep
 
+HERE = Path(__file__).parent
 INTRODUCTION = """# Results
 
 Written by `python docs/figures/results.py RUN ...` from the records of the runs below, which the
@@ -44,7 +51,7 @@ def peak(known: xr.Dataset, n: int) -> str:
     return f"{estimate(known, 'lost_share', **at)} at {float(known.sigma_relative[k]):.2g} rms"
 
 
-def row(known: xr.Dataset, n: int) -> str:
+def row(known: xr.Dataset, n: int) -> list[str]:
     cells: list[Any] = [n]
     cells += [estimate(known, name, num_samples=n) for name in ("information", "damage")]
     cells.insert(2, f"{float(known.control_information.sel(num_samples=n)):.0f}")
@@ -52,36 +59,67 @@ def row(known: xr.Dataset, n: int) -> str:
     cells += [f"{estimate(known, 'exact_information', num_samples=n)} of {np.log(n):.2f}"]
     cells += [f"{float(known.p_value.sel(num_samples=n)):.2g}"]
     cells += [copy_rate(known, n) if "copies" in known else "no samples"]
-    return "| " + " | ".join(map(str, cells)) + " |"
+    return [str(cell) for cell in cells]
 
 
-def section(run: Path) -> str:
+Section = dict[str, Any]
+
+
+def section(run: Path) -> Section:
+    r"""What the page says of a run, from its records."""
     folder, known = RunFolder.open(run), geomem.numbers(geomem.load(run))
     provenance = json.loads((run / "provenance.json").read_text())["sessions"][-1]
     low, high = (w / known.attrs["rms"] for w in known.attrs["window"])
     what = "missing" if known.attrs["control"] == "population" else "memorized"
-    head = (
-        f"| N | {what} information, nats | {known.attrs['control']} control's, nats | damage, nats "
-        "| largest lost share | exact denoiser's budget, of ln N | p | copies |"
-    )
     versions = ", ".join(f"{k} {provenance['versions'][k]}" for k in ("geomem", "torch", "numpy"))
     identity = float(np.nanmax(np.abs(known.identity_z.values)))
-    lines = [
-        f"## {folder.design['data']['name']}",
-        f"```\n{command(folder)}\n```",
-        f"Seed {folder.config['seed']}; {versions}; {provenance['seconds'] / 60:.1f} minutes; "
-        f"window {low:.2g} to {high:.2g} rms; data sha256 {known.attrs['data_digest'][:12]}. "
-        f"Largest deviation in the identity check: {identity:.1f} standard errors.",
-        f"![Density by principal direction and noise level](figures/{run.name}-signature.png)",
-        "\n".join(
-            [head, "|---" * 8 + "|", *(row(known, int(n)) for n in known.num_samples.values)]
+    return {
+        "data": folder.design["data"]["name"],
+        "command": command(folder),
+        "made": (
+            f"Seed {folder.config['seed']}; {versions}; {provenance['seconds'] / 60:.1f} minutes; "
+            f"window {low:.2g} to {high:.2g} rms; data sha256 {known.attrs['data_digest'][:12]}. "
+            f"Largest deviation in the identity check: {identity:.1f} standard errors."
         ),
-        f"![Dimension kept and memorized density by level](figures/{run.name}-curves.png)",
-    ]
-    return "\n\n".join(lines)
+        "head": [
+            "N",
+            f"{what} information, nats",
+            f"{known.attrs['control']} control's, nats",
+            "damage, nats",
+            "largest lost share",
+            "exact denoiser's budget, of ln N",
+            "p",
+            "copies",
+        ],
+        "rows": [row(known, int(n)) for n in known.num_samples.values],
+    }
+
+
+def page(sections: dict[str, Section]) -> str:
+    r"""The page of all sections, by name of the run."""
+    parts = [INTRODUCTION.strip()]
+    for name, found in sections.items():
+        parts += [
+            f"## {found['data']}",
+            f"```\n{found['command']}\n```",
+            found["made"],
+            f"![Density by principal direction and noise level](figures/{name}-signature.png)",
+            "\n".join(
+                f"| {' | '.join(line)} |"
+                for line in (found["head"], ["---"] * len(found["head"]), *found["rows"])
+            ),
+            f"![Dimension kept and memorized density by level](figures/{name}-curves.png)",
+        ]
+    return "\n\n".join(parts) + "\n"
+
+
+def main() -> None:
+    kept = HERE / "results.json"
+    sections = json.loads(kept.read_text(encoding="utf-8")) if kept.exists() else {}
+    sections |= {Path(run).name: section(Path(run)) for run in sys.argv[1:]}
+    kept.write_text(json.dumps(sections, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    (HERE.parent / "results.md").write_text(page(sections), encoding="utf-8")
 
 
 if __name__ == "__main__":
-    if len(sys.argv) < 2:
-        sys.exit("usage: python docs/figures/results.py RUN [RUN ...]")
-    print("\n\n".join([INTRODUCTION.strip(), *(section(Path(run)) for run in sys.argv[1:])]))
+    main()

@@ -1,10 +1,10 @@
 r"""Computes the numbers and draws the figure of the page on the sphere.
 
     python docs/figures/sphere.py OUT             all of it, in some minutes
-    python docs/figures/sphere.py OUT --redraw    the figure alone, from sphere.json
+    python docs/figures/sphere.py OUT --redraw    the figures alone, from sphere.json
 
-OUT receives ``sphere.png``, the tables of the page as ``*.md`` and all numbers as
-``sphere.json``.
+OUT receives ``sphere.png``, ``sphere-networks.png`` and all numbers as ``sphere.json``. With
+OUT = docs/figures, ``python docs/figures/quotes.py`` then writes the numbers into the page.
 """
 
 from __future__ import annotations
@@ -12,24 +12,18 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import os
-import platform
 import time
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")
-
-import matplotlib
-
-matplotlib.use("Agg")
+import common
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
+from common import WIDTH, array, rounded
 from matplotlib.axes import Axes
 from torch import Tensor
 
-import geomem
 from geomem.denoiser import Denoiser
 from geomem.exact import EmpiricalDenoiser
 from geomem.manifolds import LinearManifold, Manifold
@@ -38,8 +32,6 @@ from geomem.models.networks import NetworkConfig
 from geomem.models.train import Training, TrainState, train
 from geomem.operators import jacobian_diagonal
 from geomem.stats import Estimate, torch_rng
-
-plt.rcParams.update({"font.size": 9, "axes.spines.top": False, "axes.spines.right": False})
 
 SEED = 6
 D, M = 30, 5  # ambient dimension, dimension of the sphere
@@ -50,6 +42,7 @@ SIGMAS = np.geomspace(0.03, 3, 21)
 TRAINED = (30, 300, 3000)
 STEPS = 8000
 COLOURS = {"plane": "C1", "sphere": "C0"}
+AT = ("training", "fresh")
 
 
 Curves = dict[str, dict[str, np.ndarray]]
@@ -153,52 +146,52 @@ def trained_sweep(manifold: Manifold, offset: int) -> dict[str, np.ndarray]:
     return found
 
 
-def draw(document: dict[str, Any], path: Path) -> None:
-    r"""The picture, from what ``sphere.json`` holds: means; their errors are in the tables."""
-    figure, axes = plt.subplots(2, 3, figsize=(10.5, 6.2), layout="constrained")
-    for k, name in enumerate(COLOURS):
-        found = {n: np.array(v) for n, v in document["exact"][name].items()}
-        _draw_exact(axes[0, k], found)
-        _draw_learned(axes[1, k], found["population"].mean(0), document["learned"][name], "")
-        axes[0, k].set_title(f"exact denoiser, {_label(name)}", fontsize="medium")
-        axes[1, k].set_title(f"networks, {_label(name)}", fontsize="medium")
-        axes[0, k].set(ylim=(0, 6.6))
-        axes[1, k].set(ylim=(0, 8))
-    radial = np.array(document["exact"]["sphere"]["radial"]).mean(0)
-    _draw_learned(axes[1, 2], radial, document["learned"]["sphere"], "radial_")
-    axes[1, 2].set(ylim=(-0.2, 1.5))
-    axes[1, 2].set_title("sphere: kept along the radius, a normal direction", fontsize="medium")
-    axes[1, 2].legend(frameon=False, fontsize=7, loc="upper right")
-    _split_legend(axes[0, 0], axes[0, 1])
-    _draw_halves(axes[0, 2], document["half"])
-    for ax in (*axes[0, :2], *axes[1]):
-        ax.set(xscale="log", xlabel="noise level σ", xlim=(SIGMAS[0], SIGMAS[-1]))
-        ax.set_xticks([0.03, 0.1, 0.3, 1, 3], ["0.03", "0.1", "0.3", "1", "3"])
-        ax.minorticks_off()
-    for row in axes:
-        row[0].set_ylabel("dimension (trace of the Jacobian)")
-    figure.savefig(path, dpi=120)
+def draw(document: dict[str, Any], out: Path) -> None:
+    r"""The two figures, from what ``sphere.json`` holds."""
+    figure, axes = plt.subplots(1, 3, figsize=(WIDTH, 3.7), layout="constrained")
+    shades = _shades(len(SIZES))
+    for ax, name in zip(axes[:2], COLOURS, strict=True):
+        exact = document["exact"][name]
+        ax.plot(SIGMAS, array(exact["population"]).mean(0), color="k", lw=2, label="population")
+        for kept, size, shade in zip(array(exact["empirical"]), SIZES, shades, strict=True):
+            ax.plot(SIGMAS, kept, color=shade, lw=1.3, label=f"N = {size:,}")
+        ax.set(title=_label(name), ylim=(0, 6.3))
+        _levels(ax)
+    axes[1].set_yticklabels([])
+    axes[0].set_ylabel("dimension kept")
+    _draw_halves(axes[2], document["half"])
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=5)
+    figure.savefig(out / "sphere.png")
+    plt.close(figure)
+    figure, axes = plt.subplots(1, 3, figsize=(WIDTH, 3.5), layout="constrained")
+    for ax, name in zip(axes[:2], COLOURS, strict=True):
+        population = array(document["exact"][name]["population"]).mean(0)
+        _draw_learned(ax, population, document["learned"][name], "")
+        ax.set(title=_label(name), ylim=(0, 8))
+    axes[0].set_ylabel("dimension kept")
+    axes[1].set_yticklabels([])
+    radial = array(document["exact"]["sphere"]["radial"]).mean(0)
+    _draw_learned(axes[2], radial, document["learned"]["sphere"], "radial_")
+    axes[2].set(ylim=(-0.1, 1.3), title="sphere, along its radius")
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=4)
+    figure.savefig(out / "sphere-networks.png")
     plt.close(figure)
 
 
-def _split_legend(left: Axes, right: Axes) -> None:
-    handles, labels = left.get_legend_handles_labels()
-    for ax, part in ((left, slice(0, 5)), (right, slice(5, None))):
-        ax.legend(handles[part], labels[part], frameon=False, fontsize=7, loc="upper right")
+def _levels(ax: Axes) -> None:
+    ax.set(xscale="log", xlabel="noise level σ", xlim=(SIGMAS[0], SIGMAS[-1]))
+    ax.set_xticks([0.03, 0.1, 0.3, 1, 3], ["0.03", "0.1", "0.3", "1", "3"])
+    ax.minorticks_off()
 
 
 def _label(name: str) -> str:
-    return "sphere (m = 5)" if name == "sphere" else "plane (m = 6)"
+    return "sphere, m = 5" if name == "sphere" else "plane, m = 6"
 
 
 def _shades(count: int) -> np.ndarray:
     return np.asarray(plt.get_cmap("viridis")(np.linspace(0.05, 0.85, count)))
-
-
-def _draw_exact(ax: Axes, found: dict[str, np.ndarray]) -> None:
-    ax.plot(SIGMAS, found["population"].mean(0), color="k", lw=1.6, label="population")
-    for mean, size, shade in zip(found["empirical"], SIZES, _shades(len(SIZES)), strict=True):
-        ax.plot(SIGMAS, mean, color=shade, lw=1.2, label=f"N = {size:,}")
 
 
 def _draw_halves(ax: Axes, half: dict[str, list[list[float] | None]]) -> None:
@@ -207,118 +200,99 @@ def _draw_halves(ax: Axes, half: dict[str, list[list[float] | None]]) -> None:
         n, value, error = np.array(known).T
         ax.errorbar(n, value, 2 * error, fmt="o-", ms=4, color=COLOURS[name],
                     label=_label(name))  # fmt: skip
-    ax.set(xscale="log", yscale="log", xlabel="training points N")
-    ax.set_title("exact: σ at which half of it is lost", fontsize="medium")
-    ticks = [0.15, 0.2, 0.3, 0.4, 0.6, 0.8, 1.0]
-    ax.set_yticks(ticks, [str(t) for t in ticks])
+    ax.set(xscale="log", yscale="log", xlabel="training points N", title="σ at which half is lost")
+    ticks = [0.15, 0.2, 0.3, 0.5, 0.7, 1.0]
+    ax.set_yticks(ticks, [f"{t:g}" for t in ticks])
+    ax.set_xticks([10, 100, 1000, 10_000], ["10", "10²", "10³", "10⁴"])
     ax.minorticks_off()
-    ax.legend(frameon=False)
+    ax.legend()
 
 
 def _draw_learned(
     ax: Axes, population: np.ndarray, found: dict[str, list[list[float]]], which: str
 ) -> None:
-    ax.plot(SIGMAS, population, color="k", lw=1.6, label="population")
-    for i, (size, shade) in enumerate(zip(TRAINED, _shades(len(TRAINED)), strict=True)):
-        for at, style in (("training", "-"), ("fresh", "--")):
-            ax.plot(SIGMAS, found[f"{which}{at}"][i], style, color=shade, lw=1.2,
-                    label=f"N = {size:,}, {at}")  # fmt: skip
+    ax.plot(SIGMAS, population, color="k", lw=2, label="population")
+    ax.plot([], [], "", color="none", label=" ")
+    for i, (size, colour) in enumerate(zip(TRAINED, ("C3", "C2", "C0"), strict=True)):
+        for at, style, where in (("training", "-", "at its points"), ("fresh", "--", "fresh")):
+            ax.plot(SIGMAS, found[f"{which}{at}"][i], style, color=colour, lw=1.5,
+                    label=f"N = {size:,}, {where}")  # fmt: skip
+    _levels(ax)
 
 
-def exact_table(exact: Curves) -> list[list[str]]:
-    levels = {name: half_levels(found) for name, found in exact.items()}
-    near = int(np.abs(SIGMAS - 0.3).argmin())
+NEAR = 10  # the level of the exact table, .3
+TABLED = (5, NEAR, 15)  # levels of the networks' table: .0949, .3, .949, on the grid
+
+
+def exact_rows(exact: Curves) -> list[list[str]]:
+    r"""Level of half loss on both, their ratio, and dimensions at one level, for each N."""
+    halves = {name: half_levels(found) for name, found in exact.items()}
     rows = []
     for i, size in enumerate(SIZES):
-        plane, sphere = levels["plane"][i], levels["sphere"][i]
-        row = [f"{size:,}", *(str(e) if e else "below the levels" for e in (plane, sphere))]
-        both = plane is not None and sphere is not None
-        row.append(_ratio(plane, sphere) if both else "-")
-        row += [
-            str(Estimate.of_mean(exact[name]["empirical"][i, near])) for name in ("plane", "sphere")
-        ]
-        rows.append(row)
+        both = [halves[name][i] for name in COLOURS]
+        row = [f"{size:,}", *(str(e) if e else "below the levels" for e in both), "-"]
+        if both[0] and both[1]:
+            ratio = both[1].value / both[0].value
+            error = math.hypot(*(e.stderr / e.value for e in both if e))
+            row[-1] = str(Estimate(ratio, ratio * error))
+        dimensions = [exact[name]["empirical"][i, NEAR] for name in COLOURS]
+        rows.append([*row, *(str(Estimate.of_mean(d)) for d in dimensions)])
     return rows
 
 
-def _ratio(plane: Estimate | None, sphere: Estimate | None) -> str:
-    assert plane is not None
-    assert sphere is not None
-    ratio = sphere.value / plane.value
-    error = math.hypot(sphere.stderr / sphere.value, plane.stderr / plane.value)
-    return str(Estimate(ratio, ratio * error))
-
-
-def _population(values: np.ndarray) -> str:
-    # Over all training sets; a plane's is the same at each point.
-    mean = Estimate.of_mean(values.ravel())
-    return str(mean) if mean.stderr > 1e-9 else f"{mean.value:.4f} ± 0"
-
-
-AT = ("training", "fresh")
-
-
-def learned_table(exact: Curves, learned: Curves) -> list[list[str]]:
+def learned_rows(exact: Curves, learned: Curves) -> list[list[str]]:
+    r"""Dimensions of population and networks at three levels, on both."""
     rows = []
-    for sigma in (0.1, 0.3, 1.0):
-        k = int(np.abs(SIGMAS - sigma).argmin())
-        for name in ("plane", "sphere"):
-            row = [f"{SIGMAS[k]:.2f}", name, _population(exact[name]["population"][:, k])]
+    for k in TABLED:
+        for name in COLOURS:
+            # Over all training sets; a plane's population is the same at each point.
+            mean = Estimate.of_mean(exact[name]["population"][:, k].ravel())
+            shown = str(mean) if mean.stderr > 1e-9 else f"{mean.value:.4f} ± 0"
+            row = [f"{SIGMAS[k]:.3g}", name, shown]
             for i in range(len(TRAINED)):
                 row += [str(Estimate.of_mean(learned[name][at][i, k])) for at in AT]
             rows.append(row)
     return rows
 
 
-def _table(path: Path, head: list[str], rows: list[list[str]]) -> None:
-    lines = [head, ["---"] * len(head), *rows]
-    path.write_text("".join(f"| {' | '.join(line)} |\n" for line in lines))
-
-
-def compute(out: Path) -> None:
-    r"""Writes the tables and ``sphere.json``."""
-    began, both = time.time(), manifolds()
+def compute() -> dict[str, Any]:
+    r"""What ``sphere.json`` holds: means for the figures, rows with errors for the tables."""
+    both = manifolds()
     exact = {name: exact_sweep(manifold) for name, manifold in both.items()}
     learned = {name: trained_sweep(m, 1000 * (1 + k)) for k, (name, m) in enumerate(both.items())}
-    near = f"{SIGMAS[int(np.abs(SIGMAS - 0.3).argmin())]:.2f}"
-    head = ["N", "σ½ plane", "σ½ sphere", "sphere / plane", f"dimension at σ = {near}, plane",
-            "sphere"]  # fmt: skip
-    _table(out / "sphere-exact.md", head, exact_table(exact))
-    columns = [f"N = {n:,}, {at}" for n in TRAINED for at in AT]
-    _table(
-        out / "sphere-learned.md",
-        ["σ", "data", "population", *columns],
-        learned_table(exact, learned),
-    )
-    document: dict[str, Any] = {
-        "seed": SEED,
-        "versions": {m.__name__: m.__version__ for m in (geomem, np, torch, matplotlib)}
-        | {"python": platform.python_version()},
-        "seconds": round(time.time() - began, 1),
-        "sigmas": SIGMAS.round(6).tolist(),
-        "sizes": SIZES,
+
+    def means(curves: Curves) -> dict[str, dict[str, Any]]:
+        return {n: {k: rounded(v.mean(2)) for k, v in f.items()} for n, f in curves.items()}
+
+    return {
+        "sigmas": rounded(SIGMAS),
+        "sizes": list(SIZES),
+        "trained": list(TRAINED),
         "half": {
             name: [e and [e.value, e.stderr] for e in half_levels(f)] for name, f in exact.items()
         },
-        "exact": {n: {k: v.mean(2).round(5).tolist() for k, v in f.items()}
-                  for n, f in exact.items()},
-        "learned": {n: {k: v.mean(2).round(4).tolist() for k, v in f.items()}
-                    for n, f in learned.items()},
-    }  # fmt: skip
-    (out / "sphere.json").write_text(json.dumps(document, indent=1) + "\n")
-    print(f"{document['seconds']} s")
+        "rows_exact": exact_rows(exact),
+        "rows_learned": learned_rows(exact, learned),
+        "exact": means(exact),
+        "learned": means(learned),
+    }
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Numbers and figure of the page on the sphere.")
+    parser = argparse.ArgumentParser(description="Numbers and figures of the page on the sphere.")
     parser.add_argument("out", type=Path)
-    parser.add_argument("--redraw", action="store_true", help="the picture alone")
+    parser.add_argument("--redraw", action="store_true", help="the figures alone")
     chosen = parser.parse_args()
-    out = chosen.out
-    out.mkdir(parents=True, exist_ok=True)
+    chosen.out.mkdir(parents=True, exist_ok=True)
+    path = chosen.out / "sphere.json"
     if not chosen.redraw:
-        compute(out)
-    draw(json.loads((out / "sphere.json").read_text()), out / "sphere.png")
+        began, found = time.time(), compute()
+        seconds = round(time.time() - began, 1)
+        head = {"seed": SEED, "versions": common.versions(), "seconds": seconds}
+        common.write(head | found, path)
+        print(f"{seconds} s")
+    plt.rcParams.update(common.STYLE)
+    draw(json.loads(path.read_text(encoding="utf-8")), chosen.out)
 
 
 if __name__ == "__main__":

@@ -19,15 +19,16 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from torch import Tensor
 
+from geomem.arguments import Number, Whole, checked
 from geomem.denoiser import Denoiser
 from geomem.errors import InputError
-from geomem.noise import check_levels
-from geomem.operators import DenoiserJacobian
-from geomem.spectra.krylov import BlockKrylov, EigenPairs
+from geomem.operators import DenoiserJacobian, one_point
+from geomem.spectra.krylov import BlockKrylov
 from geomem.stats import Estimate, torch_rng
 from geomem.subspaces import principal_angles
 
@@ -51,15 +52,16 @@ class TangentBasis:
     turned: float
 
 
+@checked
 def tangent_basis(
     denoiser: Denoiser,
     x: Tensor,
-    sigma: Tensor,
-    m: int,
+    sigma: Tensor | float,
+    m: Annotated[int, Whole(least=1)],
     *,
-    tolerance: float = 1e-3,
-    max_blocks: int = 12,
-    seed: int = 0,
+    tolerance: Annotated[float, Number(least=0.0)] = 1e-3,
+    max_blocks: Annotated[int, Whole(least=1)] = 12,
+    seed: Annotated[int, Whole(least=0)] = 0,
 ) -> TangentBasis:
     r"""Leading tangent basis of a denoiser at a point, matrix-free.
 
@@ -86,30 +88,22 @@ def tangent_basis(
         >>> basis.values.round(decimals=3).tolist(), round(basis.gap, 3)
         ([0.9, 0.8], 0.7)
     """
+    x, sigma = one_point(x, sigma)
     d = x.numel()
-    check_levels(sigma)
-    if not 1 <= m <= d:
-        raise InputError(f"a point of {d} coordinates has bases of 1 to {d} vectors, not {m}")
-    if not bool(torch.isfinite(x).all()):
-        raise InputError("the point holds NaN or infinite values; check where it comes from")
-    J = DenoiserJacobian(denoiser, x, sigma).symmetric_part
-    space = BlockKrylov(J, m + 8, torch_rng(seed, "tangent"))
-    for _ in range(max_blocks):
-        more = space.grow()
-        found = _tangent(space.pairs(m))
+    if m > d:
+        raise InputError(f"a point of {d} coordinates has bases of 1 to {d} vectors; `m` is {m}")
+    space = BlockKrylov(DenoiserJacobian(denoiser, x, sigma))
+    space.grow(torch.randn(min(d, m + 8), d, generator=torch_rng(seed, "tangent")).T)
+    for block in range(1, max_blocks + 1):
+        pairs = space.pairs(m)
+        size = float(torch.linalg.matrix_norm(pairs.residuals, 2))
+        gap = float(pairs.values[m - 1] - pairs.values[m]) if m < space.columns else math.inf
+        turned = math.asin(min(1.0, size / gap)) if gap > 0 else math.pi / 2
         # Below this, rounding of the denoiser's own dtype decides, not the number of blocks.
-        if not more or found.turned <= max(tolerance, 10 * torch.finfo(x.dtype).eps):
+        settled = turned <= max(tolerance, 10 * torch.finfo(x.dtype).eps)
+        if settled or block == max_blocks or not space.grow(space.images()):
             break
-    return found
-
-
-def _tangent(pairs: EigenPairs) -> TangentBasis:
-    # The eigenvectors within the span, and how far they are from it.
-    values, m = pairs.values, pairs.vectors.shape[1]
-    size = float(torch.linalg.matrix_norm(pairs.residuals, 2))
-    gap = float(values[m - 1] - values[m]) if m < len(values) else math.inf
-    turned = math.asin(min(1.0, size / gap)) if gap > 0 else math.pi / 2
-    return TangentBasis(pairs.vectors, values[:m], gap, turned)
+    return TangentBasis(pairs.vectors, pairs.values[:m], gap, turned)
 
 
 def angles_between_points(denoiser: Denoiser, x: Tensor, sigma: Tensor, m: int) -> Tensor:

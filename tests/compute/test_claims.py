@@ -75,6 +75,19 @@ def test_a_claim_of_the_dead_is_taken_over_by_one(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_who_is_interrupted_holds_no_claim(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    link = os.link
+
+    def interrupted(source: Path, target: Path) -> None:
+        link(source, target)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "link", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        claim(tmp_path / "0.nc")
+    assert list(tmp_path.iterdir()) == []  # this process lives on, and others would wait for it
+
+
 def test_a_number_that_was_given_again_is_another_process(tmp_path: Path) -> None:
     me = Owner.current()
     assert Owner(me.place, me.pid, me.began).is_alive

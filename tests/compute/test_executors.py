@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import reduce
 from importlib.util import find_spec
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,9 @@ import torch
 from torch import Tensor
 
 import geomem.compute.ray
+from geomem.compute.claims import claim
 from geomem.compute.executor import Executor
+from geomem.compute.files import atomic_write
 from geomem.compute.local import LocalExecutor
 from geomem.compute.ray import RayExecutor
 from geomem.errors import GeomemError, InputError
@@ -182,16 +185,20 @@ def test_a_result_that_cannot_travel_is_explained(executor: Executor) -> None:
 
 
 def merged(executor: Executor, shards: list[Shard]) -> LogSum:
-    return reduce(LogSum.merge, (result for _, result in executor.run(log_sum, shards)))
+    results: list[LogSum] = [result for _, result in executor.run(log_sum, shards)]
+    return reduce(LogSum.merge, results)
+
+
+# for _, result in executor.run(log_sum, shards)))
 
 
 def test_who_works_changes_no_answer(two: Executor, shards: list[Shard]) -> None:
     # Shards end in any order, and their merge is associative: up to rounding of a few eps.
     whole = log_sum(Shard(shards[0].path, 0, 60, shards[0].queries), lambda m: None)
     alone, shared = merged(LocalExecutor(1), shards), merged(two, shards)
-    for known in (alone, shared):
-        torch.testing.assert_close(known.log_partition, whole.log_partition, rtol=0, atol=1e-14)
-        torch.testing.assert_close(known.mean, whole.mean, rtol=0, atol=1e-14)
+    for result in (alone, shared):
+        torch.testing.assert_close(result.log_partition, whole.log_partition, rtol=0, atol=1e-14)
+        torch.testing.assert_close(result.mean, whole.mean, rtol=0, atol=1e-14)
     # Each unit by itself is the same bytes, whoever does it.
     first, second = (dict(e.run(_bytes, shards[:2])) for e in (LocalExecutor(1), two))
     assert [*first.values()] == [second[shard] for shard in first]
@@ -206,15 +213,16 @@ def test_a_worker_that_is_killed_changes_nothing_but_time(
 ) -> None:
     marker = tmp_path / "killed"
     deadly = [Shard(s.path, s.start, s.stop, s.queries, marker) for s in shards]
-    heard: list[int] = []
-    done = list(two.run(log_sum, deadly, on_message=lambda u, m: heard.append(m)))
-    assert marker.exists(), "nobody was killed"
+    messages: list[int] = []
+    done = list(two.run(log_sum, deadly, on_message=lambda u, m: messages.append(m)))
+    assert marker.exists(), "no worker was killed"
     assert sorted(shard.start for shard, _ in done) == [0, 10, 20, 30, 40, 50]  # each once
-    assert set(heard) == {0, 10, 20, 30, 40, 50}
+    assert set(messages) == {0, 10, 20, 30, 40, 50}
     assert "a worker was lost" in capsys.readouterr().err
     for shard, result in done:
-        known = log_sum(Shard(shard.path, shard.start, shard.stop, shard.queries), lambda m: None)
-        assert torch.equal(result.mean, known.mean)
+        again = Shard(shard.path, shard.start, shard.stop, shard.queries)
+        expected = log_sum(again, lambda m: None)
+        assert torch.equal(result.mean, expected.mean)
 
 
 def test_a_unit_that_always_kills_is_given_up(two: Executor, tmp_path: Path) -> None:
@@ -227,6 +235,66 @@ def test_a_large_result_arrives(two: Executor) -> None:
     ((_, result),) = two.run(ones, [13_000_000])  # 104 MB in float64
     assert result.mean.shape == (13_000_000, 1)
     assert float(result.mean.sum()) == 13_000_000
+
+
+@pytest.mark.parametrize("executor", [LocalExecutor(2)], ids=["local"])
+def test_a_worker_that_is_killed_while_it_sends_costs_its_unit_only(
+    executor: Executor, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # As where memory ends, since a pickle takes as much again. Pools of concurrent.futures, one
+    # a process or one for all, wait for the rest of such a result for ever.
+    done = dict(executor.run(killed_in_the_middle, [(k, tmp_path) for k in range(3)]))
+    assert {unit[0]: len(result) for unit, result in done.items()} == dict.fromkeys(range(3), 10**7)
+    assert "a worker was lost (signal 9)" in capsys.readouterr().err
+
+
+def killed_in_the_middle(unit: tuple[int, Path], report: Report) -> bytes:
+    number, folder = unit
+    if number == 1 and not (folder / "marker").exists():
+        (folder / "marker").touch()
+
+        def write(handle: int, data: memoryview) -> int:
+            if len(data) < 10**6:
+                return os.write(handle, data)
+            os.write(handle, data[: 10**6])
+            os.kill(os.getpid(), signal.SIGKILL)
+            return 0
+
+        Connection._send.__defaults__ = (write,)  # type: ignore[attr-defined]
+    return bytes(10**7)
+
+
+def test_a_worker_that_is_stopped_cleans_up_behind_it(tmp_path: Path) -> None:
+    # A scheduler sends SIGTERM to all processes: no half file and no claim is left.
+    done = LocalExecutor(2).run(half_a_file, [(k, tmp_path) for k in range(3)])
+    next(done)
+    deadline = time.monotonic() + 30
+    while not (tmp_path / "writing").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert {p.name[:5] for p in tmp_path.iterdir()} == {"writi", ".clai", ".tmp-"}
+    done.close()  # type: ignore[attr-defined]
+    assert [p.name for p in tmp_path.iterdir()] == ["writing"]
+
+
+def half_a_file(unit: tuple[int, Path], report: Report) -> None:
+    number, folder = unit
+    if number == 0:
+        return
+
+    def write(path: Path) -> None:
+        path.write_text("half of it")
+        (folder / "writing").touch()
+        while True:
+            time.sleep(0.05)
+
+    with claim(folder / f"{number}"):  # type: ignore[union-attr]
+        atomic_write(folder / f"{number}", write)
+
+
+def test_what_cannot_be_sent_is_refused() -> None:
+    with pytest.raises(InputError, match=r"`function` and `units` .* can be pickled"):
+        list(LocalExecutor(2).run(lambda unit, report: unit, [1, 2]))
 
 
 def ones(size: int, report: Report) -> LogSum:
@@ -287,7 +355,7 @@ def test_ctrl_c_stops_the_workers(executor: str, tmp_path: Path) -> None:
     assert process.stdout is not None
     workers = [int(process.stdout.readline().split()[1]) for _ in range(2)]
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to all of them
-    _, error = process.communicate(timeout=20)
+    _, error = process.communicate(timeout=60)
     assert "KeyboardInterrupt" in error
     deadline = time.monotonic() + 10
     while any(Path(f"/proc/{pid}").exists() for pid in workers):
@@ -336,7 +404,7 @@ def test_a_gpu_that_is_not_there_is_not_waited_for(ray: Any) -> None:
 
 
 def test_ray_finds_the_folder_or_says_so(ray: Any, tmp_path: Path) -> None:
-    place = (str(tmp_path / "elsewhere"), {})
+    place: tuple[str, dict[str, str]] = (str(tmp_path / "elsewhere"), {})
     with pytest.raises(InputError, match="need a file system that they share"):
         geomem.compute.ray._in_place(double, place, 1, lambda m: None)
 
@@ -356,7 +424,16 @@ def test_a_session_of_our_own_is_for_us_alone(ray: Any) -> None:
 
 @pytest.mark.parametrize("kind", [LocalExecutor, RayExecutor])
 def test_no_processes_and_no_tries_are_refused(kind: Any) -> None:
-    with pytest.raises(InputError, match="--processes must be at least 1"):
+    with pytest.raises(InputError, match="`processes` is 0; pass a whole number from 1"):
         kind(processes=0)
-    with pytest.raises(InputError, match="tries"):
+    with pytest.raises(InputError, match="`tries` is 0"):
         kind(tries=0)
+    with pytest.raises(InputError, match=r"`processes` is 2\.5"):
+        kind(processes=2.5)
+
+
+def test_what_ray_cannot_be_given_is_refused() -> None:
+    with pytest.raises(InputError, match="`address` is ''"):
+        RayExecutor(address="")
+    with pytest.raises(InputError, match="`gpus` is -1"):
+        RayExecutor(gpus=-1)

@@ -1,4 +1,4 @@
-r"""Writes that are whole, what is said meanwhile, and one thread."""
+r"""Writes that are whole or not there, and places that are looked at before the work."""
 
 from __future__ import annotations
 
@@ -13,10 +13,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import torch
 from safetensors import SafetensorError
 
-from geomem.compute import progress
 from geomem.compute.claims import claim
 from geomem.compute.files import (
     atomic_write,
@@ -27,8 +25,6 @@ from geomem.compute.files import (
     make_folder,
 )
 from geomem.compute.owner import Owner
-from geomem.compute.progress import Forecast, Progress
-from geomem.compute.threads import one_thread
 from geomem.errors import InputError
 
 # --------------------------------------------------------------------------- writing
@@ -105,11 +101,20 @@ def test_a_disk_that_is_full_when_the_file_is_synced(
 
 def test_it_is_synced_before_it_is_renamed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     order = []
-    fsync, replace = os.fsync, os.replace
-    monkeypatch.setattr(os, "fsync", lambda h: (order.append("sync"), fsync(h)))
-    monkeypatch.setattr(os, "replace", lambda a, b: (order.append("rename"), replace(a, b)))
+
+    def watch(name: str) -> None:
+        system = getattr(os, name)
+
+        def call(*args: object) -> None:
+            order.append(name)
+            system(*args)
+
+        monkeypatch.setattr(os, name, call)
+
+    watch("fsync")
+    watch("replace")
     atomic_write_text(tmp_path / "file.txt", "text")
-    assert order[:2] == ["sync", "rename"]  # else a crash could leave an empty file
+    assert order[:2] == ["fsync", "replace"]  # else a crash could leave an empty file
 
 
 @pytest.mark.parametrize("exception", [errno.EFBIG, errno.ENOSPC])
@@ -169,6 +174,7 @@ def test_what_is_private_is_for_its_user_alone(tmp_path: Path, umask: int) -> No
 
     def write(path: Path) -> None:
         seen.append(path.stat().st_mode & 0o777)
+        path.unlink()  # as writers do that have a temporary file of their own
         path.write_text("pixels")
 
     before = os.umask(umask)
@@ -318,102 +324,3 @@ atomic_write(path, die)
     assert clean_temporary(tmp_path) == 1
     assert not young.exists()
     assert clean_temporary(tmp_path / "nowhere") == 0
-
-
-# ------------------------------------------------------------------------- forecasts
-
-
-def test_what_does_not_fit_is_refused_with_advice(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(progress, "available_memory", lambda: 2.0**30)
-    Forecast(seconds=1, num_bytes=2**29).check_memory("pass a smaller --batch")
-    with pytest.raises(InputError, match=r"needs 3\.0 GiB.* 1\.0 GiB are free; pass a smaller"):
-        Forecast(seconds=1, num_bytes=3 * 2**30).check_memory("pass a smaller --batch")
-
-
-def test_free_memory_is_a_number() -> None:
-    assert progress.available_memory() > 2**20
-
-
-# -------------------------------------------------------------------------- progress
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    clock = Clock()
-    monkeypatch.setattr(progress.time, "monotonic", clock)
-    return clock
-
-
-def test_progress_says_how_much_and_how_long(
-    clock: Clock, capsys: pytest.CaptureFixture[str]
-) -> None:
-    progress = Progress(200, "training", interval=10)
-    progress.update(0)
-    clock.now += 30
-    progress.update(50, "N = 32")
-    clock.now += 5
-    progress.update(60)  # too soon for another line in a log
-    clock.now += 85
-    progress.update(500)  # never more than everything
-    progress.finish("3 networks")
-    assert capsys.readouterr().err.splitlines() == [
-        "training:   0 %",
-        "training:  25 %, 1 min 30 s left N = 32",
-        "training: 100 %, < 1 s left",
-        "training: done in 2 min 0 s 3 networks",
-    ]
-
-
-def test_quiet_progress_says_nothing(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
-    progress = Progress(0, "nothing", quiet=True)  # no division by zero either
-    progress.update(0)
-    progress.finish()
-    assert capsys.readouterr() == ("", "")
-
-
-def test_results_and_progress_do_not_mix(capsys: pytest.CaptureFixture[str]) -> None:
-    progress.say("hello")
-    assert capsys.readouterr() == ("", "hello\n")
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"), [(59.7, "60 s"), (60, "1 min 0 s"), (3599.9, "1 h 0 min"), (0, "< 1 s")]
-)
-def test_times_for_people(seconds: float, text: str) -> None:
-    assert progress.format_seconds(seconds) == text
-
-
-# --------------------------------------------------------------------------- threads
-
-
-def test_one_thread_holds_for_torch_and_for_blas_and_only_inside() -> None:
-    from threadpoolctl import threadpool_info
-
-    def threads() -> list[int]:
-        return [pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"]
-
-    def fail() -> None:
-        with one_thread():
-            assert torch.get_num_threads() == 1
-            assert set(threads()) == {1}
-            raise KeyError
-
-    with one_thread():  # all that it looks at is loaded
-        pass
-    torch.set_num_threads(2)
-    before = threads()
-    try:
-        with pytest.raises(KeyError):
-            fail()
-        assert torch.get_num_threads() == 2
-        assert threads() == before
-    finally:
-        torch.set_num_threads(1)

@@ -92,17 +92,17 @@ def test_duplicates_and_one_dimension(estimator: str) -> None:
 def test_bad_input() -> None:
     with pytest.raises(InputError, match="TwoNN"):
         ScikitDimension(estimator="KNN")
-    with pytest.raises(InputError, match="2 groups"):
+    with pytest.raises(InputError, match="`groups` is 1; pass a whole number from 2"):
         ScikitDimension(groups=1)
     method = ScikitDimension()
-    with pytest.raises(InputError, match="1 points"):
+    with pytest.raises(InputError, match="`points` are 1"):
         method(torch.ones(1, 3))
     with pytest.raises(InputError, match="NaN"):
         method(PLANE * math.nan)
     with pytest.raises(InputError, match="shape"):
         method(PLANE, torch.zeros(3))
-    with pytest.raises(InputError, match="finite"):
-        method(PLANE, PLANE[0] * math.inf)
+    with pytest.raises(InputError, match="`query` holds infinity"):
+        method(PLANE, torch.full((len(PLANE[0]),), math.inf))
 
 
 def test_without_the_library_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

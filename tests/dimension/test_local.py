@@ -211,12 +211,12 @@ def test_bad_input() -> None:
         LocalDimension()(denoiser, x * math.nan, level(1.0))
     with pytest.raises(InputError, match="shape"):
         LocalDimension()(lambda x, sigma: x[:, :2], x, level(1.0))
-    with pytest.raises(InputError, match="block >= 3"):
+    with pytest.raises(InputError, match="`block` is 1; pass a whole number from 3"):
         LocalDimension(block=1)
     for wrong in ({"block": 4.5}, {"products": 0}, {"products": 2.5}, {"depth": 0}):
-        with pytest.raises(InputError, match="whole numbers"):
+        with pytest.raises(InputError, match="pass a whole number from"):
             LocalDimension(**wrong)  # type: ignore[arg-type]
-    with pytest.raises(InputError, match="0 < above < 1"):
+    with pytest.raises(InputError, match=r"`above` is 1\.0; pass a finite number above 0 below 1"):
         LocalDimension(above=1.0)
 
 

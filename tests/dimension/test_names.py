@@ -8,16 +8,17 @@ from pathlib import Path
 import pytest
 import torch
 
-from geomem.dimension import LargestGap, NoGap, SoftCount, Threshold
-from geomem.dimension.names import (
-    DIMENSIONS,
-    PARTS,
+from geomem.dimension import (
+    LargestGap,
+    NoGap,
+    SoftCount,
+    Threshold,
     ask,
-    dimension_method,
     has_seed,
     reseeded,
     seeded_for,
 )
+from geomem.dimension.names import DIMENSIONS, PARTS, dimension_method
 from geomem.errors import InputError
 from geomem.spectra import Dense, LanczosQuadrature
 from geomem.stats import Estimate
@@ -50,7 +51,7 @@ class Quadrature:
         return geomem.Dense()(operator)
 
 number = 7
-instance = Twice(5.0)
+instance = Twice(0.5)
 """
 
 
@@ -94,11 +95,11 @@ def test_a_strangers_method(own: str) -> None:
     x, sigma = torch.zeros(3), torch.tensor(1.0)
     asked = {
         f"{own}:Twice": 3.0,
-        f"{own}:Twice(factor=4)": 6.0,
+        f"{own}:Twice(factor=1)": 1.5,
         f"{own}:Twice(3.0, inner=lanczos(depth=3, probes=2))": None,
         f"{own}:Outer.Inner": 3.0,
-        f"{own}:made(6)": 9.0,
-        f"{own}:instance": 7.5,
+        f"{own}:made(1.5)": 2.25,
+        f"{own}:instance": 0.75,
         f"soft-count(spectrum={own}.Quadrature(depth=8))": 1.5,
     }
     for text, value in asked.items():
@@ -110,13 +111,13 @@ def test_a_strangers_method(own: str) -> None:
 
 
 BAD = {
-    "treshold": "there are local-dimension, threshold, soft-count",
+    "treshold": "did you mean 'threshold'\\? There are 'local-dimension', 'threshold'",
     "no_such_module:Thing": "No module named 'no_such_module'",
     "geomem.dimension:Nothing": "has no attribute 'Nothing'",
     "broken_module:Thing": "ZeroDivisionError",
     ":Thing": "package.module:Class",
     "geomem.dimension:": "package.module:Class",
-    "threshold(abov=1)": "unexpected keyword argument 'abov'",
+    "threshold(abov=1)": "no argument 'abov'; did you mean 'above'",
     "threshold(above=0.5": "was never closed",
     "threshold)": "no method 'threshold\\)'",
     "threshold(0.5)(0.6)": "write NAME",
@@ -128,8 +129,8 @@ BAD = {
     "threshold(above=[x for x in (1,)])": "no literal",
     "threshold(above=lambda: 1)": "no literal",
     "threshold(above=1 if 1 else 2)": "no literal",
-    "soft-count(spectrum=lanczos(depth=0, probes=1))": "depth >= 1",
-    "soft-count(spectrum=lanczos)": "missing 2 required",
+    "soft-count(spectrum=lanczos(depth=0, probes=1))": "`depth` is 0; pass a whole number from 1",
+    "soft-count(spectrum=lanczos)": "missing a required argument: 'depth'; it takes depth, probes",
     "own:number": "is a int; name a class",
     "own:number()": "not callable",
 }
@@ -184,10 +185,10 @@ def test_a_method_without_a_seed_stays_what_it_is(own: str) -> None:
         assert seeded_for(method, 0, "a", 1) is method
 
 
-def test_what_a_method_fails_at_is_told_in_one_line_and_with_its_cause() -> None:
+def test_what_a_method_fails_at_is_told_in_one_line_and_with_its_cause(own: str) -> None:
     x, sigma = torch.zeros(3), torch.tensor(1.0)
     with pytest.raises(InputError, match=r"cannot answer.*check its arguments") as error:
-        ask(dimension_method("flipd(probes=2.5)"), lambda x, s: x / 2, x, sigma)
+        ask(dimension_method(f"{own}:made('two')"), lambda x, s: x / 2, x, sigma)
     assert "\n" not in str(error.value)
     assert isinstance(error.value.__cause__, TypeError)
     with pytest.raises(InputError, match="returned shape"):  # said well before: passed on

@@ -139,7 +139,7 @@ def test_methods_of_clean_points_get_clean_points() -> None:
 
 
 def test_bad_input() -> None:
-    with pytest.raises(InputError, match="two levels"):
+    with pytest.raises(InputError, match="`sigmas` is one level"):
         Plateau(sigmas=torch.tensor([1.0]))
     with pytest.raises(InputError, match="e_folds"):
         Plateau(e_folds=-1)

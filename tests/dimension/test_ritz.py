@@ -162,7 +162,7 @@ def test_tiny_matrices(size: int) -> None:
 
 
 def test_bad_settings() -> None:
-    with pytest.raises(InputError, match="products >= 1"):
+    with pytest.raises(InputError, match="`products` is 0"):
         leading_pairs(Matrix(torch.eye(3)), torch_rng(0, "test"), products=0)
-    with pytest.raises(InputError, match="block >= 3"):
+    with pytest.raises(InputError, match="`block` is 2"):
         leading_pairs(Matrix(torch.eye(3)), torch_rng(0, "test"), block=2)

@@ -44,7 +44,7 @@ def test_flipd_at_a_clean_point_and_at_a_noisy_one() -> None:
     clean = FLIPD()(DENOISER, CLEAN, level(SIGMA))
     assert clean.stderr == 0
     assert clean.value == pytest.approx(7.000, abs=2e-3)  # sigma² (|x_0|² - m) is 1e-3
-    wrong = np.mean([FLIPD()(DENOISER, noisy(s), level(SIGMA)).value for s in range(400)])
+    wrong = np.mean([FLIPD().at_point(DENOISER, noisy(s), level(SIGMA)).value for s in range(400)])
     # chi-squared with 23 degrees: sd 6.8, over 400 points .34; four of these.
     assert wrong == pytest.approx(30.0, abs=1.4)
     right = SoftCount()(DENOISER, noisy(0), level(SIGMA)).value
@@ -61,7 +61,10 @@ def test_flipd_is_its_definition() -> None:
     steps = h * torch.eye(D).double()
     divergence = sum(float((s(x + e) - s(x - e)) @ e) / (2 * h * h) for e in steps)
     expected = D + sigma**2 * (divergence + float(s(x) @ s(x)))
-    assert FLIPD()(DENOISER, x, level(sigma)).value == pytest.approx(expected, abs=1e-6)
+    assert FLIPD().at_point(DENOISER, x, level(sigma)).value == pytest.approx(expected, abs=1e-6)
+    answer = FLIPD()(DENOISER, x, level(sigma))  # beside the plane it is no dimension
+    assert isinstance(answer, NoGap)
+    assert f"the estimate is {expected:.6g} ± 0, and 30 coordinates have" in answer.reason
 
 
 @pytest.mark.parametrize("aligned", [True, False])
@@ -251,13 +254,13 @@ def test_a_constant_denoiser(method: DimensionMethod) -> None:
 
 
 def test_bad_settings() -> None:
-    with pytest.raises(InputError, match="one probe"):
+    with pytest.raises(InputError, match="`probes` is 0; pass a whole number from 1"):
         FLIPD(probes=0)
     with pytest.raises(InputError, match="rademacher"):
         FLIPD(kind="uniform")  # type: ignore[arg-type]
-    with pytest.raises(InputError, match="3 draws"):
+    with pytest.raises(InputError, match="`draws` is 1; pass a whole number from 3"):
         NormalBundle(draws=1)
     with pytest.raises(InputError, match="orthogonal"):
         NormalBundle(noise="signs")  # type: ignore[arg-type]
-    with pytest.raises(InputError, match="between 0 and 1"):
+    with pytest.raises(InputError, match=r"`cut` is 2\.0; pass a finite number above 0 below 1"):
         FilteredTrace(cut=2.0)

@@ -147,3 +147,9 @@ def test_damaged_networks(damage: str, tmp_path: Path) -> None:
         path.with_suffix(".json").write_text(json.dumps(config))
     with pytest.raises(InputError, match="train it again"):
         load_network(path)
+
+
+@pytest.mark.parametrize("channels", [(12, 30), (7,), (6, 12), (32, 64)])
+def test_the_groups_of_the_norms_divide_any_channels(channels: tuple[int, ...]) -> None:
+    network = NetworkConfig("unet", (1, 4, 4), 0.5, channels=channels).build(0)
+    assert network(torch.zeros(1, 1, 4, 4), torch.tensor(1.0)).shape == (1, 1, 4, 4)

@@ -168,7 +168,7 @@ def test_what_is_wrong_with_a_denoiser_is_said(strategy: Strategy) -> None:
     assert constant_spectrum.nodes.tolist() == [[0.0, 0.0]]
     with pytest.raises(InputError, match="2 rows"):
         DenoiserJacobian(constant, x, level(1.0)).matmat(torch.eye(3))
-    with pytest.raises(InputError, match="at least 1"):
+    with pytest.raises(InputError, match="`chunk_size` is 0"):
         DenoiserJacobian(constant, x, level(1.0), 0)
 
 

@@ -175,7 +175,7 @@ def test_orthonormal_columns_leave_the_basis() -> None:
 
 
 def test_bad_settings() -> None:
-    with pytest.raises(InputError, match="deflate >= 0"):
+    with pytest.raises(InputError, match="`deflate` is -1"):
         LanczosQuadrature(depth=2, probes=2, deflate=-1)
-    with pytest.raises(InputError, match="rank >= 1"):
+    with pytest.raises(InputError, match="`rank` is 0"):
         leading(symmetric(KEPT), 0)

@@ -92,26 +92,32 @@ def claim(path: Path, *, inside: Path | None = None) -> Claim | None:
     place = path.with_name(f"{CLAIM}{path.name}")
     words = {"owner": str(Owner.current()), "host": socket.gethostname(), "pid": os.getpid()}
     mine = json.dumps({**words, "token": uuid.uuid4().hex}).encode()
-    while not create_exclusive(place, mine, inside=inside):
-        with explained(place, inside):
-            try:
-                theirs = place.read_bytes()
-                owner = Owner.parse(theirs.decode("ascii", "replace"))
-                if not is_abandoned(place, owner, PATIENCE[CLAIM]):
-                    return None
-            except FileNotFoundError:
-                continue  # given back just now
-        # Two may find that at a time. So the right to replace this very claim is claimed
-        # itself, under a name that is left to no other claim.
-        digest = hashlib.sha256(theirs).hexdigest()[:16]
-        right = claim(path.with_name(f"{path.name}-{digest}"), inside=inside)
-        if right is None:
-            return None
-        with right:
-            if _read(place) == theirs:
-                atomic_write_bytes(place, mine, inside=inside)
-                break
-    return Claim(place, mine)
+    try:
+        while not create_exclusive(place, mine, inside=inside):
+            with explained(place, inside):
+                try:
+                    theirs = place.read_bytes()
+                    owner = Owner.parse(theirs.decode("ascii", "replace"))
+                    if not is_abandoned(place, owner, PATIENCE[CLAIM]):
+                        return None
+                except FileNotFoundError:
+                    continue  # given back just now
+            # Two may find that at a time. So the right to replace this very claim is claimed
+            # itself, under a name that is left to no other claim.
+            digest = hashlib.sha256(theirs).hexdigest()[:16]
+            right = claim(path.with_name(f"{path.name}-{digest}"), inside=inside)
+            if right is None:
+                return None
+            with right:
+                if _read(place) == theirs:
+                    atomic_write_bytes(place, mine, inside=inside)
+                    break
+        return Claim(place, mine)
+    except BaseException:  # interrupted: this process may live on, and does not work at it
+        with suppress(OSError):
+            if _read(place) == mine:
+                place.unlink()
+        raise
 
 
 def _read(path: Path) -> bytes | None:

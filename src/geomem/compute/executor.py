@@ -24,18 +24,22 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
 from geomem.compute.progress import say
-from geomem.errors import GeomemError, InputError
+from geomem.errors import GeomemError
 
 Function = Callable[[Any, Callable[[Any], None]], Any]
-Hear = Callable[[Any, Any], None]
+OnMessage = Callable[[Any, Any], None]
 
 
-class Agenda:
+class UnitQueue:
     r"""Which units wait, how many are open, and how often each was begun.
 
     Arguments:
         units: The units, addressed by their index from here on.
         tries: How often each may be begun.
+
+    Attributes:
+        waiting: The indices of those that nobody does.
+        open: How many are not finished.
     """
 
     def __init__(self, units: Sequence[Any], tries: int) -> None:
@@ -44,20 +48,20 @@ class Agenda:
         self.begun: Counter[int] = Counter()
         self.open = len(units)
 
-    def begin(self) -> int:
+    def take(self) -> int:
         r"""The index of the next unit."""
         index = self.waiting.popleft()
         self.begun[index] += 1
         return index
 
-    def end(self, ok: bool, value: Any) -> Any:
+    def finish(self, ok: bool, value: Any) -> Any:
         r"""The result of a unit that has ended; raises what the unit raised."""
         if not ok:
             raise value
         self.open -= 1
         return value
 
-    def lost(self, index: int, why: str) -> None:
+    def retry(self, index: int, why: str) -> None:
         r"""Puts a unit whose worker was lost before all others.
 
         Raises:
@@ -66,8 +70,7 @@ class Agenda:
         if self.begun[index] >= self.tries:
             raise GeomemError(
                 f"a unit of work has lost its worker {self.tries} times ({why}: out of memory, "
-                "or killed); finished units are kept: run the same command again, with fewer "
-                "--processes"
+                "or killed); finished units are kept: run it again with fewer `processes`"
             )
         say(f"a worker was lost ({why}); its unit is run again, the others go on")
         self.waiting.appendleft(index)
@@ -78,17 +81,12 @@ def attempt(function: Function, unit: Any, report: Callable[[Any], None]) -> tup
     try:
         return True, function(unit, report)
     except Exception as error:
-        return False, _portable(error)
-
-
-def _portable(error: Exception) -> Exception:
-    # It must survive the way back, and says where it was raised.
-    error.add_note("In a worker process:\n" + "".join(traceback.format_exception(error)))
-    try:
-        pickle.loads(pickle.dumps(error))
-    except Exception:
-        return GeomemError(f"{type(error).__name__}: {error}")
-    return error
+        error.add_note("In a worker process:\n" + "".join(traceback.format_exception(error)))
+        try:
+            pickle.loads(pickle.dumps(error))
+        except Exception:  # it would not survive the way back
+            return False, GeomemError(f"{type(error).__name__}: {error}")
+        return False, error
 
 
 def ignore(unit: Any, message: Any) -> None:
@@ -109,7 +107,7 @@ class Executor(Protocol):
         r"""How many units are done at a time."""
 
     def run(
-        self, function: Function, units: Sequence[Any], *, on_message: Hear = ignore
+        self, function: Function, units: Sequence[Any], *, on_message: OnMessage = ignore
     ) -> Iterator[tuple[Any, Any]]:
         r"""Runs ``function(unit, report)`` for each unit; yields ``(unit, result)``.
 
@@ -123,10 +121,3 @@ class Executor(Protocol):
                 raised as it is. Finished units stay finished.
             KeyboardInterrupt: On Ctrl-C, after the workers have been stopped.
         """
-
-
-def check_counts(processes: int | None, tries: int) -> None:
-    if processes is not None and processes < 1:
-        raise InputError("--processes must be at least 1")
-    if tries < 1:
-        raise InputError("tries must be at least 1: a unit is begun at least once")

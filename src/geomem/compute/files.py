@@ -22,7 +22,8 @@ from geomem.errors import InputError
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 NO_LINKS = (errno.EPERM, errno.EACCES, errno.ENOSYS, errno.EOPNOTSUPP, errno.EMLINK)
 TEMPORARY, CLAIM = ".tmp-", ".claim-"
-# Nobody writes on at a file that has not changed for so many seconds, wherever it comes from.
+# What another machine has not changed for so many seconds is nobody's any more. A claim is
+# touched every 5 seconds, and network file systems may tell of it a minute late.
 PATIENCE = {TEMPORARY: 3600.0, CLAIM: 120.0}
 
 
@@ -52,9 +53,12 @@ def atomic_write(
     path = Path(path)
     with _temporary(path, inside, private) as temporary:
         write(temporary)
-        _settle(temporary, private)
+        if private:
+            temporary.chmod(0o600)  # the writer may have made it anew
+        _sync(temporary)  # before its name is: else a crash leaves an empty file
         os.replace(temporary, path)
-        _sync_folder(path.parent)
+        with suppress(OSError):  # not every file system can, and the file is there by now
+            _sync(path.parent)
 
 
 def atomic_write_bytes(
@@ -96,7 +100,7 @@ def create_exclusive(
         return False
     with _temporary(path, inside, private) as temporary:
         temporary.write_bytes(content)
-        _settle(temporary, private)
+        _sync(temporary)
         try:
             os.link(temporary, path)
         except FileExistsError:
@@ -110,7 +114,8 @@ def create_exclusive(
             except FileExistsError:
                 return False
             os.replace(temporary, path)  # whoever made the empty one may fill it
-        _sync_folder(path.parent)
+        with suppress(OSError):
+            _sync(path.parent)
         return True
 
 
@@ -224,24 +229,12 @@ def _check_kind(path: Path, folder: bool) -> None:
         raise OSError(errno.EINVAL, "it is not a plain file")  # a rename would replace a device
 
 
-def _settle(temporary: Path, private: bool) -> None:
-    # What is renamed must be on the disk before its name is, or a crash leaves an empty file.
-    if private:
-        temporary.chmod(0o600)
-    handle = os.open(temporary, os.O_RDONLY)
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:
         os.close(handle)
-
-
-def _sync_folder(path: Path) -> None:
-    with suppress(OSError):  # many file systems cannot, and the file is there by now
-        handle = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
 
 
 @contextmanager

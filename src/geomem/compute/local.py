@@ -1,8 +1,11 @@
 r"""Processes of this machine that do units of work and may be lost.
 
-As in a pool of :mod:`concurrent.futures`, except that there one lost process breaks all of
-it. Here each process has a pipe of its own, so that it is known what a lost one was doing:
-that unit is run again by another, and the rest goes on undisturbed.
+Not a pool of :mod:`concurrent.futures`: there one lost process breaks the whole pool, and one
+that is killed while its result is on the way (as processes that run out of memory are) blocks
+it for ever, since the pool itself holds the other end of the pipe open: seen with Python 3.11,
+3.12 and 3.13, even with a pool for each process. Here each process has a pipe whose only other
+end is its own, so that its death is the end of the pipe, whatever it was doing. Its unit is run
+again by another, and the rest goes on undisturbed.
 """
 
 from __future__ import annotations
@@ -11,20 +14,23 @@ import multiprocessing as mp
 import os
 import pickle
 import signal
+import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing.connection import Connection, wait
-from typing import Any
+from typing import Annotated, Any
 
-from geomem.compute.executor import Agenda, Function, Hear, attempt, check_counts, ignore
+from geomem.arguments import Whole, checked
+from geomem.compute.executor import Function, OnMessage, UnitQueue, attempt, ignore
 from geomem.compute.threads import num_cores, one_thread
-from geomem.errors import GeomemError
+from geomem.errors import GeomemError, InputError
 
 
+@checked
 @dataclass(frozen=True)
 class LocalExecutor:
     r"""Processes of this machine, one thread each; if it is one, it is this very process.
@@ -46,11 +52,8 @@ class LocalExecutor:
         [(3, 9), (1, 1), (2, 4)]
     """
 
-    processes: int | None = None
-    tries: int = 3
-
-    def __post_init__(self) -> None:
-        check_counts(self.processes, self.tries)
+    processes: Annotated[int | None, Whole(least=1)] = None
+    tries: Annotated[int, Whole(least=1)] = 3
 
     @property
     def here(self) -> bool:
@@ -61,137 +64,129 @@ class LocalExecutor:
         return self.processes or num_cores()
 
     def run(
-        self, function: Function, units: Sequence[Any], *, on_message: Hear = ignore
+        self, function: Function, units: Sequence[Any], *, on_message: OnMessage = ignore
     ) -> Iterator[tuple[Any, Any]]:
         r"""Runs the units: see :meth:`Executor.run`."""
         if self.workers() == 1:
-            yield from _run_here(function, units, on_message)
+            for unit in units:
+                with one_thread():
+                    result = function(unit, partial(on_message, unit))
+                yield unit, result
             return
-        pool = Pool(function, units, self.tries, on_message)
+        workers: list[Worker] = []
         try:
-            yield from pool.results(self.workers())
+            yield from self._share(function, UnitQueue(units, self.tries), on_message, workers)
         finally:
-            pool.stop()
+            for worker in workers:
+                worker.close()
+            patience = time.monotonic() + 2.0  # to remove half-written files
+            for worker in workers:
+                worker.process.join(timeout=max(0.0, patience - time.monotonic()))
+                if worker.process.is_alive():
+                    worker.process.kill()
+
+    def _share(
+        self, function: Function, queue: UnitQueue, on_message: OnMessage, workers: list[Worker]
+    ) -> Iterator[tuple[Any, Any]]:
+        failed_starts = 0
+        while queue.open:
+            while len(workers) < min(self.workers(), queue.open):
+                workers.append(Worker(function))
+            for worker in workers:
+                worker.begin(queue)
+            readable = wait([worker.connection for worker in workers])
+            for worker in [w for w in workers if w.connection in readable]:
+                index, (kind, value) = worker.index, worker.receive()
+                if kind == "ready":
+                    worker.ready = True
+                elif kind == "message":
+                    on_message(queue.units[index], value)
+                elif kind != "lost":
+                    worker.index = -1
+                    result = queue.finish(kind == "done", value)
+                    worker.begin(queue)  # first: it need not wait while the result is used
+                    yield queue.units[index], result
+                else:
+                    workers.remove(worker)
+                    worker.close()
+                    if index >= 0:
+                        queue.retry(index, value)
+                        continue
+                    failed_starts += 1
+                    if failed_starts > 10 * self.tries:
+                        raise GeomemError(
+                            f"worker processes are killed before they begin ({value})"
+                        )
 
 
-def _run_here(
-    function: Function, units: Sequence[Any], on_message: Hear
-) -> Iterator[tuple[Any, Any]]:
-    for unit in units:
-        with one_thread():
-            result = function(unit, partial(on_message, unit))
-        yield unit, result
-
-
-class Pool:
-    r"""Several processes of this machine, one thread each.
+class Worker:
+    r"""One process, and the only pipe to it.
 
     Arguments:
-        function: A function that can be imported, called with a unit and ``report``.
-        units: The units.
-        tries: How often a unit whose worker is lost is begun.
-        on_message: Called with a unit and what it reported.
+        function: What it does with each unit.
+
+    Attributes:
+        ready: Whether it has started.
+        index: The unit that it does, by its index in the queue; -1 for none.
     """
-
-    def __init__(
-        self, function: Function, units: Sequence[Any], tries: int, on_message: Hear
-    ) -> None:
-        self.function, self.agenda, self.on_message = function, Agenda(units, tries), on_message
-        self.workers: list[_Worker] = []
-        self.false_starts = 0
-
-    def results(self, count: int) -> Iterator[tuple[Any, Any]]:
-        r"""Yields ``(unit, result)`` as units end, with so many processes at work."""
-        agenda = self.agenda
-        while agenda.open:
-            while len(self.workers) < min(count, agenda.open):
-                self.workers.append(_Worker(self.function))
-            self._hand_out()
-            for worker in self._speaking():
-                index, (said, value) = worker.index, worker.hear()
-                if said == "lost":
-                    self._replace(worker, value)
-                elif said == "message":
-                    self.on_message(agenda.units[index], value)
-                elif said == "ready":
-                    worker.ready = True
-                else:
-                    worker.index = -1
-                    result = agenda.end(said == "done", value)
-                    self._hand_out()  # first: nobody waits while the result is used
-                    yield agenda.units[index], result
-
-    def _speaking(self) -> list[_Worker]:
-        spoke = wait([worker.connection for worker in self.workers])
-        return [worker for worker in self.workers if worker.connection in spoke]
-
-    def _hand_out(self) -> None:
-        for worker in self.workers:
-            if worker.ready and worker.index < 0 and self.agenda.waiting:
-                worker.index = self.agenda.begin()
-                worker.send(self.agenda.units[worker.index])
-
-    def _replace(self, worker: _Worker, why: str) -> None:
-        self.workers.remove(worker)
-        worker.hang_up()
-        if worker.index >= 0:
-            self.agenda.lost(worker.index, why)
-            return
-        self.false_starts += 1
-        if self.false_starts > 10 * self.agenda.tries:
-            raise GeomemError(f"worker processes are killed before they begin ({why})")
-
-    def stop(self) -> None:
-        r"""Stops all processes: idle ones leave by themselves, the others are made to."""
-        for worker in self.workers:
-            worker.hang_up()
-        patience = time.monotonic() + 0.5
-        for worker in self.workers:
-            worker.process.join(timeout=max(0.0, patience - time.monotonic()))
-            if worker.process.is_alive():
-                worker.process.kill()
-
-
-class _Worker:
-    # One process, and the only pipe to it.
 
     def __init__(self, function: Function) -> None:
         context = mp.get_context("spawn")
         self.connection, theirs = context.Pipe()
         self.process = context.Process(target=_serve, args=(theirs, os.getpid()), daemon=True)
         self.process.start()
-        theirs.close()  # so that the line is dead when the process is
+        theirs.close()  # so that the pipe ends when the process does
         self.ready, self.index = False, -1
         self.send(function)
 
+    def begin(self, queue: UnitQueue) -> None:
+        r"""Gives it the next unit, if it is idle and one waits."""
+        if self.ready and self.index < 0 and queue.waiting:
+            self.index = queue.take()
+            self.send(queue.units[self.index])
+
     def send(self, content: Any) -> None:
-        data = pickle.dumps(content)
-        with suppress(OSError):  # it has just died, and that is what is heard next
+        r"""Sends the function or a unit.
+
+        Raises:
+            InputError: If it cannot be pickled.
+        """
+        try:
+            data = pickle.dumps(content)
+        except Exception as error:
+            raise InputError(
+                f"`function` and `units` must be such as can be pickled ({error}); pass a function "
+                "that can be imported, or use one process"
+            ) from error
+        with suppress(OSError):  # it has just died, and that is what is received next
             self.connection.send_bytes(data)
 
-    def hear(self) -> tuple[str, Any]:
+    def receive(self) -> tuple[str, Any]:
+        r"""What comes next from it: ready, message, done, failed or lost, and the content.
+
+        Raises:
+            GeomemError: If it left before it was ready, by itself.
+        """
         data = None
         with suppress(EOFError, OSError):
             data = self.connection.recv_bytes()
-        if data is None:
-            return "lost", self._how_it_ended()
-        said: tuple[str, Any] = pickle.loads(data)
-        return said
-
-    def _how_it_ended(self) -> str:
+        if data is not None:
+            kind, content = pickle.loads(data)
+            return kind, content
         self.process.join(timeout=5)
         code = self.process.exitcode
         if code is not None and code < 0:
-            return f"signal {-code}"
+            return "lost", f"signal {-code}"
         if not self.ready:
             raise GeomemError(
                 "a worker process could not start, and its own words stand above; a script that "
-                "starts workers needs `if __name__ == '__main__':` around what it does"
+                'uses several processes must do so under `if __name__ == "__main__":`'
             )
-        return f"exit status {code}"
+        return "lost", f"exit status {code}"
 
-    def hang_up(self) -> None:
-        self.connection.close()  # who waits for a unit leaves
+    def close(self) -> None:
+        r"""Ends it: at once if it is idle, else where it can be interrupted."""
+        self.connection.close()
         if self.index >= 0:
             self.process.terminate()
 
@@ -201,35 +196,33 @@ class _Worker:
 
 def _serve(connection: Connection, parent: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
+    # Half-written files and claims go with the process that made them.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     threading.Thread(target=_follow, args=(parent,), daemon=True).start()
     # Libraries that are loaded later ask the environment how many threads they may have.
     os.environ.update(dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1"))
-    with suppress(EOFError), one_thread():
+
+    def send(kind: str, content: Any) -> None:
+        # Plain pickles: torch's own way, through shared memory, needs a sender that lives on.
+        try:
+            data = pickle.dumps((kind, content))
+        except Exception as error:
+            refused = GeomemError(f"what a unit returned or reported cannot be pickled: {error}")
+            data = pickle.dumps(("failed", refused))
+        with suppress(BrokenPipeError, ConnectionResetError):  # the parent has closed it
+            connection.send_bytes(data)
+
+    with suppress(EOFError, ConnectionResetError), one_thread():
         function = pickle.loads(connection.recv_bytes())
-        _send(connection, "ready", None)
-        while True:  # until the parent hangs up
+        send("ready", None)
+        while True:  # until the parent closes the pipe
             data = connection.recv_bytes()
-            ok, value = attempt(partial(_unpacked, function), data, _reporter(connection))
-            _send(connection, "done" if ok else "failed", value)
-
-
-def _unpacked(function: Function, data: bytes, report: Callable[[Any], None]) -> Any:
-    return function(pickle.loads(data), report)
-
-
-def _reporter(connection: Connection) -> Callable[[Any], None]:
-    return lambda message: _send(connection, "message", message)
-
-
-def _send(connection: Connection, said: str, value: Any) -> None:
-    # Plain pickles: torch's own way, through shared memory, needs a sender that lives on.
-    try:
-        data = pickle.dumps((said, value))
-    except Exception as error:
-        refused = GeomemError(f"what a unit returned or reported cannot be pickled: {error}")
-        data = pickle.dumps(("failed", refused))
-    with suppress(BrokenPipeError, ConnectionResetError):  # the parent has hung up
-        connection.send_bytes(data)
+            ok, value = attempt(
+                lambda data, report: function(pickle.loads(data), report),
+                data,
+                partial(send, "message"),
+            )
+            send("done" if ok else "failed", value)
 
 
 def _follow(parent: int) -> None:

@@ -11,13 +11,15 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
-from typing import Any
+from typing import Annotated, Any
 
-from geomem.compute.executor import Agenda, Function, Hear, attempt, check_counts, ignore
+from geomem.arguments import Number, Text, Whole, checked
+from geomem.compute.executor import Function, OnMessage, UnitQueue, attempt, ignore
 from geomem.compute.threads import num_cores, one_thread
 from geomem.errors import GeomemError, InputError
 
 
+@checked
 @dataclass(frozen=True)
 class RayExecutor:
     r"""Workers of Ray: on this machine, or on the machines of a cluster that is joined.
@@ -43,13 +45,10 @@ class RayExecutor:
             installed or no cluster answers.
     """
 
-    processes: int | None = None
-    address: str | None = None
-    gpus: float = 0.0
-    tries: int = 3
-
-    def __post_init__(self) -> None:
-        check_counts(self.processes, self.tries)
+    processes: Annotated[int | None, Whole(least=1)] = None
+    address: Annotated[str | None, Text()] = None
+    gpus: Annotated[float, Number(least=0)] = 0.0
+    tries: Annotated[int, Whole(least=1)] = 3
 
     @property
     def here(self) -> bool:
@@ -57,81 +56,78 @@ class RayExecutor:
 
     def workers(self) -> int:
         r"""How many units are done at a time; joins or starts Ray to know it."""
-        processors = max(1, int(self._joined().cluster_resources().get("CPU", 1)))
+        processors = max(1, int(self._session().cluster_resources().get("CPU", 1)))
         return min(self.processes or processors, processors)
 
     def run(
-        self, function: Function, units: Sequence[Any], *, on_message: Hear = ignore
+        self, function: Function, units: Sequence[Any], *, on_message: OnMessage = ignore
     ) -> Iterator[tuple[Any, Any]]:
         r"""Runs the units: see :meth:`Executor.run`."""
         if not units:
             return
-        ray, agenda = self._joined(), Agenda(units, self.tries)
+        ray, queue = self._session(), UnitQueue(units, self.tries)
         # Here lost units are handed out again, not there: so that they are counted.
         task = ray.remote(num_cpus=1, num_gpus=self.gpus, max_retries=0)(_on_ray)
         mailbox = ray.remote(num_cpus=0, max_restarts=-1)(Mailbox).remote()
+        settings = {k: v for k, v in os.environ.items() if k.startswith("GEOMEM_")}
+        place = (os.getcwd(), settings)
         running: dict[Any, int] = {}
         try:
-            while agenda.open:
-                while agenda.waiting and len(running) < (self.processes or len(units)):
-                    index = agenda.begin()
-                    place = (os.getcwd(), _settings())
+            while queue.open:
+                while queue.waiting and len(running) < (self.processes or len(units)):
+                    index = queue.take()
                     running[task.remote(function, units[index], index, mailbox, place)] = index
                 done, _ = ray.wait(list(running), timeout=0.2)
-                _pass_on(ray, mailbox, units, on_message)
+                with suppress(ray.exceptions.RayError):  # messages may be lost, work may not
+                    for index, message in ray.get(mailbox.take.remote(), timeout=5):
+                        on_message(units[index], message)
                 for reference in done:
                     index = running.pop(reference)
                     outcome = _fetch(ray, reference)
                     if isinstance(outcome, str):
-                        agenda.lost(index, outcome)
+                        queue.retry(index, outcome)
                     else:
-                        yield units[index], agenda.end(*outcome)
+                        yield units[index], queue.finish(*outcome)
         finally:
-            _stop(ray, list(running), mailbox)
+            with suppress(Exception):  # the session itself may be what was lost
+                for reference in running:
+                    ray.cancel(reference, force=True)
+                ray.kill(mailbox)
 
-    def _joined(self) -> Any:
+    def _session(self) -> Any:
+        # Ray, once it is joined or started.
         if self.address is None:
-            _keep_private()
-        ray = _import_ray()
-        if not ray.is_initialized():
-            self._join(ray)
-        if self.gpus > ray.cluster_resources().get("GPU", 0):
-            raise InputError("Ray sees no GPU for a unit; use --device cpu, or --executor local")
-        return ray
-
-    def _join(self, ray: Any) -> None:
+            os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+            # A session of our own is for nobody else. Ray reads its mode when it is imported
+            # and not again: a program that has imported it before has decided for itself, and
+            # afterwards the token stays, since whoever starts another session needs one.
+            if "ray" not in sys.modules and "RAY_AUTH_MODE" not in os.environ:
+                os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+                os.environ["RAY_AUTH_MODE"] = "token"
+        try:
+            ray: Any = import_module("ray")
+        except ImportError as error:
+            raise InputError(
+                "Ray is not installed; `pip install geomem[ray]`, or use LocalExecutor"
+            ) from error
         quiet = {"log_to_driver": False, "logging_level": "ERROR"}
-        if self.address is None:
+        if ray.is_initialized():
+            pass
+        elif self.address is None:
             processors = self.processes or num_cores()
             ray.init("local", num_cpus=processors, include_dashboard=False, **quiet)
-            return
-        _check_answers(self.address)
-        try:
-            ray.init(self.address, **quiet)
-        except (Exception, SystemExit) as error:
-            raise InputError(
-                f"the Ray cluster at {self.address} cannot be joined ({error}); if it asks for a "
-                "token, set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN as on its machines"
-            ) from error
-
-
-def _import_ray() -> Any:
-    try:
-        return import_module("ray")
-    except ImportError as error:
-        raise InputError(
-            "Ray is not installed; `pip install geomem[ray]`, or use --executor local"
-        ) from error
-
-
-def _keep_private() -> None:
-    # A session of our own is for nobody else. Ray reads its mode when it is imported and not
-    # again: a program that has imported it before has decided for itself, and afterwards the
-    # token stays, since whoever starts another session here needs one.
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    if "ray" not in sys.modules and "RAY_AUTH_MODE" not in os.environ:
-        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
-        os.environ["RAY_AUTH_MODE"] = "token"
+        else:
+            _check_answers(self.address)
+            try:
+                ray.init(self.address, **quiet)
+            except (Exception, SystemExit) as error:
+                raise InputError(
+                    f"the Ray cluster at {self.address} cannot be joined ({error}); if it asks "
+                    "for a token, set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN as on its machines"
+                ) from error
+        if self.gpus > ray.cluster_resources().get("GPU", 0):
+            raise InputError("Ray sees no GPU for a unit; pass `gpus` = 0, or use LocalExecutor")
+        return ray
 
 
 def _check_answers(address: str) -> None:
@@ -144,12 +140,8 @@ def _check_answers(address: str) -> None:
     except (OSError, OverflowError) as error:
         raise InputError(
             f"no Ray cluster answers at {address} ({error}); start one with `ray start --head` "
-            "there, or leave --address out"
+            "there, or leave `address` out"
         ) from error
-
-
-def _settings() -> dict[str, str]:
-    return {k: v for k, v in os.environ.items() if k.startswith("GEOMEM_")}
 
 
 def _fetch(ray: Any, reference: Any) -> tuple[bool, Any] | str:
@@ -165,22 +157,6 @@ def _fetch(ray: Any, reference: Any) -> tuple[bool, Any] | str:
     except errors.RayError as error:
         return type(error).__name__
     return outcome
-
-
-def _pass_on(ray: Any, mailbox: Any, units: Sequence[Any], on_message: Hear) -> None:
-    try:
-        messages = ray.get(mailbox.take.remote(), timeout=5)
-    except ray.exceptions.RayError:  # progress may be lost with its machine, work may not
-        return
-    for index, message in messages:
-        on_message(units[index], message)
-
-
-def _stop(ray: Any, running: list[Any], mailbox: Any) -> None:
-    with suppress(Exception):  # the session itself may be what was lost
-        for reference in running:
-            ray.cancel(reference, force=True)
-        ray.kill(mailbox)
 
 
 class Mailbox:

@@ -11,18 +11,23 @@ import hashlib
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Annotated
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from geomem.data.loaders import Decoded, IntArray, PixelArray, as_pixels, read_table
+from geomem.arguments import Number, Whole, checked, shown
+from geomem.compute.progress import Forecast
+from geomem.data.arrays import ADVICE, grey_step, in_order
+from geomem.data.reading import Decoded, IntArray, PixelArray, whole_numbers
 from geomem.data.sets import decode
+from geomem.data.tables import read_table
 from geomem.errors import InputError
 
 
+@checked
 @dataclass(frozen=True, eq=False)
 class ImageData:
     r"""A checked array of images, or of vectors, with their names.
@@ -40,6 +45,8 @@ class ImageData:
         files: The relative path of each image, for folders.
         num_train: How many images, from the first on, are the official training part; the
             rest is the official test part. None where there is no official split.
+        classes: The names of the labels 0, 1, ..., where they have names.
+        account: What was read, left out, and done to it, in one line, if there is anything to say.
 
     Raises:
         InputError: For fewer than two images, NaN or infinity, images that are all equal, or
@@ -54,21 +61,41 @@ class ImageData:
 
     name: str
     pixels: PixelArray
-    scale: float = 1.0
+    scale: Annotated[float, Number(above=0)] = 1.0
     offset: float = 0.0
     labels: IntArray | None = None
     groups: IntArray | None = None
     files: tuple[str, ...] | None = None
-    num_train: int | None = None
+    num_train: Annotated[int | None, Whole(least=1)] = None
+    classes: tuple[str, ...] | None = None
+    account: str | None = None
 
     def __post_init__(self) -> None:
-        _check_pixels(self.name, self.pixels)
+        name, pixels = self.name, self.pixels
+        is_array = isinstance(pixels, np.ndarray) and pixels.ndim >= 2
+        if not is_array or pixels.dtype not in (np.uint8, np.float32):
+            raise InputError(
+                f"`pixels` is {shown(pixels)}; pass it through ImageData.of, which converts it"
+            )
+        if len(pixels) < 2:
+            raise InputError(f"{name} holds {len(pixels)} image(s); at least 2 are needed")
+        if pixels.dtype == np.float32 and not np.isfinite(pixels).all():
+            where = tuple(int(i) for i in np.argwhere(~np.isfinite(pixels))[0])
+            raise InputError(
+                f"{name} holds NaN or infinity (in float32), first in image {where[0]} at index "
+                f"{where}; remove these images or repair them"
+            )
+        if (pixels == pixels[0]).all():
+            raise InputError(
+                f"all {len(pixels)} images of {name} are equal, so there is no variation to "
+                "measure; check what was saved"
+            )
         for what in ("labels", "groups", "files"):
             values = getattr(self, what)
-            if values is not None and np.shape(values) != (len(self.pixels),):
+            if values is not None and np.shape(values) != (len(pixels),):
                 raise InputError(
-                    f"{self.name} has {len(self.pixels)} images and {what} of shape "
-                    f"{np.shape(values)}; pass one for each image"
+                    f"{name} has {len(pixels)} images and {what} of shape {np.shape(values)}; "
+                    "pass one for each image"
                 )
 
     @staticmethod
@@ -79,9 +106,33 @@ class ImageData:
         labels: ArrayLike | None = None,
         groups: ArrayLike | None = None,
     ) -> ImageData:
-        r"""Takes an array at hand, by the rules of :func:`geomem.data.loaders.as_pixels`."""
-        pixels = as_pixels(np.asarray(array), name)
-        return _from_decoded(name, Decoded(pixels, _maybe_ints(labels), _maybe_ints(groups)))
+        r"""Takes an array at hand, by the rules of :func:`geomem.data.arrays.in_order`.
+
+        Arguments:
+            name: What to call the set.
+            array: The images, with shape :math:`(N, *)`: grey ones (N, H, W), colour with 3
+                channels as second or last axis, or vectors (N, d).
+            labels: The class of each, with shape (N): integers, or names.
+            groups: Likewise the subject of each.
+        """
+        raw = in_order(_as_array("array", array), name)
+        found: dict[str, IntArray] = {}
+        classes = None
+        for what, values in (("labels", labels), ("groups", groups)):
+            if values is None:
+                continue
+            given = _as_array(what, values)
+            holes = given.dtype.kind == "f" and np.isnan(given).any()
+            if given.dtype.kind not in "iufU" or holes:
+                raise InputError(f"`{what}` holds NaN or no value; pass an integer or a name each")
+            if given.dtype.kind in "iu":
+                found[what] = given.astype(np.int64)
+                continue
+            names = np.unique(given)
+            found[what] = np.searchsorted(names, given).astype(np.int64)
+            classes = tuple(str(n) for n in names) if what == "labels" else classes
+        raw = replace(raw, classes=classes, labels=found.get("labels"), groups=found.get("groups"))
+        return _from_decoded(name, raw)
 
     def __len__(self) -> int:
         return len(self.pixels)
@@ -92,16 +143,31 @@ class ImageData:
         return tuple(self.pixels.shape[1:])
 
     @property
-    def quantum(self) -> float:
-        r"""Distance of two adjacent grey levels in float units; 0 for float arrays.
+    def items(self) -> tuple[str, ...]:
+        r"""What to call each image: its relative path, or its number in the array."""
+        return self.files or tuple(str(i) for i in range(len(self)))
 
-        Noise far below it sees the grid of grey levels and not the images.
+    @cached_property
+    def quantum(self) -> float:
+        r"""Distance of two adjacent grey levels in float units; 0 where there are none.
+
+        It is looked for in the values, see :func:`geomem.data.arrays.grey_step`. Noise far
+        below it sees the grid of grey levels and not the images.
         """
-        return 1 / self.scale if self.pixels.dtype == np.uint8 else 0.0
+        return grey_step(self.pixels) / self.scale
 
     def tensor(self, indices: ArrayLike | Tensor) -> Tensor:
-        r"""Images as floats, with shape (len(indices), \*), in the order of the indices."""
-        raw = self.pixels[np.asarray(indices, dtype=np.int64)].astype(np.float32)
+        r"""Images as floats, with shape (len(indices), \*), in the order of the indices.
+
+        Raises:
+            InputError: If an index is no whole number from 0 to N - 1, or the floats do not
+                fit into the free memory.
+        """
+        index = whole_numbers("indices", indices, len(self))
+        num_bytes = 12 * index.size * (self.pixels.size // len(self))
+        if num_bytes > 2**26:
+            Forecast(0, num_bytes).check_memory(ADVICE)
+        raw = self.pixels[index].astype(np.float32)
         return torch.from_numpy(raw / np.float32(self.scale) + np.float32(self.offset))
 
     def digests(self) -> list[str]:
@@ -115,48 +181,44 @@ class ImageData:
     @cached_property
     def _digests(self) -> tuple[str, ...]:
         shape = "x".join(map(str, self.item_shape))
-        head = hashlib.sha256(f"{self.pixels.dtype.name} {shape}\n".encode())
+        head = f"{self.pixels.dtype.name} {shape}\n".encode()
         portable = self.pixels.dtype.newbyteorder("<")
-        return tuple(_digest(head, row.astype(portable).tobytes()) for row in self.pixels)
+        return tuple(
+            hashlib.sha256(head + row.astype(portable).tobytes()).hexdigest() for row in self.pixels
+        )
 
     @cached_property
     def digest(self) -> str:
         r"""The sha256 of the whole set; another order is another digest."""
         return hashlib.sha256("\n".join(self._digests).encode()).hexdigest()
 
+    @cached_property
+    def labels_digest(self) -> str | None:
+        r"""The sha256 of the labels and of the names of classes; None without labels."""
+        return None if self.labels is None else _digest(self.labels, self.classes or ())
 
-def _maybe_ints(values: ArrayLike | None) -> IntArray | None:
-    return None if values is None else np.asarray(values, np.int64)
-
-
-def _digest(head: Any, content: bytes) -> str:
-    state = head.copy()
-    state.update(content)
-    return str(state.hexdigest())
-
-
-def _check_pixels(name: str, pixels: PixelArray) -> None:
-    if pixels.dtype not in (np.uint8, np.float32) or pixels.ndim < 2:
-        raise InputError(
-            f"{name} has type {pixels.dtype} and shape {pixels.shape}; "
-            "pass it through ImageData.of, which converts it"
-        )
-    if len(pixels) < 2:
-        raise InputError(f"{name} holds {len(pixels)} image(s); at least 2 are needed")
-    if pixels.dtype == np.float32 and not np.isfinite(pixels).all():
-        where = tuple(int(i) for i in np.argwhere(~np.isfinite(pixels))[0])
-        raise InputError(
-            f"{name} holds NaN or infinity (in float32), first in image {where[0]} at index "
-            f"{where}; remove these images or repair them"
-        )
-    if (pixels == pixels[0]).all():
-        raise InputError(
-            f"all {len(pixels)} images of {name} are equal, so there is no variation to measure; "
-            "check what was saved"
-        )
+    @cached_property
+    def groups_digest(self) -> str | None:
+        r"""The sha256 of the declared groups, however they are numbered; None without groups."""
+        return None if self.groups is None else _digest(_by_appearance(self.groups), ())
 
 
-def load_data(spec: str, *, labels: Path | None = None, groups: Path | None = None) -> ImageData:
+def _as_array(name: str, values: ArrayLike) -> PixelArray:
+    try:
+        return np.asarray(values)
+    except (ValueError, TypeError, RuntimeError) as error:
+        raise InputError(f"`{name}` is {shown(values)}; pass one array of numbers") from error
+
+
+def _digest(values: IntArray, names: tuple[str, ...]) -> str:
+    content = values.astype("<i8").tobytes() + "\n".join(names).encode()
+    return hashlib.sha256(content).hexdigest()
+
+
+@checked
+def load_data(
+    spec: str | Path, *, labels: Path | None = None, groups: Path | None = None
+) -> ImageData:
     r"""Loads a set of images by name or from a path.
 
     Arguments:
@@ -174,12 +236,12 @@ def load_data(spec: str, *, labels: Path | None = None, groups: Path | None = No
         >>> len(digits), digits.item_shape, digits.quantum
         (1797, (1, 8, 8), 0.125)
     """
-    data = _from_decoded(*decode(spec))
-    files = data.files or [str(i) for i in range(len(data))]
+    data = _from_decoded(*decode(str(spec)))
     if labels is not None:
-        data = replace(data, labels=read_table(labels, files))
+        values, classes = read_table(labels, data.items)
+        data = replace(data, labels=values, classes=classes)
     if groups is not None:
-        data = replace(data, groups=read_table(groups, files))
+        data = replace(data, groups=read_table(groups, data.items)[0])
     return data
 
 
@@ -194,6 +256,8 @@ def _from_decoded(name: str, raw: Decoded) -> ImageData:
         groups=raw.groups,
         files=raw.files,
         num_train=raw.num_train,
+        classes=raw.classes,
+        account=raw.account,
     )
 
 

@@ -10,26 +10,31 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections.abc import Callable
+from contextlib import suppress
+from difflib import get_close_matches
 from pathlib import Path
 
 import numpy as np
 
-from geomem.data.loaders import (
-    FORMATS,
+from geomem.arguments import near, shown
+from geomem.compute.progress import Forecast
+from geomem.data.arrays import ADVICE, FORMATS, in_order, read_array, read_idx, read_npz
+from geomem.data.folders import read_folder
+from geomem.data.reading import (
     PICKLED_BATCHES,
     Decoded,
     IntArray,
     PixelArray,
-    as_ints,
-    as_pixels,
-    decode_path,
-    read_idx,
-    read_npz,
+    printable,
     reading,
     refuse_pickle,
+    unicode_name,
 )
 from geomem.errors import InputError
+
+MANIFOLDS = ("linear", "linear-sphere")
 
 
 def decode(spec: str) -> tuple[str, Decoded]:
@@ -43,7 +48,7 @@ def decode(spec: str) -> tuple[str, Decoded]:
     Raises:
         InputError: If there is no such thing, or it cannot be used.
     """
-    if spec in ("linear", "linear-sphere"):
+    if spec in MANIFOLDS:
         raise InputError(
             f"{spec} is a manifold to sample from and not a set of images; "
             "build it with geomem.manifolds, or pass a name or a path of images"
@@ -51,20 +56,49 @@ def decode(spec: str) -> tuple[str, Decoded]:
     if spec in NAMES:
         return spec, NAMES[spec]()
     path, key = _split_key(spec)
-    name = path.resolve().name
-    return (f"{name}:{key}" if key else name), decode_path(path, key)
+    name = printable(path.resolve().name)
+    if path.is_dir():
+        if key is not None:
+            raise InputError(f"{printable(path)} is a folder without keys; leave out :{key}")
+        return name, read_folder(path)
+    return (f"{name}:{key}" if key else name), read_array(path, key)
+
+
+def same_spelling(spec: str) -> str:
+    r"""One spelling of a data set: ``photos/`` and ``./photos`` are ``photos``.
+
+    It is Unicode: bytes that are none are written as ``\xe9``, and found again.
+
+    Example:
+        >>> [same_spelling(s) for s in ("photos/", "./photos//a.npz:key", "digits", "./digits")]
+        ['photos', 'photos/a.npz:key', 'digits', './digits']
+    """
+    if not spec or spec in (*NAMES, *MANIFOLDS):
+        return spec
+    plain = unicode_name(str(Path(spec)))
+    return f"./{plain}" if plain in (*NAMES, *MANIFOLDS) else plain
 
 
 def _split_key(spec: str) -> tuple[Path, str | None]:
-    path, key = Path(spec).expanduser(), None
-    if not os.path.exists(path) and ":" in spec:
-        head, _, key = spec.rpartition(":")
-        path = Path(head).expanduser()
-    if not spec or not os.path.exists(path):  # never raises, unlike Path.exists
+    # Bytes that are no Unicode may be written as \xe9, as unicode_name does.
+    raw = re.sub(r"\\x([89a-f][0-9a-f])", lambda m: os.fsdecode(bytes.fromhex(m[1])), spec)
+    for head, _, key in ((spec, "", ""), spec.rpartition(":"), (raw, "", ""), raw.rpartition(":")):
+        path = Path(os.path.expanduser(head))  # never raises, unlike Path.expanduser
+        if head and os.path.exists(path):  # never raises, unlike Path.exists
+            return path, key or None
+    parent, name = os.path.split(spec)
+    here: list[str] = []
+    with suppress(OSError):
+        here = os.listdir(parent or ".")
+    like = get_close_matches(name, here, n=1, cutoff=0.7) if name else []
+    named = get_close_matches(spec, [*NAMES, *MANIFOLDS], n=1, cutoff=0.5)
+    if like and not named:
         raise InputError(
-            f"there is no data set {spec!r}; pass one of {', '.join(NAMES)}, or a path to {FORMATS}"
+            f"there is no data set {shown(spec)}; did you mean "
+            f"{printable(os.path.join(parent, like[0]))!r}?"
         )
-    return path, key
+    advice = near(spec, [*NAMES, *MANIFOLDS])
+    raise InputError(f"there is no data set {shown(spec)}; {advice}, or pass a path to {FORMATS}")
 
 
 def data_folder() -> Path:
@@ -74,16 +108,17 @@ def data_folder() -> Path:
         InputError: If there is no such folder.
     """
     named = os.environ.get("GEOMEM_DATA")
-    here = Path.cwd()
-    near = [parent / "shared" / "data" for parent in (here, *here.parents)]
-    for folder in [Path(named).expanduser()] if named else near:
-        if folder.is_dir():
+    with reading(Path()):  # the working folder may have been removed
+        here = Path.cwd()
+    beside = [parent / "shared" / "data" for parent in (here, *here.parents)]
+    for folder in [Path(os.path.expanduser(named))] if named else beside:
+        if os.path.isdir(folder):
             return folder
     raise InputError(
-        f"GEOMEM_DATA is {named!r}, which is no folder; set it to the folder of the image sets"
+        f"GEOMEM_DATA is {shown(named)}, which is no folder; set it to the folder of the image sets"
         if named
         else "the folder of the image sets was not found; set GEOMEM_DATA to it, "
-        "or use --data digits, which comes with geomem"
+        "or use the digits, which come with geomem"
     )
 
 
@@ -101,25 +136,23 @@ def _digits() -> Decoded:
     from sklearn.datasets import load_digits
 
     bunch = load_digits()
-    pixels = as_pixels(bunch.images.astype(np.uint8), "digits")
-    return Decoded(pixels, as_ints(bunch.target), levels=16)
+    pixels = bunch.images.astype(np.uint8)[:, None]
+    return Decoded(pixels, bunch.target.astype(np.int64), levels=16)
 
 
 def _mnist_like(folder: str) -> Decoded:
-    parts = [_mnist_part(folder, part) for part in ("train", "t10k")]
-    pixels, labels = (np.concatenate(both) for both in zip(*parts, strict=True))
-    return Decoded(pixels, labels, num_train=len(parts[0][0]))
-
-
-def _mnist_part(folder: str, part: str) -> tuple[PixelArray, IntArray]:
-    names = [f"{folder}/{part}-{kind}-ubyte" for kind in ("images-idx3", "labels-idx1")]
-    paths = [_file(f"{name}.gz", name) for name in names]
-    pixels, labels = as_pixels(read_idx(paths[0]), str(paths[0])), read_idx(paths[1])
-    if labels.shape != (len(pixels),):
-        raise InputError(
-            f"{paths[1]} has shape {labels.shape} for {len(pixels)} images; get both files again"
-        )
-    return pixels, as_ints(labels)
+    pixels, labels = list[PixelArray](), list[IntArray]()
+    for part in ("train", "t10k"):
+        names = [f"{folder}/{part}-{kind}-ubyte" for kind in ("images-idx3", "labels-idx1")]
+        paths = [_file(f"{name}.gz", name) for name in names]
+        pixels.append(in_order(read_idx(paths[0]), str(paths[0])).pixels)
+        labels.append(read_idx(paths[1]).astype(np.int64))
+        if labels[-1].shape != (len(pixels[-1]),):
+            raise InputError(
+                f"{paths[1]} has shape {labels[-1].shape} for {len(pixels[-1])} images; "
+                "get both files again"
+            )
+    return Decoded(np.concatenate(pixels), np.concatenate(labels), num_train=len(pixels[0]))
 
 
 def _cifar10() -> Decoded:
@@ -138,18 +171,18 @@ def _cifar10() -> Decoded:
 
 def _cifar10_binary(folder: Path) -> Decoded:
     names = [*(f"data_batch_{i}.bin" for i in range(1, 6)), "test_batch.bin"]
-    batches = [_cifar10_batch(folder / name) for name in names]
+    batches = []
+    for path in (folder / name for name in names):
+        with reading(path):
+            Forecast(0, 3 * path.stat().st_size).check_memory(ADVICE)
+            raw = np.frombuffer(path.read_bytes(), np.uint8)
+        if len(raw) == 0 or len(raw) % 3073:
+            raise InputError(f"{path} is no whole number of images of 3073 bytes; get it again")
+        batches.append(raw.reshape(-1, 3073))
     records = np.concatenate(batches)
     pixels = records[:, 1:].reshape(-1, 3, 32, 32)
-    return Decoded(pixels, as_ints(records[:, 0]), num_train=len(records) - len(batches[-1]))
-
-
-def _cifar10_batch(path: Path) -> PixelArray:
-    with reading(path):
-        raw = np.frombuffer(path.read_bytes(), np.uint8)
-    if len(raw) == 0 or len(raw) % 3073:
-        raise InputError(f"{path} is no whole number of images of 3073 bytes; get it again")
-    return raw.reshape(-1, 3073)
+    labels = records[:, 0].astype(np.int64)
+    return Decoded(pixels, labels, num_train=len(records) - len(batches[-1]))
 
 
 CIFAR10_PIXELS = "74493c77aca7915c5811a5d387566a9b045abbdd45f6636b12a6590eb540193c"
@@ -163,19 +196,17 @@ def _cifar10_recoded(path: Path) -> Decoded:
         planes = np.cumsum(np.cumsum(residual, 2, dtype=np.uint8), 3, dtype=np.uint8)
         planes[0::2] += planes[1]
         rows = np.ascontiguousarray(planes.transpose(1, 2, 3, 0))
-    if (_sha256(rows), _sha256(labels)) != (CIFAR10_PIXELS, CIFAR10_LABELS):
+    found = [hashlib.sha256(array.tobytes()).hexdigest() for array in (rows, labels)]
+    if found != [CIFAR10_PIXELS, CIFAR10_LABELS]:
         raise InputError(f"{path} does not decode to the published images; get it again")
-    return Decoded(np.ascontiguousarray(planes.transpose(1, 0, 2, 3)), as_ints(labels))
+    pixels = np.ascontiguousarray(planes.transpose(1, 0, 2, 3))
+    return Decoded(pixels, labels.astype(np.int64))
 
 
 def _olivetti() -> Decoded:
     path = _file("olivetti/olivetti_faces_64x64.npz")
-    pixels = as_pixels(read_npz(path, "images"), str(path))
-    return Decoded(pixels, groups=as_ints(read_npz(path, "subjects")))
-
-
-def _sha256(array: PixelArray) -> str:
-    return hashlib.sha256(array.tobytes()).hexdigest()
+    pixels = in_order(read_npz(path, "images"), str(path)).pixels
+    return Decoded(pixels, groups=read_npz(path, "subjects").astype(np.int64))
 
 
 NAMES: dict[str, Callable[[], Decoded]] = {

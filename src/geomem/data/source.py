@@ -18,7 +18,8 @@ from torch import Tensor
 
 from geomem.arguments import Text, Whole, checked
 from geomem.data.images import ImageData, duplicate_groups, load_data
-from geomem.data.loaders import IntArray
+from geomem.data.reading import IntArray
+from geomem.data.sets import same_spelling
 from geomem.data.splits import Split, default_split, read_split
 from geomem.denoiser import Denoiser
 from geomem.errors import InputError
@@ -54,6 +55,9 @@ class DataOptions:
     labels: Path | None = None
     variances: tuple[float, ...] = PAPER_VARIANCES
     ambient_dim: Annotated[int, Whole(least=1)] = 30
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "data", same_spelling(self.data))  # one data set, one config
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,6 +108,17 @@ class Source:
     def groups(self) -> IntArray:
         r"""Groups of images, with shape (N): exact duplicates and declared ones."""
         return duplicate_groups(self.data)
+
+    @cached_property
+    def digests(self) -> dict[str, str | None]:
+        r"""What a study rests on: the sha256 of data, split, groups and labels."""
+        data = self.data
+        return {
+            "data": data.digest,
+            "split": self.split.digest(data),
+            "groups": data.groups_digest,
+            "labels": data.labels_digest,
+        }
 
 
 def load_source(options: DataOptions, *, seed: int = 0, largest: int = 0) -> Source:

@@ -11,28 +11,33 @@ difference between N = 50 and N = 500 is then never a difference between two dra
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections import defaultdict, deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
+from geomem.arguments import Number, Whole, check, checked, shown
 from geomem.compute.files import atomic_write_text
+from geomem.compute.progress import Forecast
 from geomem.data.images import ImageData, codes, duplicate_groups
-from geomem.data.loaders import IntArray
+from geomem.data.reading import IntArray, printable, whole_numbers
 from geomem.errors import InputError
 from geomem.stats import numpy_rng
 
 SPLIT_VERSION = 1
+PARTS = ("pool", "held_out", "reserved")
 DIGEST = re.compile("[0-9a-f]{64}")
 DIGITS_COUNTS = (250, 250)  # of 1,797; leaves 1,297 in the pool
 
 
+@checked
 @dataclass(frozen=True, eq=False)
 class Split:
     r"""Which images may be trained on, which are compared, and which are set aside.
@@ -48,16 +53,30 @@ class Split:
     pool: IntArray
     held_out: IntArray
     reserved: IntArray
-    seed: int
-    left_out: int = 0
+    seed: Annotated[int, Whole(least=0)]
+    left_out: Annotated[int, Whole(least=0)] = 0
+
+    def __post_init__(self) -> None:
+        parts = [whole_numbers(part, getattr(self, part)) for part in PARTS]
+        if len(np.unique(np.concatenate(parts))) < sum(map(len, parts)):
+            raise InputError("an image is in two parts, or twice in one; pass each number once")
+
+    def digest(self, data: ImageData) -> str:
+        r"""The sha256 over the digests of the images of each part, in order, and the seed."""
+        return hashlib.sha256(split_text(self, data).encode()).hexdigest()
 
     def __repr__(self) -> str:
         parts = f"{len(self.pool):,} pool, {len(self.held_out):,} held out"
         return f"{parts}, {len(self.reserved):,} reserved"
 
 
+@checked
 def make_split(
-    data: ImageData, *, held_out: float = 0.15, reserved: float = 0.15, seed: int = 0
+    data: ImageData,
+    *,
+    held_out: Annotated[float, Number(least=0, below=1)] = 0.15,
+    reserved: Annotated[float, Number(least=0, below=1)] = 0.15,
+    seed: Annotated[int, Whole(least=0)] = 0,
 ) -> Split:
     r"""Draws a split, stratified by label, with groups and exact duplicates kept together.
 
@@ -79,33 +98,30 @@ def make_split(
         >>> make_split(load_data("digits"), held_out=0.1, reserved=0.2)
         1,258 pool, 180 held out, 359 reserved
     """
-    shares = (held_out, reserved)
-    if not (min(shares) >= 0 and sum(shares) < 1):
+    if held_out + reserved >= 1:
         raise InputError(
-            f"--held-out {held_out:g} and --reserved {reserved:g} must be shares of all images, at "
-            "least 0 and together less than 1; 0.15 and 0.15 are usual"
+            f"`held_out` {held_out:g} and `reserved` {reserved:g} must be together less than 1; "
+            "0.15 and 0.15 are usual"
         )
+    shares = (held_out, reserved)
     counts = [max(1, round(share * len(data))) if share > 0 else 0 for share in shares]
     return _draw_split(data, (counts[0], counts[1]), seed)
 
 
-def default_split(data: ImageData, seed: int = 0) -> Split:
+@checked
+def default_split(data: ImageData, seed: Annotated[int, Whole(least=0)] = 0) -> Split:
     r"""The split where none is given.
 
     The digits: 1,297 in the pool, 250 held out, 250 reserved. Where there is an official test
     part, the pool is the official training part, and the test part is halved (without images
     that share a group with a training image). Otherwise 15 % are held out and 15 % reserved.
     """
-    if data.num_train is not None:
-        return _halve_test_part(data, data.num_train, seed)
-    if data.name == "digits" and len(data) == 1297 + sum(DIGITS_COUNTS):
-        return _draw_split(data, DIGITS_COUNTS, seed)
-    return make_split(data, seed=seed)
-
-
-def _halve_test_part(data: ImageData, num_train: int, seed: int) -> Split:
-    groups = duplicate_groups(data)
-    test = num_train + np.flatnonzero(~np.isin(groups[num_train:], groups[:num_train]))
+    if data.num_train is None:
+        if data.name == "digits" and len(data) == 1297 + sum(DIGITS_COUNTS):
+            return _draw_split(data, DIGITS_COUNTS, seed)
+        return make_split(data, seed=seed)
+    train, groups = data.num_train, duplicate_groups(data)
+    test = train + np.flatnonzero(~np.isin(groups[train:], groups[:train]))
     if len(test) < 2:
         raise InputError(
             f"only {len(test)} test images of {data.name} share no group with a training image; "
@@ -113,8 +129,8 @@ def _halve_test_part(data: ImageData, num_train: int, seed: int) -> Split:
         )
     half = len(test) // 2
     parts = _draw_parts(_strata(data)[test], groups[test], (0, len(test) - half, half), seed)
-    left_out = len(data) - num_train - len(test)
-    return Split(np.arange(num_train), test[parts == 1], test[parts == 2], seed, left_out)
+    left_out = len(data) - train - len(test)
+    return Split(np.arange(train), test[parts == 1], test[parts == 2], seed, left_out)
 
 
 def _draw_split(data: ImageData, counts: tuple[int, int], seed: int) -> Split:
@@ -130,7 +146,7 @@ def _draw_split(data: ImageData, counts: tuple[int, int], seed: int) -> Split:
     if len(pooled) < 2 or len(held) < min(1, counts[0]) or len(kept) < min(1, counts[1]):
         raise InputError(
             f"the groups of {data.name} are too large to fill all parts ({split}); "
-            "change --held-out and --reserved, or check --groups"
+            "change `held_out` and `reserved`, or check the groups"
         )
     return split
 
@@ -143,7 +159,7 @@ def _draw_parts(
     strata: IntArray, groups: IntArray, counts: tuple[int, int, int], seed: int
 ) -> IntArray:
     # Large groups first: single images then fill the seats that are left, exactly.
-    rng = _rng(seed, "split")
+    rng = numpy_rng(seed, "split")
     room = _quotas(np.bincount(strata), counts)
     parts = np.full(len(strata), -1)
     members = np.split(np.argsort(groups, kind="stable"), np.cumsum(np.bincount(groups))[:-1])
@@ -197,13 +213,10 @@ def _round_up(floor: IntArray, total: int, remainder: IntArray, room: IntArray) 
     return quota
 
 
-def _rng(seed: int, purpose: str) -> np.random.Generator:
-    if seed < 0:
-        raise InputError(f"the seed is {seed}; pass 0 or a positive integer")
-    return numpy_rng(seed, purpose)
-
-
-def nested_subsets(pool: ArrayLike, sizes: Iterable[int], seed: int) -> dict[int, IntArray]:
+@checked
+def nested_subsets(
+    pool: ArrayLike, sizes: Iterable[int], seed: Annotated[int, Whole(least=0)]
+) -> dict[int, IntArray]:
     r"""The training sets: 50 in 500 in 5,000, the first of one order of the pool.
 
     Exact duplicates in the pool stay as they come, each with a place of its own in the order:
@@ -225,18 +238,17 @@ def nested_subsets(pool: ArrayLike, sizes: Iterable[int], seed: int) -> dict[int
         >>> list(sets), set(sets[2]) <= set(sets[5])
         ([2, 5], True)
     """
-    images, wanted = np.asarray(pool, np.int64), sorted(set(sizes))
+    images = whole_numbers("pool", pool)
+    wanted = sorted({check("sizes", n, Annotated[int, Whole(least=2)]) for n in sizes})
     if not wanted:
-        raise InputError("no sizes were given; pass at least one number of training images")
-    if wanted[0] < 2:
-        raise InputError(f"N = {wanted[0]} is no training set to compare; pass N of at least 2")
+        raise InputError("`sizes` is empty; pass at least one number of training images")
     if wanted[-1] > len(images):
         raise InputError(
             f"N = {wanted[-1]} is more than the {len(images)} images of the pool; "
             "lower N, or hold out fewer images"
         )
-    order = _rng(seed, "nested subsets").permutation(images)
-    return {int(n): order[:n] for n in wanted}
+    order = numpy_rng(seed, "nested subsets").permutation(images)
+    return {n: order[:n] for n in wanted}
 
 
 # ------------------------------------------------------------------------ split files
@@ -245,22 +257,21 @@ def nested_subsets(pool: ArrayLike, sizes: Iterable[int], seed: int) -> dict[int
 def split_text(split: Split, data: ImageData) -> str:
     r"""The split as JSON: the digests of the images of each part, one a line."""
     digests = data.digests()
-    parts = {
-        "pool": [digests[i] for i in split.pool],
-        "held_out": [digests[i] for i in split.held_out],
-        "reserved": [digests[i] for i in split.reserved],
-    }
+    indices = {part: whole_numbers(part, getattr(split, part), len(data)) for part in PARTS}
+    parts = {part: [digests[i] for i in index] for part, index in indices.items()}
     return json.dumps({"version": SPLIT_VERSION, "seed": int(split.seed), **parts}, indent=0) + "\n"
 
 
+@checked
 def write_split(split: Split, data: ImageData, path: Path) -> None:
     r"""Writes a split as a file of digests, whole or not at all.
 
     It names images by what they look like, so it outlives renaming, reordering and moving.
     """
-    atomic_write_text(Path(path), split_text(split, data))
+    atomic_write_text(path, split_text(split, data))
 
 
+@checked
 def read_split(path: Path, data: ImageData) -> Split:
     r"""Finds the images of a split file in the data at hand.
 
@@ -268,64 +279,67 @@ def read_split(path: Path, data: ImageData) -> Split:
     are in no part, and counted in ``left_out``. The order is that of the file.
 
     Raises:
-        InputError: If the file is no split, an image is missing, or in two parts.
+        InputError: If the file is no split, or an image is missing, or an image or a declared group
+            is in two parts.
     """
-    content = _read_json(Path(path))
-    parts = [content["pool"], content["held_out"], content["reserved"]]
+    where = printable(path)
+    try:
+        Forecast(0, 5 * path.stat().st_size).check_memory("pass a file of `geomem split`")
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(
+            f"{where} cannot be read as a split ({printable(error)}); make one with `geomem split`"
+        ) from error
+    problem = _schema_problem(content)
+    if problem:
+        raise InputError(f"{where} {problem}; make a split with `geomem split`")
+    parts = [content[part] for part in PARTS]
     named = [set(part) for part in parts]
     twice = (named[0] & named[1]) | (named[0] & named[2]) | (named[1] & named[2])
     if twice:
         raise InputError(
-            f"{len(twice)} image(s) are in two parts of {path}, the first of them "
+            f"{len(twice)} image(s) are in two parts of {where}, the first of them "
             f"{min(twice)[:12]}...; make the split again with `geomem split`"
         )
-    found, missing = _find(parts, data.digests())
+    # Of several equal images each is found once, the first one first.
+    places: dict[str, deque[int]] = defaultdict(deque)
+    for i, digest in enumerate(data.digests()):
+        places[digest].append(i)
+    found = [
+        np.array([places[d].popleft() if places[d] else -1 for d in part], dtype=np.int64)
+        for part in parts
+    ]
+    missing = sum(int((part < 0).sum()) for part in found)
     if missing:
         raise InputError(
-            f"{missing} of {sum(map(len, parts)):,} images named in {path} are not in {data.name}; "
-            "pass the data that the split was made from"
+            f"{missing} of {sum(map(len, parts)):,} images named in {where} are not in "
+            f"{data.name}; pass the data that the split was made from"
         )
+    if data.groups is not None:
+        groups = [set(data.groups[part].tolist()) for part in found]
+        torn = (groups[0] & groups[1]) | (groups[0] & groups[2]) | (groups[1] & groups[2])
+        if torn:
+            raise InputError(
+                f"{len(torn)} declared group(s) of images are in two parts of {where}; make the "
+                "split again with the same groups"
+            )
     left_out = len(data) - sum(map(len, found))
     return Split(found[0], found[1], found[2], content["seed"], left_out)
 
 
-def _find(parts: Sequence[Sequence[str]], digests: Sequence[str]) -> tuple[list[IntArray], int]:
-    # Of several equal images each is found once, the first one first.
-    places: dict[str, deque[int]] = defaultdict(deque)
-    for i, digest in enumerate(digests):
-        places[digest].append(i)
-    found = [[places[d].popleft() if places[d] else -1 for d in part] for part in parts]
-    arrays = [np.array(part, dtype=np.int64) for part in found]
-    return arrays, sum(int((array < 0).sum()) for array in arrays)
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(
-            f"{path} cannot be read as a split ({error}); make one with `geomem split`"
-        ) from error
-    problem = _schema_problem(content)
-    if problem:
-        raise InputError(f"{path} {problem}; make a split with `geomem split`")
-    return dict(content)
-
-
 def _schema_problem(content: Any) -> str | None:
-    keys = {"version", "seed", "pool", "held_out", "reserved"}
+    keys = {"version", "seed", *PARTS}
     if not isinstance(content, dict) or "version" not in content:
         return "is no split file"
     if content["version"] != SPLIT_VERSION:
-        return f"has version {content['version']!r} and this geomem reads {SPLIT_VERSION}"
+        return f"has version {shown(content['version'])} and this geomem reads {SPLIT_VERSION}"
     if set(content) != keys:
-        return f"has the keys {sorted(content)} instead of {sorted(keys)}"
+        return f"has the keys {shown(sorted(content))} instead of {sorted(keys)}"
     if type(content["seed"]) is not int or content["seed"] < 0:
-        return f"has the seed {content['seed']!r}, which is no positive integer"
-    wrong = [part for part in ("pool", "held_out", "reserved") if not _are_digests(content[part])]
-    return f"has something else than sha256 digests in {wrong[0]}" if wrong else None
-
-
-def _are_digests(values: Any) -> bool:
-    is_list = isinstance(values, list)
-    return is_list and all(isinstance(v, str) and DIGEST.fullmatch(v) for v in values)
+        return f"has the seed {shown(content['seed'])}, which is no positive integer"
+    for part in PARTS:
+        values = content[part]
+        texts = isinstance(values, list) and all(isinstance(v, str) for v in values)
+        if not texts or not all(DIGEST.fullmatch(v) for v in values):
+            return f"has something else than sha256 digests in {part}"
+    return None

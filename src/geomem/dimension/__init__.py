@@ -2,16 +2,21 @@ r"""Local dimension: how many directions vary, at a point and a level, and by wh
 
 from __future__ import annotations
 
-from geomem.dimension.counts import (
+from geomem.dimension.answers import (
     DimensionMethod,
-    ForwardSoftCount,
-    LargestGap,
     NoGap,
     Place,
+    PointMethod,
+    ask,
+    place_of,
+    within,
+)
+from geomem.dimension.counts import (
+    ForwardSoftCount,
+    LargestGap,
     SoftCount,
     Threshold,
     jacobian_spectrum,
-    place_of,
 )
 from geomem.dimension.differences import OrthogonalDifferences
 from geomem.dimension.from_points import DataDimensionMethod, ScikitDimension
@@ -20,6 +25,7 @@ from geomem.dimension.names import dimension_method
 from geomem.dimension.plateau import Plateau, PlateauEstimate
 from geomem.dimension.ritz import leading_pairs
 from geomem.dimension.scores import FLIPD, FilteredTrace, NormalBundle, SpikeRule
+from geomem.dimension.seeds import has_seed, reseeded, seeded_for
 
 __all__ = [
     "FLIPD",
@@ -35,12 +41,18 @@ __all__ = [
     "Place",
     "Plateau",
     "PlateauEstimate",
+    "PointMethod",
     "ScikitDimension",
     "SoftCount",
     "SpikeRule",
     "Threshold",
+    "ask",
     "dimension_method",
+    "has_seed",
     "jacobian_spectrum",
     "leading_pairs",
     "place_of",
+    "reseeded",
+    "seeded_for",
+    "within",
 ]

@@ -1,10 +1,8 @@
 r"""Local dimension: how many directions a denoiser still varies in, at a point and a level.
 
-A method is a frozen value, called with ``(denoiser, x, sigma)`` for one noisy point ``x``,
-and returns an :class:`~geomem.stats.Estimate`, or :class:`NoGap` with the reason. Those that
-read a spectrum hold a spectrum method. Further methods: :mod:`geomem.dimension.scores` reads
-scores, :mod:`geomem.dimension.local` is the default, :mod:`geomem.dimension.plateau` chooses a
-scale and :mod:`geomem.dimension.from_points` needs no denoiser.
+Methods that read a spectrum hold a spectrum method. Further ones: :mod:`geomem.dimension.scores`
+reads scores, :mod:`geomem.dimension.local` is the default, :mod:`geomem.dimension.plateau`
+chooses a scale and :mod:`geomem.dimension.from_points` needs no denoiser.
 
 References:
     | Losing dimensions (Achilli et al., 2024), arXiv 2410.08727
@@ -15,15 +13,15 @@ References:
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
-from numbers import Integral
-from typing import ClassVar, Literal, Protocol
+from dataclasses import dataclass, field, replace
+from typing import Annotated, ClassVar
 
 import torch
 from torch import Tensor
 
-from geomem.checks import admit
+from geomem.arguments import Number, Whole, checked
 from geomem.denoiser import Denoiser
+from geomem.dimension.answers import NoGap, Place, PointMethod
 from geomem.dimension.differences import check_finite
 from geomem.dimension.gaps import LARGEST_KEPT, gap_p_value, spacing_p_value
 from geomem.errors import InputError
@@ -32,59 +30,16 @@ from geomem.spectra import Dense, Spectrum, SpectrumMethod, spectrum
 from geomem.stats import Estimate, torch_rng
 
 
-@dataclass(frozen=True)
-class NoGap:
-    r"""The spectrum has no gap, so it names no dimension.
-
-    Attributes:
-        reason: Why, in words.
-        kept: How many directions are kept there, where that is known: 0 says that the model has
-            lost all of them, which is no gap either.
-    """
-
-    reason: str
-    kept: int | None = None
-
-
-# Where a method is called: at a clean point x_0, whose noise it draws itself if it needs
-# any, or at a noisy point x = x_0 + sigma z.
-Place = Literal["clean", "noisy"]
-
-
-class DimensionMethod(Protocol):
-    r"""A way to tell the local dimension that a denoiser keeps.
-
-    It is called with one point of shape :math:`(*)`, the clean point :math:`x_0` or a noisy
-    one :math:`x = x_0 + \sigma z`; its attribute ``at`` says which, see :func:`place_of`.
-    """
-
-    def __call__(self, denoiser: Denoiser, x: Tensor, sigma: Tensor) -> Estimate | NoGap: ...
-
-
-def place_of(method: object) -> Place:
-    r"""Where a method is to be called: its ``at``, and at a noisy point if it does not say.
-
-    The two are not exchangeable. At a noisy point FLIPD answers d; at a clean point there is
-    less noise than sigma says, and an exact denoiser knows it.
-
-    Example:
-        >>> place_of(ForwardSoftCount()), place_of(Threshold())
-        ('clean', 'noisy')
-    """
-    place: Place = getattr(method, "at", "noisy")
-    return place
-
-
 def jacobian_spectrum(
     denoiser: Denoiser, x: Tensor, sigma: Tensor, method: SpectrumMethod
 ) -> Spectrum:
     r"""Spectrum of the symmetric part of a denoiser's Jacobian at one point ``(*)``."""
-    admit(denoiser, x, sigma)
     return spectrum(DenoiserJacobian(denoiser, x, sigma), method)
 
 
+@checked
 @dataclass(frozen=True)
-class Threshold:
+class Threshold(PointMethod):
     r"""How many eigenvalues of the Jacobian exceed a threshold.
 
     A sampled spectrum bounds the number (:meth:`~geomem.spectra.Spectrum.count_bounds`): the
@@ -100,18 +55,10 @@ class Threshold:
         2 ± 0
     """
 
-    at: ClassVar[Place] = "noisy"
-    above: float = 0.5
+    above: Annotated[float, Number(above=0.0, below=1.0)] = 0.5
     spectrum: SpectrumMethod = field(default_factory=Dense)
 
-    def __post_init__(self) -> None:
-        if not 0 < self.above < 1:
-            raise InputError(
-                f"above = {self.above:g}: what varies has eigenvalues near 1, what does not near "
-                "0; pass a threshold between"
-            )
-
-    def __call__(self, denoiser: Denoiser, x: Tensor, sigma: Tensor) -> Estimate:
+    def at_point(self, denoiser: Denoiser, x: Tensor, sigma: Tensor) -> Estimate:
         found = jacobian_spectrum(denoiser, x, sigma, self.spectrum)
         if found.exact or found.quadrature is None:
             return found.count(self.above)
@@ -120,8 +67,9 @@ class Threshold:
         return Estimate((low.value + high.value) / 2, math.hypot(half, error))
 
 
+@checked
 @dataclass(frozen=True)
-class SoftCount:
+class SoftCount(PointMethod):
     r"""Trace of the Jacobian: the population's :math:`\sum_k v_k / (v_k + \sigma^2)`.
 
     Averaged over noised points it is the information per e-fold of noise.
@@ -132,15 +80,16 @@ class SoftCount:
         1.5 ± 0
     """
 
-    at: ClassVar[Place] = "noisy"
+    is_soft_count: ClassVar[bool] = True
     spectrum: SpectrumMethod = field(default_factory=Dense)
 
-    def __call__(self, denoiser: Denoiser, x: Tensor, sigma: Tensor) -> Estimate:
+    def at_point(self, denoiser: Denoiser, x: Tensor, sigma: Tensor) -> Estimate:
         return jacobian_spectrum(denoiser, x, sigma, self.spectrum).trace()
 
 
+@checked
 @dataclass(frozen=True, kw_only=True)
-class ForwardSoftCount:
+class ForwardSoftCount(PointMethod):
     r"""Soft count without any derivative, for black boxes, by Stein's identity.
 
     .. math:: E\, \mathrm{tr}\, \nabla D(x_0 + \sigma z) = E\, z \cdot D(x_0 + \sigma z) / \sigma
@@ -154,26 +103,23 @@ class ForwardSoftCount:
     """
 
     at: ClassVar[Place] = "clean"
-    pairs: int = 64
-    seed: int = 0
+    is_soft_count: ClassVar[bool] = True
+    pairs: Annotated[int, Whole(least=1)] = 64
+    seed: Annotated[int, Whole(least=0)] = 0
 
-    def __post_init__(self) -> None:
-        if not isinstance(self.pairs, Integral) or self.pairs < 1:
-            raise InputError(f"a soft count takes 1 pair of draws or more, not {self.pairs!r}")
-
-    def __call__(self, denoiser: Denoiser, x_0: Tensor, sigma: Tensor) -> Estimate:
-        admit(denoiser, x_0, sigma)
+    def at_point(self, denoiser: Denoiser, x: Tensor, sigma: Tensor) -> Estimate:
         rng = torch_rng(self.seed, "stein")
-        z = torch.randn(self.pairs, *x_0.shape, generator=rng).to(x_0)
+        z = torch.randn(self.pairs, *x.shape, generator=rng).to(x)
         with torch.no_grad():
-            difference = denoiser(x_0 + sigma * z, sigma) - denoiser(x_0 - sigma * z, sigma)
+            difference = denoiser(x + sigma * z, sigma) - denoiser(x - sigma * z, sigma)
         check_finite(difference)
         products = (z * difference).flatten(1).double().sum(1) / (2 * float(sigma))
         return Estimate.of_mean(products.numpy(force=True))
 
 
+@checked
 @dataclass(frozen=True)
-class LargestGap:
+class LargestGap(PointMethod):
     r"""Position of the largest gap in the logarithms of the spectrum, if there is one.
 
     The gap must be wider than noise makes it, at level ``alpha`` each: than the largest of
@@ -199,22 +145,18 @@ class LargestGap:
         'all eigenvalues lie within a factor 1 of each other'
     """
 
-    at: ClassVar[Place] = "noisy"
-    ratio: float = 3.0
-    alpha: float = 0.01
-    floor: float = 1e-6
-    least: float = 0.05
+    ratio: Annotated[float, Number(above=1.0)] = 3.0
+    alpha: Annotated[float, Number(above=0.0, below=1.0)] = 0.01
+    floor: Annotated[float, Number(above=0.0)] = 1e-6
+    least: Annotated[float, Number(least=0.0)] = 0.05
     spectrum: SpectrumMethod = field(default_factory=Dense)
 
-    def __post_init__(self) -> None:
-        if not (self.ratio > 1 and 0 < self.alpha < 1 and self.floor > 0):
-            raise InputError("a largest gap needs ratio > 1, 0 < alpha < 1 and floor > 0")
-
-    def __call__(self, denoiser: Denoiser, x: Tensor, sigma: Tensor) -> Estimate | NoGap:
+    def at_point(self, denoiser: Denoiser, x: Tensor, sigma: Tensor) -> Estimate | NoGap:
         known = jacobian_spectrum(denoiser, x, sigma, self.spectrum)
         if not known.exact:
             raise InputError("a gap needs every eigenvalue; use spectrum=Dense()")
-        return self.of(known.nodes[0])
+        found = self.of(known.nodes[0])
+        return replace(found, soft_count=known.trace()) if isinstance(found, NoGap) else found
 
     def of(self, eigenvalues: Tensor) -> Estimate | NoGap:
         r"""The gap among eigenvalues, with shape :math:`(n)`."""

@@ -14,13 +14,16 @@ References:
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor
 
+from geomem.arguments import Whole, checked
 from geomem.checks import admit
 from geomem.denoiser import Denoiser, score
 from geomem.errors import InputError
+from geomem.operators import one_point
 from geomem.stats import torch_rng
 
 
@@ -65,6 +68,7 @@ def image_directions(num_rows: int, shape: tuple[int, ...], rng: torch.Generator
     return haar_blocks(num_rows * shape[0], shape[1], rng).reshape(num_rows, *shape)
 
 
+@checked
 @dataclass(frozen=True, kw_only=True)
 class OrthogonalDifferences:
     r"""Singular values of scores around a clean point, as in the paper.
@@ -88,17 +92,11 @@ class OrthogonalDifferences:
         tensor([10., 10., 10.,  0.,  0.], dtype=torch.float64)
     """
 
-    factor: int | None = None
-    directions: str | None = None
+    factor: Annotated[int | None, Whole(least=1)] = None
+    directions: Literal["vectors", "images"] | None = None
     symmetrised: bool = False
-    seed: int = 0
-    chunk_size: int = 128
-
-    def __post_init__(self) -> None:
-        if self.factor is not None and self.factor < 1:
-            raise InputError("orthogonal differences need a factor of 1 or more")
-        if self.directions not in (None, "vectors", "images"):
-            raise InputError(f'directions are "vectors" or "images", not {self.directions!r}')
+    seed: Annotated[int, Whole(least=0)] = 0
+    chunk_size: Annotated[int, Whole(least=1)] = 128
 
     def num_calls(self, shape: tuple[int, ...]) -> int:
         r"""How many points the denoiser is asked for at a point of such a shape."""
@@ -112,8 +110,9 @@ class OrthogonalDifferences:
         square = len(shape) == 3 and shape[1] == shape[2]
         return self.directions == "images" or (self.directions is None and square)
 
-    def __call__(self, denoiser: Denoiser, x_0: Tensor, sigma: Tensor) -> Tensor:
+    def __call__(self, denoiser: Denoiser, x_0: Tensor, sigma: Tensor | float) -> Tensor:
         r"""The singular values, largest first, with shape :math:`(\min(K, d))`, in float64."""
+        x_0, sigma = one_point(x_0, sigma)
         admit(denoiser, x_0, sigma)
         K, rng = self._factor(x_0.shape) * x_0.numel(), torch_rng(self.seed, "differences")
         if self._is_image(x_0.shape):

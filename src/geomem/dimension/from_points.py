@@ -17,20 +17,23 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import ModuleType
-from typing import Any, Protocol
+from typing import Annotated, Any, Literal, Protocol, get_args
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from geomem.dimension.counts import NoGap
+from geomem.arguments import Values, Whole, check, checked
+from geomem.dimension.answers import NoGap, within
 from geomem.errors import InputError
 from geomem.stats import Estimate, numpy_rng
 
 # What scikit-dimension 0.5 offers, but for its KNN: that one found 1 for 500 points of a plane of
 # dimension 5.
-ESTIMATORS = tuple("MLE TwoNN lPCA ESS MOM TLE CorrInt MADA MiND_ML FisherS DANCo".split())
+Estimator = Literal[
+    "MLE", "TwoNN", "lPCA", "ESS", "MOM", "TLE", "CorrInt", "MADA", "MiND_ML", "FisherS", "DANCo"
+]
+ESTIMATORS: tuple[Estimator, ...] = get_args(Estimator)
 
 
 class DataDimensionMethod(Protocol):
@@ -44,11 +47,13 @@ class DataDimensionMethod(Protocol):
         """
 
 
+@checked
 @dataclass(frozen=True, kw_only=True)
 class ScikitDimension:
     r"""An estimator of scikit-dimension, with an error bar.
 
-    Around a query its nearest points are looked at, otherwise all of them. The error is the
+    Around a query its nearest points are looked at, otherwise all of them; copies count once, and
+    the unit of the points does not matter. The error is the
     jackknife's over groups: a bootstrap would draw points twice, and a distance of 0 breaks
     estimators that are made of distances. It holds no bias, of which these methods have much
     in high dimensions.
@@ -61,44 +66,58 @@ class ScikitDimension:
         seed: The seed of the groups, and of an estimator that draws.
 
     Example:
+        >>> import torch
         >>> rng = torch.Generator().manual_seed(0)
         >>> points = torch.randn(500, 3, generator=rng) @ torch.eye(3, 10)
         >>> ScikitDimension(estimator="lPCA")(points)
         3 ± 0
     """
 
-    estimator: str = "MLE"
-    neighbours: int = 100
-    groups: int = 10
+    estimator: Estimator = "MLE"
+    neighbours: Annotated[int, Whole(least=4)] = 100
+    groups: Annotated[int, Whole(least=2)] = 10
     settings: Mapping[str, Any] = field(default_factory=dict)
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if self.estimator not in ESTIMATORS:
-            known = ", ".join(ESTIMATORS)
-            raise InputError(f"there is no estimator {self.estimator!r}; choose one of {known}")
-        if self.groups < 2 or self.neighbours < 4:
-            raise InputError("an error bar needs 2 groups or more, and 4 neighbours or more")
+    seed: Annotated[int, Whole(least=0)] = 0
 
     def __call__(self, points: Tensor, query: Tensor | None = None) -> Estimate | NoGap:
-        library = _skdim()
-        X = self._chosen(points, query)
-        if float(np.ptp(X, axis=0).max()) == 0:
-            return NoGap("all points are equal: they span nothing")
-        value = self._fit(library, X)
+        points = check("points", points, Annotated[Tensor, Values(shape="(N, *)")])
+        if len(points) < 4:
+            raise InputError(f"`points` are {len(points)}, and have no dimension; pass 4 or more")
+        if query is not None:
+            query = check("query", query, Annotated[Tensor, Values()])
+            if query.shape != points.shape[1:]:
+                raise InputError(
+                    f"`query` has shape {tuple(query.shape)}; pass one point of shape "
+                    f"{tuple(points.shape[1:])}"
+                )
+        try:
+            import skdim
+        except ImportError as error:
+            raise InputError(
+                "dimensions from points need scikit-dimension; `pip install geomem[lid]`"
+            ) from error
+        try:
+            getattr(skdim.id, self.estimator)(**self.settings)
+        except TypeError as error:
+            raise InputError(f"`settings` do not fit {self.estimator}: {error}") from error
+        X = distinct(points.detach().flatten(1).double().numpy(force=True))
+        if query is not None:
+            to_query = np.square(X - query.detach().flatten().double().numpy(force=True)).sum(1)
+            X = X[np.sort(to_query.argsort(kind="stable")[: self.neighbours])]
+        if len(X) < 4:
+            if len(X) == 1:
+                return NoGap("all points are equal: they span nothing")
+            return NoGap(f"{len(X)} different points are too few to span a dimension")
+        # Estimators compare distances with constants of their own: the unit must not matter.
+        X = X - X.mean(0)
+        X = X / np.sqrt(np.square(X).sum(1).mean())
+        value = self._fit(skdim, X)
         if not math.isfinite(value):
             return NoGap(f"{self.estimator} finds no dimension in {len(X)} points")
-        return Estimate(value, self._jackknife(library, X))
-
-    def _chosen(self, points: Tensor, query: Tensor | None) -> NDArray[np.float64]:
-        if len(points) < 4 or points[0].numel() == 0:
-            raise InputError(f"{len(points)} points have no dimension; pass 4 or more")
-        if not bool(torch.isfinite(points).all()):
-            raise InputError("the points hold NaN or infinite values; clean them first")
-        if query is not None:
-            points = _nearest(points, query, self.neighbours)
-        X: NDArray[np.float64] = points.detach().flatten(1).double().numpy(force=True)
-        return X
+        G = min(self.groups, len(X) // 2)
+        group = numpy_rng(self.seed, "jackknife").permutation(len(X)) % G
+        left_out = np.array([self._fit(skdim, X[group != g]) for g in range(G)])
+        return within(Estimate(value, float(np.sqrt((G - 1) * np.var(left_out)))), X.shape[1])
 
     def _fit(self, library: ModuleType, X: NDArray[np.float64]) -> float:
         state = np.random.get_state()  # some estimators draw from the global one
@@ -113,29 +132,18 @@ class ScikitDimension:
         finally:
             np.random.set_state(state)
 
-    def _jackknife(self, library: ModuleType, X: NDArray[np.float64]) -> float:
-        G = min(self.groups, len(X) // 2)
-        group = numpy_rng(self.seed, "jackknife").permutation(len(X)) % G
-        left_out = np.array([self._fit(library, X[group != g]) for g in range(G)])
-        return float(np.sqrt((G - 1) * np.var(left_out)))
 
+def distinct(X: NDArray[np.float64]) -> NDArray[np.float64]:
+    r"""The points without copies, in their order: a distance of 0 says nothing of a dimension.
 
-def _nearest(points: Tensor, query: Tensor, k: int) -> Tensor:
-    if query.shape != points.shape[1:] or not bool(torch.isfinite(query).all()):
-        raise InputError(
-            f"a query is one finite point of shape {tuple(points.shape[1:])}, "
-            f"got {tuple(query.shape)}"
-        )
-    distances = (points - query).flatten(1).double().square().sum(1)
-    return points[distances.topk(min(k, len(points)), largest=False).indices]
+    Two are copies if they are as near as rounding to float32 brings them.
 
-
-def _skdim() -> ModuleType:
-    try:
-        import skdim
-    except ImportError as error:
-        raise InputError(
-            "dimensions from points need scikit-dimension; `pip install geomem[lid]`"
-        ) from error
-    library: ModuleType = skdim
-    return library
+    Example:
+        >>> distinct(np.array([[0.0, 1.0], [2.0, 0.0], [0.0, 1.0 + 1e-9]])).tolist()
+        [[0.0, 1.0], [2.0, 0.0]]
+    """
+    size = float(np.abs(X - X.mean(0)).max())
+    grid = np.round((X - X.mean(0)) / (1e-6 * size)) if size else np.zeros_like(X)
+    _, first = np.unique(grid, axis=0, return_index=True)
+    kept: NDArray[np.float64] = X[np.sort(first)]
+    return kept

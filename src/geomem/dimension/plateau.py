@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import ClassVar
+from dataclasses import dataclass, field, replace
+from typing import Annotated, ClassVar
 
 import torch
 from torch import Tensor
 
+from geomem.arguments import Number, Values, Whole, checked, shown
 from geomem.denoiser import Denoiser
-from geomem.dimension.counts import DimensionMethod, NoGap, Place, place_of
+from geomem.dimension.answers import DimensionMethod, NoGap, Place, PointMethod, place_of
 from geomem.dimension.local import LocalDimension
 from geomem.errors import InputError
 from geomem.noise import check_levels, log_levels
@@ -39,8 +40,9 @@ class PlateauEstimate(Estimate):
         return f"{super().__repr__()} for sigma from {self.low:.3g} to {self.high:.3g}"
 
 
+@checked
 @dataclass(frozen=True)
-class Plateau:
+class Plateau(PointMethod):
     r"""The longest range of noise levels over which a dimension stays the same.
 
     Called with a *clean* point; a method that wants a noisy one gets :math:`x_0 + \sigma z`
@@ -69,20 +71,20 @@ class Plateau:
 
     at: ClassVar[Place] = "clean"
     method: DimensionMethod = field(default_factory=LocalDimension)
-    sigmas: Tensor | None = None
-    e_folds: float = 1.0
-    tolerance: float = 0.5
-    seed: int = 0
+    sigmas: Annotated[Tensor | None, Values(shape="(T)", above=0.0)] = None
+    e_folds: Annotated[float, Number(least=0.0)] = 1.0
+    tolerance: Annotated[float, Number(least=0.0)] = 0.5
+    seed: Annotated[int, Whole(least=0)] = 0
 
     def __post_init__(self) -> None:
-        if self.e_folds < 0 or self.tolerance < 0:
-            raise InputError("a plateau needs e_folds >= 0 and tolerance >= 0")
-        if self.sigmas is not None and (self.sigmas.ndim != 1 or len(self.sigmas) < 2):
-            raise InputError("a plateau is looked for over two levels or more; pass shape (T,)")
+        if not callable(self.method):
+            raise InputError(f"`method` is {shown(self.method)}; pass one like LocalDimension()")
+        if self.sigmas is not None and len(self.sigmas) < 2:
+            raise InputError("`sigmas` is one level, and a plateau has two or more; pass shape (T)")
 
-    def __call__(self, denoiser: Denoiser, x_0: Tensor, sigma: Tensor) -> PlateauEstimate | NoGap:
+    def at_point(self, denoiser: Denoiser, x: Tensor, sigma: Tensor) -> PlateauEstimate | NoGap:
         levels = self.levels(sigma)
-        return self.of(levels, self.measure(denoiser, x_0, levels), x_0.numel())
+        return self.of(levels, self.measure(denoiser, x, levels), x.numel())
 
     def levels(self, sigma: Tensor) -> Tensor:
         r"""The noise levels that are looked at, lowest first, in float64."""
@@ -114,32 +116,24 @@ class Plateau:
         r"""All plateaus; each range is the longest that starts at its lowest level."""
         sigmas, last = levels.tolist(), -1
         for start in range(len(sigmas)):
-            end = self._end(found, start, d)
-            long = end >= start and math.log(sigmas[end] / sigmas[start]) >= self.e_folds - 1e-9
-            if long and end > last:  # not a part of the one before
-                yield _summary(found[start : end + 1], sigmas[start], sigmas[end])
+            end, longest = start, None
+            while end < len(found) and (flat := self._flat(found[start : end + 1], d)):
+                end, longest = end + 1, flat
+            if longest is None or end <= last:  # none, or a part of the one before
+                continue
+            if math.log(sigmas[end - 1] / sigmas[start]) >= self.e_folds - 1e-9:
+                yield replace(longest, low=sigmas[start], high=sigmas[end - 1])
                 last = end
 
-    def _end(self, found: Sequence[Estimate | NoGap], start: int, d: int) -> int:
-        end = start - 1
-        while end + 1 < len(found) and self._flat(found[start : end + 2], d):
-            end += 1
-        return end
-
-    def _flat(self, found: Sequence[Estimate | NoGap], d: int) -> bool:
+    def _flat(self, found: Sequence[Estimate | NoGap], d: int) -> PlateauEstimate | None:
+        # Their mean, if they are the same.
         known = [f for f in found if isinstance(f, Estimate)]
-        values = [f.value for f in known]
+        values, errors = [f.value for f in known], [f.stderr for f in known]
         if len(known) < len(found) or not 0.5 <= min(values) <= max(values) <= d - 0.5:
-            return False
-        error = max(0.0 if math.isnan(f.stderr) else f.stderr for f in known)
-        return max(values) - min(values) <= max(self.tolerance, 2 * error)
-
-
-def _summary(found: Sequence[Estimate | NoGap], low: float, high: float) -> PlateauEstimate:
-    known = [f for f in found if isinstance(f, Estimate)]
-    values = [f.value for f in known]
-    half = (max(values) - min(values)) / 2
-    # Levels share noise and probes. An error that nobody knows is none of the others'.
-    errors = [f.stderr for f in known]
-    error = math.hypot(half, math.nan if any(map(math.isnan, errors)) else max(errors))
-    return PlateauEstimate(math.fsum(values) / len(values), error, low=low, high=high)
+            return None
+        height = max(values) - min(values)
+        if height > max(self.tolerance, 2 * max(0.0 if math.isnan(e) else e for e in errors)):
+            return None
+        # Levels share noise and probes. An error that nobody knows is none of the others'.
+        error = math.nan if any(map(math.isnan, errors)) else max(errors)
+        return PlateauEstimate(math.fsum(values) / len(values), math.hypot(height / 2, error))

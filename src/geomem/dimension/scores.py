@@ -15,20 +15,23 @@ References:
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from torch import Tensor
 
-from geomem.checks import admit
+from geomem.arguments import Number, Whole, checked, near, shown
 from geomem.denoiser import Denoiser
-from geomem.dimension.counts import NoGap, Place, jacobian_spectrum
+from geomem.dimension.answers import NoGap, Place, PointMethod
+from geomem.dimension.counts import jacobian_spectrum
 from geomem.dimension.differences import OrthogonalDifferences, haar_rows, scores_at
 from geomem.errors import InputError
 from geomem.operators import DenoiserJacobian
-from geomem.spectra import LanczosQuadrature, Spectrum, SpectrumMethod
+from geomem.operators.linear import random_signs
+from geomem.spectra import LanczosQuadrature, SpectrumMethod
+from geomem.spectra.lanczos import random_directions
+from geomem.spectra.traces import measured_diagonal
 from geomem.stats import Estimate, torch_rng
 
 # ------------------------------------------------------------------- the paper's spike rule
@@ -43,8 +46,9 @@ PAPER_SPIKES = {
 }
 
 
+@checked
 @dataclass(frozen=True, kw_only=True)
-class SpikeRule:
+class SpikeRule(PointMethod):
     r"""The paper's rule: the spike in the second difference of the singular values.
 
     Sorted from the largest, without the first ``drop`` and not before the index ``skipped``,
@@ -75,10 +79,16 @@ class SpikeRule:
     """
 
     at: ClassVar[Place] = "clean"
-    skipped: int = 0
-    spike: float = 10.0
-    drop: int | None = None
+    skipped: Annotated[int, Whole(least=0)] = 0
+    spike: Annotated[float, Number(least=0.0)] = 10.0
+    drop: Annotated[int | None, Whole(least=0)] = None
     differences: OrthogonalDifferences = field(default_factory=OrthogonalDifferences)
+
+    def __post_init__(self) -> None:
+        if not callable(self.differences):
+            raise InputError(
+                f"`differences` is {shown(self.differences)}; pass OrthogonalDifferences()"
+            )
 
     @staticmethod
     def of_paper(name: str, differences: OrthogonalDifferences | None = None) -> SpikeRule:
@@ -89,19 +99,23 @@ class SpikeRule:
             100
         """
         if name not in PAPER_SPIKES:
-            raise InputError(f"the paper has constants for {', '.join(PAPER_SPIKES)}; not {name!r}")
+            raise InputError(
+                f"the paper has no constants for {name!r}; {near(name, [*PAPER_SPIKES])}"
+            )
         skipped, spike = PAPER_SPIKES[name]
         method = differences or OrthogonalDifferences()
         drop = int(not method.symmetrised)
         return SpikeRule(skipped=skipped, spike=spike, drop=drop, differences=method)
 
-    def __call__(self, denoiser: Denoiser, x_0: Tensor, sigma: Tensor) -> Estimate | NoGap:
-        return self.of(self.differences(denoiser, x_0, sigma), x_0.numel())
+    def at_point(self, denoiser: Denoiser, x: Tensor, sigma: Tensor) -> Estimate | NoGap:
+        return self.of(self.differences(denoiser, x, sigma), x.numel())
 
     def of(self, singular_values: Tensor, d: int) -> Estimate | NoGap:
         r"""The rule on singular values, largest first, in d dimensions."""
         s = singular_values.double()
-        dropped = self._offsets(s) if self.drop is None else self.drop
+        apart = len(s) > 1 and float(s[0]) > 2 * float(s[1])
+        offsets = int(apart and not self.differences.symmetrised)
+        dropped = offsets if self.drop is None else self.drop
         s = s[dropped:]
         if len(s) < self.skipped - dropped + 3 or len(s) < 3:
             return NoGap(f"{len(s)} singular values are too few to skip {self.skipped}")
@@ -114,16 +128,13 @@ class SpikeRule:
             return NoGap(f"no second difference exceeds {self.spike:g} times the median")
         return Estimate(float(d - dropped - k))
 
-    def _offsets(self, s: Tensor) -> int:
-        apart = len(s) > 1 and float(s[0]) > 2 * float(s[1])
-        return int(apart and not self.differences.symmetrised)
-
 
 # ---------------------------------------------------------------------------- normal bundle
 
 
+@checked
 @dataclass(frozen=True, kw_only=True)
-class NormalBundle:
+class NormalBundle(PointMethod):
     r"""Scores of noisy copies of a clean point span the normal space (Stanczuk et al.).
 
     K scores at :math:`x_0 + \sigma z_i`, centred, have large singular values in normal
@@ -151,27 +162,29 @@ class NormalBundle:
     """
 
     at: ClassVar[Place] = "clean"
-    draws: int | None = None
+    draws: Annotated[int | None, Whole(least=3)] = None
     noise: Literal["orthogonal", "gaussian"] = "orthogonal"
     centred: bool = True
     unit_steps: bool = False
-    seed: int = 0
-    chunk_size: int = 128
+    seed: Annotated[int, Whole(least=0)] = 0
+    chunk_size: Annotated[int, Whole(least=1)] = 128
 
-    def __post_init__(self) -> None:
-        if self.draws is not None and self.draws < 3:
-            raise InputError("a normal bundle needs 3 draws or more; d orthogonal ones span it")
-        if self.noise not in ("orthogonal", "gaussian"):
-            raise InputError(f'the noise is "orthogonal" or "gaussian", not {self.noise!r}')
-
-    def __call__(self, denoiser: Denoiser, x_0: Tensor, sigma: Tensor) -> Estimate | NoGap:
-        admit(denoiser, x_0, sigma)
-        d = x_0.numel()
+    def at_point(self, denoiser: Denoiser, x: Tensor, sigma: Tensor) -> Estimate | NoGap:
+        d, rng = x.numel(), torch_rng(self.seed, "normal bundle")
         if d < 3:
             return NoGap(f"{d} singular values have no largest drop")
-        z = self._noise(d).to(x_0).reshape(-1, *x_0.shape)
-        S = scores_at(denoiser, x_0 + sigma.to(x_0) * z, sigma, self.chunk_size)
-        s = torch.linalg.svdvals(S - self._offset(denoiser, x_0, sigma, S))
+        if self.noise == "gaussian":
+            z = torch.randn(self.draws or 2 * d, d, generator=rng, dtype=torch.float64)
+            z = z / z.norm(dim=1, keepdim=True) if self.unit_steps else z
+        else:
+            z = (1.0 if self.unit_steps else math.sqrt(d)) * haar_rows(self.draws or d, d, rng)
+        S = scores_at(
+            denoiser, x + sigma.to(x) * z.to(x).reshape(-1, *x.shape), sigma, self.chunk_size
+        )
+        if self.centred:
+            own = self.noise == "orthogonal"
+            S = S - (scores_at(denoiser, x[None], sigma)[0] if own else S.mean(0))
+        s = torch.linalg.svdvals(S)
         # K <= d draws about their mean have rank K - 1: the last value is 0 by itself.
         usable = len(s) - int(self.centred and self.noise == "gaussian" and len(S) <= d)
         drops = -s[:usable].diff()
@@ -179,27 +192,13 @@ class NormalBundle:
             return NoGap("all singular values are equal: there is no drop")
         return Estimate(float(d - int(drops.argmax()) - 1))
 
-    def _offset(self, denoiser: Denoiser, x_0: Tensor, sigma: Tensor, S: Tensor) -> Tensor:
-        if not self.centred:
-            return torch.zeros_like(S[0])
-        if self.noise == "orthogonal":
-            return scores_at(denoiser, x_0[None], sigma)[0]
-        return S.mean(0)
-
-    def _noise(self, d: int) -> Tensor:
-        rng = torch_rng(self.seed, "normal bundle")
-        if self.noise == "gaussian":
-            z = torch.randn(self.draws or 2 * d, d, generator=rng, dtype=torch.float64)
-            return z / z.norm(dim=1, keepdim=True) if self.unit_steps else z
-        z = haar_rows(self.draws or d, d, rng)
-        return z if self.unit_steps else math.sqrt(d) * z
-
 
 # ------------------------------------------------------------------------------------ FLIPD
 
 
+@checked
 @dataclass(frozen=True, kw_only=True)
-class FLIPD:
+class FLIPD(PointMethod):
     r"""Rate at which the log-density falls with the noise, at a clean point (Kamkari et al.).
 
     .. math:: d + \sigma^2 (\nabla \cdot s + |s|^2)
@@ -221,42 +220,30 @@ class FLIPD:
     """
 
     at: ClassVar[Place] = "clean"
-    probes: int | None = None
+    probes: Annotated[int | None, Whole(least=1)] = None
     kind: Literal["rademacher", "gaussian"] = "rademacher"
-    seed: int = 0
+    seed: Annotated[int, Whole(least=0)] = 0
 
-    def __post_init__(self) -> None:
-        if self.probes is not None and self.probes < 1:
-            raise InputError("FLIPD needs one probe or more, and two for an error")
-        if self.kind not in ("rademacher", "gaussian"):
-            raise InputError(f'probes are "rademacher" or "gaussian", not {self.kind!r}')
-
-    def __call__(self, denoiser: Denoiser, x_0: Tensor, sigma: Tensor) -> Estimate:
-        admit(denoiser, x_0, sigma)
+    def at_point(self, denoiser: Denoiser, x: Tensor, sigma: Tensor) -> Estimate:
         with torch.no_grad():
-            residual = (denoiser(x_0[None], sigma)[0] - x_0).double() / float(sigma)
-        trace = self._trace(DenoiserJacobian(denoiser, x_0, sigma))
-        return Estimate(trace.value + float(residual.square().sum()), trace.stderr)
-
-    def _trace(self, jacobian: DenoiserJacobian) -> Estimate:
+            residual = (denoiser(x[None], sigma)[0] - x).double() / float(sigma)
+        J, rng = DenoiserJacobian(denoiser, x, sigma), torch_rng(self.seed, "flipd")
         if self.probes is None:
-            return Estimate(float(jacobian.dense().double().trace()))
-        shape = (jacobian.size, self.probes)
-        rng = torch_rng(self.seed, "flipd")
-        if self.kind == "gaussian":
-            V = torch.randn(shape, generator=rng, dtype=torch.float64)
+            trace: Estimate = measured_diagonal(J)
         else:
-            V = 2.0 * torch.randint(2, shape, generator=rng).double() - 1
-        V = V.to(jacobian.like)
-        products = (V * jacobian.rmatmat(V)).double().sum(0)
-        return Estimate.of_mean(products.numpy(force=True))
+            gaussian = self.kind == "gaussian"
+            V = (random_directions if gaussian else random_signs)(J.size, self.probes, rng)
+            V = V.to(J.like)
+            trace = Estimate.of_mean((V * J.rmatmat(V)).double().sum(0).numpy(force=True))
+        return Estimate(trace.value + float(residual.square().sum()), trace.stderr)
 
 
 # --------------------------------------------------------------------------- filtered trace
 
 
+@checked
 @dataclass(frozen=True, kw_only=True)
-class FilteredTrace:
+class FilteredTrace(PointMethod):
     r"""Trace of a low-pass filter of the negative Hessian of the log-density (LHSD).
 
     With :math:`-\sigma^2 H = 1 - \nabla D`, tangent directions are its low end, and
@@ -279,32 +266,21 @@ class FilteredTrace:
         3 ± 0
     """
 
-    at: ClassVar[Place] = "noisy"
-    order: float = 32.0
-    cut: float | None = None
-    least: float = 0.3
+    order: Annotated[float, Number(above=0.0)] = 32.0
+    cut: Annotated[float | None, Number(above=0.0, below=1.0)] = None
+    least: Annotated[float, Number(least=0.0)] = 0.3
     spectrum: SpectrumMethod = field(default_factory=lambda: LanczosQuadrature(depth=12, probes=8))
 
-    def __post_init__(self) -> None:
-        if self.cut is not None and not 0 < self.cut < 1:
-            raise InputError("the cut of a filter lies between 0 and 1, in units of 1/sigma²")
-
-    def __call__(self, denoiser: Denoiser, x: Tensor, sigma: Tensor) -> Estimate | NoGap:
+    def at_point(self, denoiser: Denoiser, x: Tensor, sigma: Tensor) -> Estimate | NoGap:
         known = jacobian_spectrum(denoiser, x, sigma, self.spectrum)
-        low, high = _widest_void(known)
-        if self.cut is None and high - low < self.least:
-            return NoGap(f"the widest interval without eigenvalues has width {high - low:.2g}")
-        return known.integrate(self._filter(self.cut or (low + high) / 2))
-
-    def _filter(self, cut: float) -> Callable[[Tensor], Tensor]:
-        return lambda nodes: 1 / (1 + ((1 - nodes).clamp(min=0) / cut) ** self.order)
-
-
-def _widest_void(known: Spectrum) -> tuple[float, float]:
-    # In u = 1 - lambda, among nodes that stand for anything; between 0 and 1, where it is cut.
-    u = (1 - known.nodes[known.weights > 1e-6]).double().clamp(0, 1).sort().values
-    gaps = u.diff()
-    if len(gaps) == 0:
-        return 0.0, 0.0
-    widest = int(gaps.argmax())
-    return float(u[widest]), float(u[widest + 1])
+        # In u = 1 - lambda, among nodes that stand for anything; between 0 and 1, where it is cut.
+        u = (1 - known.nodes[known.weights > 1e-6]).double().clamp(0, 1).sort().values
+        widths = u.diff().tolist() or [0.0]
+        widest = widths.index(max(widths))
+        if self.cut is None and (widths[widest] < self.least or widths[widest] == 0):
+            return NoGap(
+                f"the widest interval without eigenvalues has width {widths[widest]:.2g}",
+                soft_count=known.trace(),
+            )
+        cut = self.cut or float(u[widest] + u[widest + 1]) / 2
+        return known.integrate(lambda v: 1 / (1 + ((1 - v).clamp(min=0) / cut) ** self.order))

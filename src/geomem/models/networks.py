@@ -149,10 +149,11 @@ class UNet(nn.Module):
         super().__init__()
         if len(item_shape) != 3:
             raise InputError(f"a U-Net needs images (C, H, W), got {item_shape}; use an mlp")
-        groups = min(8, *channels) if channels else 0
-        if not channels or any(c % groups for c in channels):
+        shared = math.gcd(*channels)
+        groups = max((k for k in range(1, 9) if shared and shared % k == 0), default=1)
+        if groups < 2:
             raise InputError(
-                f"`channels` is {list(channels)}; pass numbers that are multiples of {groups or 8}"
+                f"`channels` is {list(channels)}; pass numbers with a common divisor, such as 32 64"
             )
         from diffusers import UNet2DModel
 

@@ -2,8 +2,8 @@ r"""Square matrices known by their products: see :mod:`~geomem.operators.jacobia
 
 from __future__ import annotations
 
-from geomem.operators.jacobian import DenoiserJacobian, Strategy, jacobian_diagonal
-from geomem.operators.linear import Cost, Costed, Factored, LinearOperator, Matrix, Need
+from geomem.operators.jacobian import DenoiserJacobian, Strategy, jacobian_diagonal, one_point
+from geomem.operators.linear import Cost, Costed, Factored, LinearOperator, Matrix, Need, Symmetric
 
 __all__ = [
     "Cost",
@@ -14,5 +14,7 @@ __all__ = [
     "Matrix",
     "Need",
     "Strategy",
+    "Symmetric",
     "jacobian_diagonal",
+    "one_point",
 ]

@@ -16,7 +16,7 @@ import functools
 import math
 from collections.abc import Callable
 from functools import cached_property
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -24,14 +24,11 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.func import vjp, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from geomem.checks import admit, check_answer, is_exact
-from geomem.denoiser import Denoiser
+from geomem.arguments import Number, Values, Whole, check, checked
+from geomem.checks import admit, check_answer
+from geomem.denoiser import Denoiser, is_exact
 from geomem.errors import InputError
-from geomem.operators.linear import (
-    LinearOperator,
-    median_seconds,
-    random_signs,
-)
+from geomem.operators.linear import LinearOperator, median_seconds, random_signs
 from geomem.stats import Estimate, torch_rng
 
 Strategy = Literal["shared", "repeated"]
@@ -40,6 +37,22 @@ Strategy = Literal["shared", "repeated"]
 _COLUMNS, _SMALL = 98, 2**26
 
 
+def one_point(x: Tensor, sigma: Tensor | float) -> tuple[Tensor, Tensor]:
+    r"""A point and its level as tensors of floats, whatever numbers they were given as.
+
+    Example:
+        >>> one_point([1, 2], 0.5)
+        (tensor([1., 2.]), tensor(0.5000))
+    """
+    if not (isinstance(x, Tensor) and x.is_floating_point()):
+        x = check("x", x, Annotated[Tensor, Values()])
+    if not isinstance(sigma, Tensor):
+        level = check("sigma", sigma, Annotated[float, Number(above=0.0)])
+        sigma = torch.tensor(level, dtype=x.dtype, device=x.device)
+    return x, sigma if sigma.is_floating_point() else sigma.to(x)
+
+
+@checked
 class DenoiserJacobian(LinearOperator):
     r"""Jacobian of a denoiser at a point, never formed unless asked.
 
@@ -54,7 +67,7 @@ class DenoiserJacobian(LinearOperator):
     Arguments:
         denoiser: The denoiser :math:`D`, any callable that torch can differentiate.
         x: The point, with shape :math:`(*)`.
-        sigma: The noise level, with shape :math:`()`.
+        sigma: The noise level, a number or a tensor of shape :math:`()`.
         chunk_size: How many columns are computed at a time; from ``max_bytes`` if not given.
             It bounds memory and changes the result by rounding only.
         max_bytes: Memory for the activations of one chunk. One column takes what a forward
@@ -81,18 +94,17 @@ class DenoiserJacobian(LinearOperator):
         self,
         denoiser: Denoiser,
         x: Tensor,
-        sigma: Tensor,
-        chunk_size: int | None = None,
+        sigma: Tensor | float,
+        chunk_size: Annotated[int | None, Whole(least=1)] = None,
         *,
-        max_bytes: float = 2**30,
+        max_bytes: Annotated[float, Number(above=0.0)] = 2**30,
         strategy: Strategy = "shared",
     ) -> None:
-        if chunk_size is not None and chunk_size < 1:
-            raise InputError(f"chunk_size = {chunk_size}; pass at least 1, or None for a default")
+        x, sigma = one_point(x, sigma)
         self.denoiser, self.x, self.sigma = denoiser, x.detach(), sigma
         self.chunk_size, self.max_bytes, self.strategy = chunk_size, max_bytes, strategy
         self.size = x.numel()
-        self.like = x.new_empty(0)
+        self.like = self.x.new_empty(0)
         self._admitted = False
         shared = [(True, self._shared), (False, self._shared)] if strategy == "shared" else []
         self._ways = [*shared, (False, self._repeated)]
@@ -110,13 +122,8 @@ class DenoiserJacobian(LinearOperator):
         return pushed, pulled
 
     def dense(self) -> Tensor:
-        # Jᵀ e_i is row i of J: one reverse pass, not two, and no identity matrix at once.
-        rows = []
-        for i in torch.split(torch.arange(self.size), 8 * self._chunk):
-            unit = torch.zeros(self.size, len(i)).to(self.like)
-            unit[i, torch.arange(len(i))] = 1
-            rows.append(self.rmatmat(unit).T)
-        return torch.cat(rows)
+        # One reverse pass a row, not two, and no identity matrix at once.
+        return torch.cat([rows for _, rows in self.rows(8 * self._chunk)])
 
     def _columns(self, V: Tensor, push: bool = False, pull: bool = False) -> list[Tensor]:
         if V.ndim != 2 or len(V) != self.size:
@@ -128,75 +135,51 @@ class DenoiserJacobian(LinearOperator):
         if not self._admitted:  # once an operator: looking for networks takes time
             admit(self.denoiser, self.x, self.sigma)
             self._admitted = True
-        rows = V.detach().T.reshape(-1, *self.x.shape).to(self.x)
+        columns = V.detach().T.reshape(-1, *self.x.shape).to(self.x)
         # Attention's fast kernels have no second derivative and no rule for batches of them.
         with sdpa_kernel(SDPBackend.MATH):
-            products = [found.flatten(1).T for found in self._first_that_works(rows, push, pull)]
-        for product in products:
-            self._check_product(product, V)
+            products = [p.flatten(1).T for p in self._first_that_works(columns, push, pull)]
+        if not all(bool(torch.isfinite(product).all()) for product in products):
+            raise InputError(_NOT_FINITE)
+        if not all(bool(product.any()) for product in products) and bool(V.any()):
+            _check_attached(self.denoiser, self.x, self.sigma)
         return products
 
-    def _first_that_works(self, rows: Tensor, push: bool, pull: bool) -> list[Tensor]:
+    def _first_that_works(self, columns: Tensor, push: bool, pull: bool) -> list[Tensor]:
         # Without gradient mode torch takes fused kernels for the derivatives of norms,
         # which do not all know batches; what is left knows everything.
         while True:
             fused, passes = self._ways[0]
             try:
                 with torch.set_grad_enabled(not fused):
-                    return passes(rows, push, pull)
+                    return passes(columns, push, pull)
             except RuntimeError:
                 if len(self._ways) == 1:
                     raise
                 del self._ways[0]
 
-    def _shared(self, rows: Tensor, push: bool, pull: bool) -> list[Tensor]:
-        y, back = _vjp(self._at_one_point, self.x)
-        self._check_output(y[None], self.x[None])
+    def _shared(self, columns: Tensor, push: bool, pull: bool) -> list[Tensor]:
+        y, back = _vjp(lambda x: self.denoiser(x[None], self.sigma)[0], self.x)
+        check_answer(y[None], self.x[None], self.sigma)
         # The transpose of the pullback is the pushforward; it does not depend on where the
         # pullback is taken, so zero serves.
         ways = [_vjp(back, torch.zeros_like(y))[1]] if push else []
         ways += [back] if pull else []
-        return [vmap(way, chunk_size=self._part(len(rows)))(rows).detach() for way in ways]
+        part = self._part(len(columns))
+        return [vmap(way, chunk_size=part)(columns).detach() for way in ways]
 
-    def _at_one_point(self, x: Tensor) -> Tensor:
-        return self.denoiser(x[None], self.sigma)[0]
-
-    def _repeated(self, rows: Tensor, push: bool, pull: bool) -> list[Tensor]:
-        found = [
-            self._one_chunk(chunk, push, pull) for chunk in torch.split(rows, self._part(len(rows)))
-        ]
+    def _repeated(self, columns: Tensor, push: bool, pull: bool) -> list[Tensor]:
+        found = []
+        for chunk in torch.split(columns, self._part(len(columns))):
+            x = self.x.expand(len(chunk), *self.x.shape).clone().requires_grad_()
+            y = check_answer(self.denoiser(x, self.sigma), x, self.sigma)
+            u = chunk.clone().requires_grad_(push)
+            pulled = _pull(y, x, u, create_graph=push)
+            pushed = [_pull(pulled, u, chunk)] if push else []
+            found.append(pushed + ([pulled.detach()] if pull else []))
         return [torch.cat(parts) for parts in zip(*found, strict=True)]
 
-    def _one_chunk(self, rows: Tensor, push: bool, pull: bool) -> list[Tensor]:
-        x = self.x.expand(len(rows), *self.x.shape).clone().requires_grad_()
-        y = self.denoiser(x, self.sigma)
-        self._check_output(y, x)
-        if not y.requires_grad:  # constant, or detached: the product decides
-            return [torch.zeros_like(rows)] * (push + pull)
-        u = rows.clone().requires_grad_(push)
-        pulled = _gradient(y, x, u, create_graph=push)
-        pushed = [_gradient(pulled, u, rows)] if push else []
-        return pushed + ([pulled.detach()] if pull else [])
-
     # --------------------------------------------------------------------- checks
-
-    def _check_output(self, y: Tensor, x: Tensor) -> None:
-        if y.shape != x.shape:
-            raise InputError(
-                f"the denoiser returned shape {tuple(y.shape)} for points of shape "
-                f"{tuple(x.shape)}; it must return one clean point for each noisy one"
-            )
-        if not bool(torch.isfinite(y.detach()).all()):
-            raise InputError(
-                "the denoiser returned NaN or infinite values at this point; check its weights, "
-                f"and that sigma = {float(self.sigma):g} is a level that it was trained on"
-            )
-
-    def _check_product(self, product: Tensor, V: Tensor) -> None:
-        if not bool(torch.isfinite(product).all()):
-            raise InputError(_NOT_FINITE)
-        if not bool(product.any()) and bool(V.any()):
-            _check_attached(self.denoiser, self.x, self.sigma)
 
     def check(self, products: int = 4, seed: int = 0) -> Estimate:
         r"""Relative error of a few products, against a float64 copy of the denoiser.
@@ -214,15 +197,6 @@ class DenoiserJacobian(LinearOperator):
             InputError: If there is no float64 copy: the denoiser is a plain function that
                 holds its networks where they cannot be seen.
         """
-        V = random_signs(self.size, products, torch_rng(seed, "check"))
-        exact = DenoiserJacobian(
-            self._in_double(), self.x.double(), self.sigma.double(), strategy=self.strategy
-        ).rmatmat(V.to(self.x.device))
-        errors = (self.rmatmat(V.to(self.like)).double() - exact).norm(dim=0)
-        norms = exact.norm(dim=0).clamp(min=torch.finfo(torch.float64).tiny)
-        return Estimate.of_mean((errors / norms).numpy(force=True))
-
-    def _in_double(self) -> Denoiser:
         twin: Denoiser = _doubled(self.denoiser)
         try:
             with torch.no_grad():
@@ -234,7 +208,13 @@ class DenoiserJacobian(LinearOperator):
                 "this denoiser has no float64 copy; pass an nn.Module, or an object that holds "
                 "its networks as attributes"
             )
-        return twin
+        V = random_signs(self.size, products, torch_rng(seed, "check"))
+        exact = DenoiserJacobian(
+            twin, self.x.double(), self.sigma.double(), strategy=self.strategy
+        ).rmatmat(V.to(self.x.device))
+        errors = (self.rmatmat(V.to(self.like)).double() - exact).norm(dim=0)
+        norms = exact.norm(dim=0).clamp(min=torch.finfo(torch.float64).tiny)
+        return Estimate.of_mean((errors / norms).numpy(force=True))
 
     # ----------------------------------------------------------------------- cost
 
@@ -265,21 +245,22 @@ class DenoiserJacobian(LinearOperator):
     def tuned(self) -> DenoiserJacobian:
         r"""The same operator with the strategy that is faster here, from a few products."""
         signs = random_signs(self.size, min(self.size, self._chunk), torch_rng(0, "timing"))
-        V, ways = signs.to(self.like), [self._with("shared"), self._with("repeated")]
+        V = signs.to(self.like)
+        ways = [
+            DenoiserJacobian(
+                self.denoiser,
+                self.x,
+                self.sigma,
+                self._chunk,
+                max_bytes=self.max_bytes,
+                strategy=strategy,
+            )
+            for strategy in get_args(Strategy)
+        ]
         took = [math.inf, math.inf]
         for k in (0, 1, 0, 1, 0, 1):  # in turns: a busy moment of the machine hits both
             took[k] = min(took[k], median_seconds(functools.partial(ways[k].rmatmat, V), 1))
         return ways[took[1] < took[0]]
-
-    def _with(self, strategy: Strategy) -> DenoiserJacobian:
-        return DenoiserJacobian(
-            self.denoiser,
-            self.x,
-            self.sigma,
-            self._chunk,
-            max_bytes=self.max_bytes,
-            strategy=strategy,
-        )
 
 
 _NOT_FINITE = (
@@ -309,10 +290,10 @@ def _vjp(fn: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Callable[[T
     return y, lambda u: pull(u)[0]
 
 
-def _gradient(y: Tensor, x: Tensor, u: Tensor, create_graph: bool = False) -> Tensor:
-    if not y.requires_grad:
+def _pull(y: Tensor, x: Tensor, u: Tensor, **options: bool) -> Tensor:
+    if not y.requires_grad:  # constant, or detached: the product decides
         return torch.zeros_like(x)
-    (found,) = torch.autograd.grad(y, x, u, create_graph=create_graph, materialize_grads=True)
+    (found,) = torch.autograd.grad(y, x, u, materialize_grads=True, **options)
     return found
 
 
@@ -346,7 +327,10 @@ def _doubled(part: Any, depth: int = 6) -> Any:
     return twin
 
 
-def jacobian_diagonal(denoiser: Denoiser, x: Tensor, sigma: Tensor, directions: Tensor) -> Tensor:
+@checked
+def jacobian_diagonal(
+    denoiser: Denoiser, x: Tensor, sigma: Tensor | float, directions: Tensor
+) -> Tensor:
     r"""Diagonal :math:`u^\top \nabla_x D(x, \sigma)\, u` along directions, for a batch.
 
     One forward pass for the whole batch, then one backward pass a direction. An exact
@@ -367,6 +351,8 @@ def jacobian_diagonal(denoiser: Denoiser, x: Tensor, sigma: Tensor, directions: 
             :func:`geomem.checks.admit`, is detached from its input, or has a derivative that
             is not finite.
     """
+    if not isinstance(sigma, Tensor):
+        sigma = one_point(x, sigma)[1]
     exact = getattr(denoiser, "jacobian_diagonal", None)
     if exact is not None and directions.ndim == 2:
         return exact(x, sigma, directions).double()  # type: ignore[no-any-return]
@@ -377,20 +363,14 @@ def jacobian_diagonal(denoiser: Denoiser, x: Tensor, sigma: Tensor, directions: 
     with sdpa_kernel(SDPBackend.MATH), torch.enable_grad():
         point = x.detach().clone().requires_grad_()
         y = check_answer(denoiser(point, sigma), point, sigma)
-        columns = [_pull(y, point, U[..., k]) for k in range(U.shape[-1])]
+        # Points of a batch do not see each other, so one backward pass serves them all.
+        columns = [
+            _pull(y, point, U[..., k].reshape(y.shape), retain_graph=True).flatten(1)
+            for k in range(U.shape[-1])
+        ]
     diagonal = [(c * U[..., k]).double().sum(1) for k, c in enumerate(columns)]
     if not all(bool(torch.isfinite(entry).all()) for entry in diagonal):
         raise InputError(_NOT_FINITE)
     if not any(bool(column.any()) for column in columns) and bool(U.any()):
         _check_attached(denoiser, x[0].detach(), sigma)
     return torch.stack(diagonal, dim=1)
-
-
-def _pull(y: Tensor, x: Tensor, u: Tensor) -> Tensor:
-    # Points of a batch do not see each other, so one backward pass serves them all.
-    if not y.requires_grad:  # constant or detached, which is asked afterwards
-        return torch.zeros_like(x).flatten(1)
-    (gradient,) = torch.autograd.grad(
-        y, x, u.reshape(y.shape), retain_graph=True, materialize_grads=True
-    )
-    return gradient.flatten(1)

@@ -10,7 +10,7 @@ import abc
 import math
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -69,19 +69,6 @@ class Cost(Forecast):
         return f"{self.products} products, {super().__repr__()}"
 
 
-def _need(method: Costed, n: int) -> Need:
-    known = getattr(method, "need", None)
-    if known is not None:
-        return known(n)  # type: ignore[no-any-return]
-    return Need(products=method.products(n), columns=method.products(n))
-
-
-def _seconds_of_a_product(operator: LinearOperator, columns: int, one_sided: bool) -> float:
-    V = random_signs(operator.size, columns, torch_rng(0, "timing")).to(operator.like)
-    product = operator.rmatmat if one_sided else operator.symmetric_part.matmat
-    return median_seconds(lambda: product(V))
-
-
 def random_signs(n: int, columns: int, rng: torch.Generator) -> Tensor:
     r"""Columns of independent signs, with shape ``(n, columns)``, in float64.
 
@@ -102,14 +89,6 @@ def median_seconds(call: Callable[[], object], repeats: int = 3, enough: float =
             torch.cuda.synchronize()
         took.append(time.perf_counter() - start)
     return statistics.median(took[1:] or took)
-
-
-def _seconds_of_algebra(flops: float, size: int = 384) -> float:
-    if flops < 1e9:
-        return 0.0
-    A = torch.randn(size, size, dtype=torch.float64, generator=torch_rng(0, "timing"))
-    one = median_seconds(lambda: torch.linalg.eigvalsh(A))  # reads one triangle
-    return one * flops / eigenvalue_flops(size)
 
 
 def eigenvalue_flops(n: int) -> float:
@@ -140,6 +119,13 @@ class LinearOperator(abc.ABC):
         r"""Returns :math:`A` itself, with shape :math:`(n, n)`, at the price of n products."""
         return self.matmat(torch.eye(self.size).to(self.like))
 
+    def rows(self, at_a_time: int = 512) -> Iterator[tuple[Tensor, Tensor]]:
+        r"""Indices of rows and the rows themselves, a block of products at a time."""
+        for index in torch.split(torch.arange(self.size), at_a_time):
+            unit = torch.zeros(self.size, len(index)).to(self.like)
+            unit[index, torch.arange(len(index))] = 1
+            yield index, self.rmatmat(unit).T  # Aᵀ e_i is row i of A
+
     def both(self, V: Tensor) -> tuple[Tensor, Tensor]:
         r"""Returns :math:`A V` and :math:`A^\top V`, where one pass can serve both."""
         return self.matmat(V), self.rmatmat(V)
@@ -168,17 +154,40 @@ class LinearOperator(abc.ABC):
             >>> Matrix(torch.eye(3)).cost(Dense()).products
             3
         """
-        need = _need(method, self.size)
+        known = getattr(method, "need", None)
+        most = method.products(self.size) if known is None else 0
+        need: Need = known(self.size) if known else Need(products=most, columns=most)
         columns = int(max(1, min(need.columns, need.products, self.columns_at_a_time())))
-        one = _seconds_of_a_product(self, columns, need.one_sided) if need.products else 0.0
-        return Cost(
-            products=need.products,
-            seconds=one * need.products / columns + _seconds_of_algebra(need.flops),
-            num_bytes=8.0 * need.numbers + columns * self.column_bytes(),
-        )
+        seconds = 0.0
+        if need.products:
+            V = random_signs(self.size, columns, torch_rng(0, "timing")).to(self.like)
+            product = self.rmatmat if need.one_sided else self.symmetric_part.matmat
+            seconds += median_seconds(lambda: product(V)) * need.products / columns
+        if need.flops >= 1e9:
+            size = 384
+            A = torch.randn(size, size, dtype=torch.float64, generator=torch_rng(0, "timing"))
+            one = median_seconds(lambda: torch.linalg.eigvalsh(A))  # reads one triangle
+            seconds += one * need.flops / eigenvalue_flops(size)
+        num_bytes = 8.0 * need.numbers + columns * self.column_bytes()
+        return Cost(products=need.products, seconds=seconds, num_bytes=num_bytes)
 
 
-class _SymmetricPart(LinearOperator):
+class Symmetric(LinearOperator):
+    r"""An operator that is its own transpose: :meth:`matmat` is all that it needs."""
+
+    def rmatmat(self, U: Tensor) -> Tensor:
+        return self.matmat(U)
+
+    def both(self, V: Tensor) -> tuple[Tensor, Tensor]:
+        A_V = self.matmat(V)
+        return A_V, A_V
+
+    @property
+    def symmetric_part(self) -> LinearOperator:
+        return self
+
+
+class _SymmetricPart(Symmetric):
     def __init__(self, operator: LinearOperator) -> None:
         self.operator, self.size, self.like = operator, operator.size, operator.like
 
@@ -186,20 +195,9 @@ class _SymmetricPart(LinearOperator):
         A_V, At_V = self.operator.both(V)
         return (A_V + At_V) / 2
 
-    def rmatmat(self, U: Tensor) -> Tensor:
-        return self.matmat(U)
-
-    def both(self, V: Tensor) -> tuple[Tensor, Tensor]:
-        S_V = self.matmat(V)
-        return S_V, S_V
-
     def dense(self) -> Tensor:
         A = self.operator.dense()
         return (A + A.T) / 2
-
-    @property
-    def symmetric_part(self) -> LinearOperator:
-        return self
 
     def columns_at_a_time(self) -> float:
         return self.operator.columns_at_a_time()
@@ -233,7 +231,7 @@ class Matrix(LinearOperator):
         return self.matrix
 
 
-class Factored(LinearOperator):
+class Factored(Symmetric):
     r"""The symmetric operator :math:`A = F F^\top` of a factor with few columns.
 
     The Jacobian of an exact denoiser is one: its columns are the training points that carry
@@ -262,16 +260,5 @@ class Factored(LinearOperator):
     def matmat(self, V: Tensor) -> Tensor:
         return self.factor @ (self.factor.T @ V)  # A V = F (Fᵀ V)
 
-    def rmatmat(self, U: Tensor) -> Tensor:
-        return self.matmat(U)
-
-    def both(self, V: Tensor) -> tuple[Tensor, Tensor]:
-        A_V = self.matmat(V)
-        return A_V, A_V
-
     def dense(self) -> Tensor:
         return self.factor @ self.factor.T
-
-    @property
-    def symmetric_part(self) -> LinearOperator:
-        return self

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Literal
+from typing import Annotated, Literal
 
-from geomem.compute.progress import available_memory, format_bytes
+from geomem.arguments import Number, Whole, checked, shown
+from geomem.compute.memory import available_memory, format_bytes
 from geomem.errors import InputError
 from geomem.operators.linear import Factored, LinearOperator
 from geomem.spectra.lanczos import LanczosQuadrature
@@ -28,13 +29,14 @@ _SMALL = 1024
 _BOTH_SIDES = 3.0
 
 
+@checked
 def spectrum(
     operator: LinearOperator,
     method: SpectrumMethod | Literal["auto"] | None = None,
     *,
-    accuracy: float | None = None,
-    max_bytes: float | None = None,
-    seed: int = 0,
+    accuracy: Annotated[float | None, Number(least=0.0)] = None,
+    max_bytes: Annotated[float | None, Number(least=0.0, infinite=True)] = None,
+    seed: Annotated[int, Whole(least=0)] = 0,
 ) -> Spectrum:
     r"""Spectrum of the symmetric part of an operator.
 
@@ -68,67 +70,56 @@ def spectrum(
         'dense: all 5 eigenvalues; chosen: 5 coordinates are few'
     """
     symmetric = operator.symmetric_part
-    if isinstance(method, str):
-        if method != "auto":
-            raise InputError(f"method {method!r} is not known; pass 'auto' or a value like Dense()")
-        return _automatic(symmetric, accuracy, max_bytes, seed)
-    return (method or Dense())(symmetric)
-
-
-def _automatic(
-    operator: LinearOperator, accuracy: float | None, max_bytes: float | None, seed: int
-) -> Spectrum:
-    n, goal = operator.size, 1.0 if accuracy is None else accuracy
-    if goal < 0:
-        raise InputError(f"accuracy = {goal:g}; pass the standard error to reach, 0 for exact")
-    if isinstance(operator, Factored):
-        return _said(Gram()(operator), "there is a factor")
+    if callable(method):
+        return method(symmetric)
+    if method is None:
+        return Dense()(symmetric)
+    if method != "auto":
+        raise InputError(
+            f"the spectrum method is {shown(method)}; pass 'auto' or a value like Dense()"
+        )
+    n, goal = symmetric.size, 1.0 if accuracy is None else accuracy
+    if isinstance(symmetric, Factored):
+        return _chosen(Gram()(symmetric), "there is a factor")
     room = available_memory() / 2 if max_bytes is None else max_bytes
     dense = 8 * Dense().need(n).numbers
     fits = dense <= room
     if goal == 0 and not fits:
         raise InputError(
             f"all {n} eigenvalues take {format_bytes(dense)} and {format_bytes(room)} are allowed; "
-            "ask for an accuracy above 0, or raise max_bytes"
+            "ask for an `accuracy` above 0, or raise `max_bytes`"
         )
     if goal == 0 or (n <= _SMALL and fits):
-        return _said(
-            Dense()(operator), "exact is asked for" if goal == 0 else f"{n} coordinates are few"
-        )
-    return _sampled(operator, goal, fits, room, seed)
+        why = "exact is asked for" if goal == 0 else f"{n} coordinates are few"
+        return _chosen(Dense()(symmetric), why)
+    return _sampled(symmetric, goal, fits, room, seed)
 
 
 def _sampled(operator: LinearOperator, goal: float, fits: bool, room: float, seed: int) -> Spectrum:
     # Eight probes say how many there must be; their depth, how sharp a count can be.
     n, depth = operator.size, 24
-    most = _most_probes(n, depth, room)
-    pilot = LanczosQuadrature(depth=depth, probes=8, seed=seed)
-    first = pilot(operator)
-    reached = first.trace().stderr
-    if reached <= goal:
-        return _said(first, f"the trace is known to ± {reached:.2g}")
-    probes = math.ceil(8 * (reached / goal) ** 2)
-    if fits and depth * (probes - 8) * _BOTH_SIDES > n:
-        return _said(
-            Dense()(operator), f"± {goal:g} by sampling would take {depth * probes} products"
-        )
-    taken = min(probes, most)
-    more = LanczosQuadrature(depth=depth, probes=taken, seed=seed)(operator)
-    why = f"± {goal:g} takes {probes} probes"
-    if taken < probes:
-        why += f", of which {format_bytes(room)} hold {taken}"
-    return _said(more, why)
-
-
-def _most_probes(n: int, depth: int, room: float) -> int:
     one = 8 * LanczosQuadrature(depth=depth, probes=1).need(n).numbers
     if 8 * one > room:
         raise InputError(
             f"8 probes of depth {depth} take {format_bytes(8 * one)} and {format_bytes(room)} are "
-            "allowed; raise max_bytes, or pass a smaller LanczosQuadrature(depth=8, probes=4)"
+            "allowed; raise `max_bytes`, or pass a smaller LanczosQuadrature(depth=8, probes=4)"
         )
-    return int(room / one)
+    pilot = LanczosQuadrature(depth=depth, probes=8, seed=seed)
+    first = pilot(operator)
+    reached = first.trace().stderr
+    if reached <= goal:
+        return _chosen(first, f"the trace is known to ± {reached:.2g}")
+    probes = math.ceil(8 * (reached / goal) ** 2)
+    if fits and depth * (probes - 8) * _BOTH_SIDES > n:
+        return _chosen(
+            Dense()(operator), f"± {goal:g} by sampling would take {depth * probes} products"
+        )
+    taken = min(probes, int(room / one))
+    why = f"± {goal:g} takes {probes} probes"
+    if taken < probes:
+        why += f", of which {format_bytes(room)} hold {taken}"
+    return _chosen(LanczosQuadrature(depth=depth, probes=taken, seed=seed)(operator), why)
 
 
-def _said(found: Spectrum, why: str) -> Spectrum:
+def _chosen(found: Spectrum, why: str) -> Spectrum:
     return dataclasses.replace(found, how=f"{found.how}; chosen: {why}")

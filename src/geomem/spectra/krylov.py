@@ -3,7 +3,8 @@ r"""Leading eigenpairs of a symmetric operator, from a block Krylov space.
 One space, grown a block at a time, serves all who want leading directions: a fixed number of
 blocks where the price must be known before (:func:`leading`, for deflation and randomized
 SVD), blocks until an angle is small where the directions are the answer
-(:mod:`geomem.tangents`).
+(:mod:`geomem.tangents`), and blocks until none is left above a threshold where their number is
+(:mod:`geomem.dimension.ritz`).
 
 References:
     | Musco & Musco, Randomized block Krylov methods (2015), arXiv 1504.05477
@@ -13,12 +14,12 @@ References:
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor
 
-from geomem.errors import InputError
+from geomem.arguments import Whole, checked
 from geomem.operators.linear import LinearOperator
 from geomem.stats import torch_rng
 
@@ -39,67 +40,87 @@ class EigenPairs:
 
 
 class BlockKrylov:
-    r"""The space :math:`\mathrm{span}(\Omega, A \Omega, A^2 \Omega, \dots)`, a block at a time.
+    r"""An orthonormal basis V, grown a block at a time, its images and the operator within it.
+
+    With the images of its last block it is :math:`\mathrm{span}(\Omega, A \Omega, A^2 \Omega,
+    \dots)`. The operator within it is that of the symmetric part even where only the transpose
+    is multiplied, :math:`u^\top A u = u^\top (A + A^\top) u / 2`, at half the price; residuals
+    are then those of the transpose.
 
     Arguments:
         operator: The operator A; its symmetric part is what counts.
-        columns: Random directions in the first block.
-        rng: Their source.
+        one_sided: Whether to take products with the transpose alone.
 
     Example:
         >>> from geomem.operators.linear import Matrix
         >>> diagonal = Matrix(torch.diag(torch.arange(9.0)))
-        >>> space = BlockKrylov(diagonal, 4, torch.Generator().manual_seed(0))
-        >>> space.grow(), space.grow(), space.grow(), space.grow()
-        (True, True, True, False)
+        >>> space = BlockKrylov(diagonal)
+        >>> space.grow(torch.randn(9, 4, generator=torch.Generator().manual_seed(0)))
+        4
+        >>> [space.grow(space.images()) for _ in range(3)]
+        [4, 1, 0]
         >>> space.pairs(2).values.round().tolist()[:2]
         [8.0, 7.0]
     """
 
-    def __init__(self, operator: LinearOperator, columns: int, rng: torch.Generator) -> None:
-        self.operator, n = operator.symmetric_part, operator.size
-        draws = torch.randn(min(n, columns), n, generator=rng).T.double()
-        self._next = draws.to(operator.like.device)
+    def __init__(self, operator: LinearOperator, *, one_sided: bool = False) -> None:
+        self.operator = operator
+        self._product = operator.rmatmat if one_sided else operator.symmetric_part.matmat
         # Blocks of the basis and their products: not in one matrix, which growing would copy.
         self._V: list[Tensor] = []
         self._W: list[Tensor] = []
-        self._T = draws.new_zeros(0, 0).to(self._next)  # the operator within the space
+        self._T = torch.zeros(0, 0, dtype=torch.float64, device=operator.like.device)
 
     @property
     def columns(self) -> int:
         return sum(block.shape[1] for block in self._V)
 
-    def grow(self) -> bool:
-        r"""One block more; says whether there was one: the space may be all there is."""
-        room = self.operator.size - self.columns
-        block = orthonormal(self._next[:, :room], *self._V)
-        if block.shape[1] == 0:
-            return False
-        self._next = multiply(self.operator, block)
-        none = block.new_zeros(block.shape[1], 0)
-        below = torch.cat([none, *(block.T @ w for w in self._W)], 1)
-        self._V.append(block)
-        beside = torch.cat([v.T @ self._next for v in self._V])
-        self._T = torch.cat([torch.cat([self._T, below]), beside], 1)
-        self._W.append(self._next)
-        return True
+    @property
+    def room(self) -> int:
+        return self.operator.size - self.columns
 
-    def pairs(self, count: int, largest: Literal["value", "modulus"] = "value") -> EigenPairs:
+    def grow(self, directions: Tensor) -> int:
+        r"""Directions more, with shape :math:`(n, k)`; says how many of them were new."""
+        block = self.outside(directions.to(self._T))[:, : self.room]
+        if block.shape[1]:
+            image = self._product(block.to(self.operator.like)).double()
+            below = [block.T @ w for w in self._W]
+            self._V.append(block)
+            self._W.append(image)
+            beside = torch.cat([v.T @ image for v in self._V])
+            none = block.new_zeros(block.shape[1], 0)
+            self._T = torch.cat([torch.cat([self._T, torch.cat([none, *below], 1)]), beside], 1)
+        return block.shape[1]
+
+    def images(self, start: int | None = None) -> Tensor:
+        r"""Products of the columns from ``start`` on; those of the last block if not given."""
+        blocks, first = [], self.columns
+        start = first - self._V[-1].shape[1] if start is None else start
+        for image in reversed(self._W):
+            first -= image.shape[1]
+            blocks.append(image[:, max(0, start - first) :])
+            if first <= start:
+                break
+        return torch.cat(blocks[::-1], 1)
+
+    def outside(self, directions: Tensor, floor: float = 0.0) -> Tensor:
+        r"""What directions span outside of the space, if it is longer than ``floor``."""
+        return orthonormal(directions, *self._V, floor=floor)
+
+    def pairs(
+        self, count: int | None = None, largest: Literal["value", "modulus"] = "value"
+    ) -> EigenPairs:
         r"""Eigenpairs within the space, the first so many of largest value or modulus."""
         values, U = torch.linalg.eigh((self._T + self._T.T) / 2)
         size = values if largest == "value" else values.abs()
         order = size.argsort(descending=True)
         values, U = values[order], U[:, order[:count]]
-        vectors, images = (self._combine(blocks, U) for blocks in (self._V, self._W))
+        parts = torch.split(U, [block.shape[1] for block in self._V])
+        vectors, images = (U.new_zeros(self.operator.size, U.shape[1]) for _ in range(2))
+        for v, w, u in zip(self._V, self._W, parts, strict=True):
+            vectors.addmm_(v, u)
+            images.addmm_(w, u)
         return EigenPairs(values, vectors, images - vectors * values[: U.shape[1]])
-
-    def _combine(self, blocks: list[Tensor], U: Tensor) -> Tensor:
-        sizes = [block.shape[1] for block in blocks]
-        parts = zip(blocks, torch.split(U, sizes), strict=True)
-        found = torch.zeros(self.operator.size, U.shape[1]).to(U)
-        for block, u in parts:
-            found.addmm_(block, u)
-        return found
 
 
 @dataclass(frozen=True)
@@ -122,8 +143,14 @@ class Leading:
     products: int
 
 
+@checked
 def leading(
-    operator: LinearOperator, rank: int, *, oversample: int = 10, power: int = 2, seed: int = 0
+    operator: LinearOperator,
+    rank: Annotated[int, Whole(least=1)],
+    *,
+    oversample: Annotated[int, Whole(least=0)] = 10,
+    power: Annotated[int, Whole(least=0)] = 2,
+    seed: Annotated[int, Whole(least=0)] = 0,
 ) -> Leading:
     r"""Eigenpairs of largest modulus, by a block Krylov space of random directions.
 
@@ -143,11 +170,10 @@ def leading(
         >>> leading(Matrix(torch.diag(torch.arange(9.0))), 2).values.round().tolist()
         [8.0, 7.0]
     """
-    if rank < 1 or oversample < 0 or power < 0:
-        raise InputError("leading pairs need rank >= 1, oversample >= 0 and power >= 0")
-    space = BlockKrylov(operator, rank + oversample, torch_rng(seed, "leading"))
-    for _ in range(power + 1):
-        if not space.grow():
+    space, n = BlockKrylov(operator), operator.size
+    space.grow(torch.randn(min(n, rank + oversample), n, generator=torch_rng(seed, "leading")).T)
+    for _ in range(power):
+        if not space.grow(space.images()):
             break
     found = space.pairs(rank, "modulus")
     R, blur = found.residuals, float(torch.linalg.matrix_norm(found.residuals, 2))
@@ -155,21 +181,20 @@ def leading(
     return Leading(values, found.vectors, R.norm(dim=0), blur, space.columns)
 
 
-def orthonormal(block: Tensor, *bases: Tensor) -> Tensor:
-    r"""Orthonormal columns that span a block's part outside of bases; dependent ones drop."""
+def orthonormal(block: Tensor, *bases: Tensor, floor: float = 0.0) -> Tensor:
+    r"""Orthonormal columns that span a block's part outside of bases, the longest first.
+
+    Dependent ones drop, and those shorter than ``floor``.
+    """
     # What is left of a column that was in a basis is rounding, of no direction; and the
     # second pass, which takes out what rounding left, must find the columns nearly whole.
-    for floor in (1e-10 * float(block.norm(dim=0).amax()) if block.numel() else 0.0, 0.5):
+    longest = float(block.norm(dim=0).amax()) if block.numel() else 0.0
+    for least in (max(floor, 1e-10 * longest), 0.5):
         for basis in bases:
             block = block - basis @ (basis.T @ block)
         left, values, _ = torch.linalg.svd(block, full_matrices=False)
-        block = left[:, values > floor]
+        block = left[:, values > least]
     return block
-
-
-def multiply(operator: LinearOperator, V: Tensor) -> Tensor:
-    r"""Products in the operator's own dtype, in float64."""
-    return operator.matmat(V.to(operator.like)).double()
 
 
 def deflation_products(rank: int, n: int, oversample: int = 10, power: int = 2) -> int:

@@ -13,17 +13,19 @@ References:
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from torch import Tensor
 
-from geomem.errors import InputError
+from geomem.arguments import Whole, checked
 from geomem.operators.linear import LinearOperator, Need, random_signs
-from geomem.spectra.krylov import Leading, deflation_products, leading, multiply
+from geomem.spectra.krylov import Leading, deflation_products, leading
 from geomem.spectra.measures import Quadrature, Spectrum
 from geomem.stats import torch_rng
 
 
+@checked
 @dataclass(frozen=True, kw_only=True)
 class LanczosQuadrature:
     r"""Stochastic Lanczos quadrature, with full reorthogonalisation.
@@ -47,14 +49,10 @@ class LanczosQuadrature:
         6 ± 0
     """
 
-    depth: int
-    probes: int
-    seed: int = 0
-    deflate: int = 0
-
-    def __post_init__(self) -> None:
-        if self.depth < 1 or self.probes < 1 or self.deflate < 0:
-            raise InputError("quadrature needs depth >= 1, probes >= 1 and deflate >= 0")
+    depth: Annotated[int, Whole(least=1)]
+    probes: Annotated[int, Whole(least=1)]
+    seed: Annotated[int, Whole(least=0)] = 0
+    deflate: Annotated[int, Whole(least=0)] = 0
 
     def need(self, n: int) -> Need:
         depth, found = min(self.depth, n), deflation_products(self.deflate, n)
@@ -71,9 +69,8 @@ class LanczosQuadrature:
         n = operator.size
         found = leading(operator, self.deflate, seed=self.seed) if self.deflate else None
         rng = torch_rng(self.seed, "lanczos")
-        starts = (
-            random_directions(n, self.probes, rng) if found else random_signs(n, self.probes, rng)
-        )
+        draw = random_directions if found else random_signs
+        starts = draw(n, self.probes, rng)
         measured = quadrature(operator, starts, min(self.depth, n), found)
         taken = min(self.depth, n) * self.probes + (found.products if found else 0)
         how = f"Lanczos quadrature: depth {self.depth}, {self.probes} probes, {taken} products"
@@ -106,35 +103,26 @@ def quadrature(
     q = q - basis @ (basis.T @ q)
     # Of a random direction in the rest each probe stands for all of it, whatever its length.
     masses = q.new_full((q.shape[1],), float(operator.size - len(values)))
-    jacobi = _tridiagonal(operator.symmetric_part, q, depth, basis)
-    return Quadrature(jacobi, masses, values, found.blur if found else 0.0)
-
-
-def _tridiagonal(operator: LinearOperator, q: Tensor, depth: int, basis: Tensor) -> Tensor:
     # Probes are rows here: Q has shape (P, K, n), so that one probe's space is contiguous.
-    n, P = q.shape
+    symmetric, (n, P) = operator.symmetric_part, q.shape
     Q, T = q.new_zeros(P, depth, n), q.new_zeros(P, depth + 1, depth + 1)
     eps = torch.finfo(operator.like.dtype).eps
     q = torch.nn.functional.normalize(q, dim=0, eps=1e-100).T
     for k in range(depth):
         Q[:, k] = q
-        r = multiply(operator, q.T)
+        r = symmetric.matmat(q.T.to(operator.like)).double()
         r = (r - basis @ (basis.T @ r)).T
         T[:, k, k] = (q * r).sum(1)
-        r = _outside(r, Q[:, : k + 1])
+        seen = Q[:, : k + 1]
+        for _ in range(2):  # once leaves rounding errors behind, twice is enough
+            r = r - (seen.mT @ (seen @ r[..., None]))[..., 0]
         beta = r.norm(dim=1)
         # A space that is closed goes on with zeros: no weight reaches the nodes behind it.
         alive = beta > eps * T.abs().amax((1, 2))
         beta = torch.where(alive, beta, 0.0)
         T[:, k, k + 1] = T[:, k + 1, k] = beta
         q = torch.where(alive[:, None], r / beta.clamp(min=1e-300)[:, None], 0.0)
-    return T
-
-
-def _outside(r: Tensor, Q: Tensor) -> Tensor:
-    for _ in range(2):  # once leaves rounding errors behind, twice is enough
-        r = r - (Q.mT @ (Q @ r[..., None]))[..., 0]
-    return r
+    return Quadrature(T, masses, values, found.blur if found else 0.0)
 
 
 def as_spectrum(measured: Quadrature, how: str) -> Spectrum:

@@ -22,11 +22,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Annotated, Protocol
 
 import torch
 from torch import Tensor
 
+from geomem.arguments import Whole, checked
 from geomem.compute.progress import Forecast
 from geomem.errors import InputError
 from geomem.operators.linear import (
@@ -238,7 +239,12 @@ def singular_values(operator: LinearOperator) -> Tensor:
     return values
 
 
-def asymmetry(operator: LinearOperator, probes: int | None = None, seed: int = 0) -> Estimate:
+@checked
+def asymmetry(
+    operator: LinearOperator,
+    probes: Annotated[int | None, Whole(least=1)] = None,
+    seed: Annotated[int, Whole(least=0)] = 0,
+) -> Estimate:
     r"""How far an operator is from symmetric: :math:`\|A - A^\top\|_F / \|A + A^\top\|_F`.
 
     0 for an exact denoiser; 1 to 17 % were seen for trained networks. Infinite for an operator

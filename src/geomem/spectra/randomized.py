@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from torch import Tensor
 
-from geomem.errors import InputError
+from geomem.arguments import Whole, checked
 from geomem.operators.linear import LinearOperator, Need
 from geomem.spectra.krylov import deflation_products, leading, orthonormal
 from geomem.spectra.lanczos import as_spectrum, quadrature, random_directions
@@ -21,6 +22,7 @@ from geomem.spectra.measures import Spectrum
 from geomem.stats import torch_rng
 
 
+@checked
 @dataclass(frozen=True, kw_only=True)
 class RandomizedSVD:
     r"""Leading eigenvalues one by one, and the rest as its mass and mean.
@@ -44,15 +46,11 @@ class RandomizedSVD:
         2 ± 0
     """
 
-    rank: int
-    oversample: int = 10
-    power: int = 2
-    probes: int = 4
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if self.rank < 1 or self.oversample < 0 or self.power < 0 or self.probes < 1:
-            raise InputError("RandomizedSVD needs rank >= 1, probes >= 1, the others >= 0")
+    rank: Annotated[int, Whole(least=1)]
+    oversample: Annotated[int, Whole(least=0)] = 10
+    power: Annotated[int, Whole(least=0)] = 2
+    probes: Annotated[int, Whole(least=1)] = 4
+    seed: Annotated[int, Whole(least=0)] = 0
 
     def need(self, n: int) -> Need:
         block = min(n, self.rank + self.oversample)
@@ -97,8 +95,14 @@ class LeadingSingular:
     products: int
 
 
+@checked
 def leading_singular(
-    operator: LinearOperator, rank: int, *, oversample: int = 10, power: int = 1, seed: int = 0
+    operator: LinearOperator,
+    rank: Annotated[int, Whole(least=1)],
+    *,
+    oversample: Annotated[int, Whole(least=0)] = 10,
+    power: Annotated[int, Whole(least=0)] = 1,
+    seed: Annotated[int, Whole(least=0)] = 0,
 ) -> LeadingSingular:
     r"""Leading singular triples, by random directions and power iterations.
 
@@ -119,17 +123,15 @@ def leading_singular(
         >>> leading_singular(A, 2).values.round().tolist()
         [4.0, 3.0]
     """
-    if rank < 1 or oversample < 0 or power < 0:
-        raise InputError("singular triples need rank >= 1, oversample >= 0 and power >= 0")
     n, tests = operator.size, 10
     block = min(n, rank + oversample)
     rng = torch_rng(seed, "singular")
     random = torch.randn(block + tests, n, generator=rng).T.to(operator.like)
     images = operator.matmat(random).double()  # the tests' images cost no further call
-    Q = _span(images[:, :block])
+    Q = orthonormal(images[:, :block])
     for _ in range(power):
-        Q = _span(operator.rmatmat(Q.to(operator.like)).double())
-        Q = _span(operator.matmat(Q.to(operator.like)).double())
+        for product in (operator.rmatmat, operator.matmat):
+            Q = orthonormal(product(Q.to(operator.like)).double())
     B = operator.rmatmat(Q.to(operator.like)).double()  # B = Aᵀ Q, so Qᵀ A = Bᵀ
     right, values, inner = torch.linalg.svd(B, full_matrices=False)
     rest = images[:, block:] - Q @ (Q.T @ images[:, block:])
@@ -142,7 +144,3 @@ def leading_singular(
         error,
         block + tests + 2 * power * Q.shape[1] + Q.shape[1],
     )
-
-
-def _span(block: Tensor) -> Tensor:
-    return orthonormal(block, block.new_zeros(len(block), 0))

@@ -20,10 +20,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from torch import Tensor
 
+from geomem.arguments import Number, Whole, checked
 from geomem.errors import InputError
 from geomem.operators.linear import LinearOperator, Need, random_signs
 from geomem.spectra.krylov import orthonormal
@@ -43,6 +45,7 @@ class Trace(Estimate):
     deflated: int = 0
 
 
+@checked
 @dataclass(frozen=True, kw_only=True)
 class AdaptiveTrace:
     r"""The trace of any square operator to a stated standard error.
@@ -69,17 +72,17 @@ class AdaptiveTrace:
         3 ± 0
     """
 
-    accuracy: float = 1.0
-    relative: float = 0.0
-    block: int = 32
-    max_products: int | None = None
-    seed: int = 0
+    accuracy: Annotated[float, Number(least=0.0)] = 1.0
+    relative: Annotated[float, Number(least=0.0)] = 0.0
+    block: Annotated[int, Whole(least=8)] = 32
+    max_products: Annotated[int | None, Whole(least=8)] = None
+    seed: Annotated[int, Whole(least=0)] = 0
 
     def __post_init__(self) -> None:
-        if self.accuracy < 0 or self.relative < 0 or self.block < 8:
-            raise InputError("a trace needs accuracy >= 0, relative >= 0 and block >= 8")
         if self.max_products is not None and self.max_products < self.block:
-            raise InputError(f"max_products must allow one block of {self.block}")
+            raise InputError(
+                f"`max_products` is {self.max_products}; pass at least one `block` of {self.block}"
+            )
 
     def need(self, n: int) -> Need:
         products = min(n + 8 * self.block, self.max_products or n + 8 * self.block)
@@ -95,7 +98,7 @@ class AdaptiveTrace:
 
     def __call__(self, operator: LinearOperator) -> Trace:
         if operator.size <= 2 * self.block:
-            return _diagonal(operator, spent=0)
+            return measured_diagonal(operator)
         state = _State(operator, torch_rng(self.seed, "trace"))
         state.probe(self.block)
         while True:
@@ -111,7 +114,7 @@ class AdaptiveTrace:
                 state.deflate()
                 state.probe(max(self.block, state.basis.shape[1] // 2))
             elif found.products + missing >= operator.size and room >= operator.size:
-                return _diagonal(operator, spent=found.products)
+                return measured_diagonal(operator, spent=found.products)
             else:
                 state.probe(int(min(missing, room)))
 
@@ -123,11 +126,7 @@ class _State:
         self.operator, self.rng, self.spent, self.measured = operator, rng, 0, 0.0
         device = operator.like.device
         self.basis = torch.zeros(operator.size, 0, dtype=torch.float64, device=device)
-        self._forget()
-
-    def _forget(self) -> None:
-        self.samples = self.basis.new_zeros(0)
-        self.images = self.basis[:, :0]
+        self.samples, self.images = self.basis.new_zeros(0), self.basis
 
     @property
     def count(self) -> int:
@@ -141,7 +140,8 @@ class _State:
         return V - self.basis @ (self.basis.T @ V)
 
     def probe(self, columns: int) -> None:
-        for size in _parts(columns, 256):
+        for start in range(0, columns, 256):
+            size = min(256, columns - start)
             signs = random_signs(self.operator.size, size, self.rng).to(self.basis)
             outside = self._project(signs)
             images = self._product(outside)
@@ -169,20 +169,15 @@ class _State:
         new = orthonormal(self.images, self.basis)
         self.measured += float((new * self._product(new)).sum())
         self.basis = torch.cat([self.basis, new], 1)
-        self._forget()
+        self.samples, self.images = self.basis.new_zeros(0), self.basis[:, :0]
 
 
-def _parts(total: int, size: int) -> list[int]:
-    return [min(size, total - start) for start in range(0, total, size)]
-
-
-def _diagonal(operator: LinearOperator, spent: int) -> Trace:
-    total, n = 0.0, operator.size
-    for index in torch.split(torch.arange(n), 512):
-        unit = torch.zeros(n, len(index)).to(operator.like)
-        unit[index, torch.arange(len(index))] = 1
-        total += float((unit * operator.rmatmat(unit)).double().sum())
-    return Trace(total, 0.0, spent + n, n)
+def measured_diagonal(operator: LinearOperator, spent: int = 0) -> Trace:
+    r"""The trace as the sum of the diagonal itself, at n products and without error."""
+    total = 0.0
+    for index, rows in operator.rows():
+        total += float(rows[torch.arange(len(index)), index].double().sum())
+    return Trace(total, 0.0, spent + operator.size, operator.size)
 
 
 def trace(

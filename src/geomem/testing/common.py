@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from geomem.dimension import names
-from geomem.dimension.names import has_seed as has_seed
+from geomem.dimension import seeds
+from geomem.dimension.seeds import has_seed as has_seed
 from geomem.errors import InputError
 from geomem.stats import Estimate
 
@@ -27,7 +27,7 @@ def require(condition: bool, sentence: str) -> None:
 def reseeded(method: Any, seed: int) -> Any:
     # The method with another seed, also where it belongs to the spectrum method inside.
     require(has_seed(method), "randomness comes in by the signature: add a field `seed`")
-    return names.reseeded(method, seed)
+    return seeds.reseeded(method, seed)
 
 
 def check_spread(found: list[Estimate], what: str, rounding: float) -> None:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from geomem.denoiser import Denoiser
-from geomem.dimension.counts import DimensionMethod, NoGap, Place, place_of
+from geomem.dimension.answers import DimensionMethod, NoGap, Place, place_of
 from geomem.errors import InputError
 from geomem.exact.gaussian import GaussianDenoiser
 from geomem.stats import Estimate, torch_rng
@@ -171,7 +171,11 @@ def _check_refusals(method: DimensionMethod) -> None:
     case = _CASES[0]
     x = case.x(place_of(method))
     questions: list[tuple[str, Denoiser, Tensor, Tensor]] = [
-        *((f"sigma = {s:g}", case.denoiser, x, case.level * s) for s in (0.0, -1.0, math.nan)),
+        # Of a denoiser that answers at any level: an exact one would refuse by itself.
+        *(
+            (f"sigma = {s:g}", lambda y, sigma: y / 2, x, case.level * s)
+            for s in (0.0, -1.0, math.nan)
+        ),
         ("NaN in the point", case.denoiser, x * math.nan, case.level),
         ("NaN in the answer", lambda y, sigma: y * math.nan, x, case.level),
     ]

@@ -10,13 +10,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from geomem.operators import LinearOperator
+from geomem.operators import LinearOperator, Symmetric
 from geomem.spectra import Spectrum, SpectrumMethod
 from geomem.stats import Estimate, torch_rng
 from geomem.testing.common import BEYOND, check_spread, nothing_changes, require, reseeded
 
 
-class Products(LinearOperator):
+class Products(Symmetric):
     r"""A symmetric matrix known by its products alone, which checks how it is asked."""
 
     def __init__(self, matrix: Tensor) -> None:
@@ -28,13 +28,6 @@ class Products(LinearOperator):
         kind = self.like.dtype
         require(V.dtype == kind, f"products are in {kind}, see `like`; the method passed {V.dtype}")
         return self._matrix @ V
-
-    def rmatmat(self, U: Tensor) -> Tensor:
-        return self.matmat(U)
-
-    @property
-    def symmetric_part(self) -> LinearOperator:
-        return self
 
 
 _POWERS: dict[str, Callable[[Tensor], Tensor]] = {

@@ -76,6 +76,8 @@ def table(known: xr.Dataset) -> Table:
     def p_value(row: xr.Dataset) -> Cell:
         if "information" in row and state(row) == "underfit":
             return "nothing can be said", "undertrained: worse than the control"
+        if "p_value" not in row:
+            return MISSING
         p = float(row.p_value)
         return ("no test", "too few image groups") if math.isnan(p) else (f"{p:.2g}", "")
 

@@ -15,7 +15,6 @@ from geomem.data import ImageData, duplicate_groups, load_data
 from geomem.data.sets import data_folder
 from geomem.data.splits import (
     Split,
-    SplitCommand,
     default_split,
     make_split,
     nested_subsets,
@@ -113,7 +112,7 @@ def test_rare_labels_are_not_all_taken_from_the_pool() -> None:
 
 @pytest.mark.parametrize("shares", [(0.5, 0.5), (-0.1, 0.1), (1.0, 0.0), (float("nan"), 0.1)])
 def test_impossible_shares_are_refused(shares: tuple[float, float]) -> None:
-    with pytest.raises(InputError, match="together less than 1"):
+    with pytest.raises(InputError, match=r"together less than 1|`(held_out|reserved)` is"):
         make_split(points(50), held_out=shares[0], reserved=shares[1])
 
 
@@ -122,7 +121,7 @@ def test_too_few_images_or_too_large_groups_are_refused() -> None:
         make_split(points(3))
     with pytest.raises(InputError, match="groups of points are too large"):
         make_split(points(50, groups=np.zeros(50)))
-    with pytest.raises(InputError, match="seed is -1"):
+    with pytest.raises(InputError, match="`seed` is -1"):
         make_split(points(50), seed=-1)
 
 
@@ -272,48 +271,76 @@ def test_a_size_given_twice_is_one_size() -> None:
 
 @pytest.mark.parametrize(
     ("sizes", "reason"),
-    [([], "no sizes"), ([1, 5], "at least 2"), ([0], "at least 2"), ([5, 11], "N = 11 is more")],
+    [
+        ([], "is empty"),
+        ([1, 5], "from 2"),
+        ([0], "from 2"),
+        ([32.9], "32.9"),
+        ([5, 11], "N = 11 is more"),
+    ],
 )
 def test_impossible_sizes_are_refused(sizes: list[int], reason: str) -> None:
     with pytest.raises(InputError, match=reason):
         nested_subsets(range(10), sizes, seed=0)
 
 
-# ------------------------------------------------------------------------- the command
+@pytest.mark.parametrize("pool", [[0.5, 1.5, 2.5], [[0, 1, 2]], [True, True, True]])
+def test_impossible_pools_are_refused(pool: list[object]) -> None:
+    with pytest.raises(InputError, match="`pool`"):
+        nested_subsets(pool, [2], seed=0)  # type: ignore[arg-type]
 
 
-def test_the_command_says_what_it_did(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    values = np.arange(100.0)
-    values[50] = values[51]
-    np.save(tmp_path / "x.npy", values[:, None])
-    (tmp_path / "groups.csv").write_text(
-        "file,value\n" + "".join(f"{i},{i // 2}\n" for i in range(100))
-    )
-    out = tmp_path / "new" / "split.json"
-    command = SplitCommand(str(tmp_path / "x.npy"), groups=tmp_path / "groups.csv", out=out)
-    assert command.run() == 0
-    said = capsys.readouterr().out
-    assert said.startswith("100 images of x.npy in 50 groups (1 exact duplicates): ")
-    assert said.endswith(f"reserved, written to {out}\n")
-    assert said.count("\n") == 1
-    data = load_data(command.data)
-    assert is_partition(read_split(out, data), 100)
+@pytest.mark.parametrize("seed", [-1, 1.5, None, True])
+def test_impossible_seeds_are_refused(seed: object) -> None:
+    for call in (
+        lambda s: make_split(points(50), seed=s),
+        lambda s: default_split(points(50), s),
+        lambda s: nested_subsets(range(9), [2], s),
+    ):
+        with pytest.raises(InputError, match="`seed`"):
+            call(seed)
 
 
-def test_the_command_overwrites_nothing_but_its_own(tmp_path: Path) -> None:
-    out = tmp_path / "split.json"
-    assert SplitCommand("digits", out=out).run() == 0
-    before = out.read_bytes()
-    assert SplitCommand("digits", out=out).run() == 0
-    with pytest.raises(InputError, match="choose another --out"):
-        SplitCommand("digits", seed=1, out=out).run()
-    assert out.read_bytes() == before
-    with pytest.raises(InputError, match="choose another --out"):
-        SplitCommand("digits", out=tmp_path).run()
+def test_the_digest_of_a_split_names_its_images_and_not_their_places() -> None:
+    values = np.arange(40.0)[:, None]
+    data, order = ImageData.of("x", values), np.random.default_rng(0).permutation(40)
+    split = make_split(data, seed=5)
+    moved = np.argsort(order)
+    same = Split(moved[split.pool], moved[split.held_out], moved[split.reserved], 5)
+    assert split.digest(data) == same.digest(ImageData.of("y", values[order]))
+    assert split.digest(data) != make_split(data, seed=6).digest(data)
+    other = Split(split.pool[::-1], split.held_out, split.reserved, 5)
+    assert split.digest(data) != other.digest(data)  # nested training sets follow the order
 
 
-def test_the_command_line_takes_the_data_as_its_argument() -> None:
-    import tyro
+@pytest.mark.parametrize(
+    ("parts", "reason"),
+    [
+        (([0, 1], [1], [2]), "in two parts"),
+        (([0, 0], [1], [2]), "twice in one"),
+        (([0, 1], [-2], [3]), "`held_out` reaches from -2"),
+        (([0, 1], [2], [0.5]), "`reserved` is float64"),
+    ],
+)
+def test_parts_that_overlap_or_are_no_numbers_are_refused(
+    parts: tuple[list[int], list[int], list[int]], reason: str
+) -> None:
+    with pytest.raises(InputError, match=reason):
+        Split(*map(np.array, parts), 0)
+    with pytest.raises(InputError, match="`seed`"):
+        Split(np.arange(3), np.arange(3, 5), np.arange(5, 7), -1)
 
-    command = tyro.cli(SplitCommand, args=["digits", "--held-out", "0.2", "--out", "a.json"])
-    assert command == SplitCommand("digits", held_out=0.2, out=Path("a.json"))
+
+def test_a_split_of_other_data_has_no_digest() -> None:
+    with pytest.raises(InputError, match="`pool` reaches from"):
+        make_split(points(40)).digest(points(20))
+
+
+def test_a_split_that_tears_a_declared_group_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "split.json"
+    write_split(make_split(points(40)), points(40), path)
+    together = replace(points(40), groups=np.arange(40) // 20)
+    with pytest.raises(InputError, match=r"2 declared group\(s\) of images are in two parts"):
+        read_split(path, together)
+    write_split(make_split(points(40, groups=np.arange(40) // 4)), points(40), path)
+    assert is_partition(read_split(path, points(40, groups=np.arange(40) // 4)), 40)

@@ -1,0 +1,367 @@
+r"""What each number and table of the results pages is, in terms of the files beside this one."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from geomem.stats import Estimate
+
+HERE = Path(__file__).parent
+Document = dict[str, Any]
+
+
+@dataclass
+class Page:
+    r"""Numbers by key, as the text writes them, and tables by key."""
+
+    numbers: dict[str, str] = field(default_factory=dict)
+    tables: dict[str, str] = field(default_factory=dict)
+
+
+def of(page: str) -> Page:
+    r"""The numbers and tables of a page, such as ``sphere.md``."""
+    name, read = PAGES[page]
+    return read(json.loads((HERE / name).read_text(encoding="utf-8")))
+
+
+def bare(text: str) -> str:
+    r"""Without the zero before the point, as the text writes numbers.
+
+    Example:
+        >>> bare("-0.0062 ± 0.0021")
+        '-.0062 ± .0021'
+    """
+    parts = [p.removeprefix("-") for p in text.split(" ± ")]
+    parts = [p[1:] if p.startswith("0.") else p for p in parts]
+    return ("-" if text.startswith("-") else "") + " ± ".join(parts)
+
+
+def pm(pair: Sequence[float]) -> str:
+    r"""A value and its error, as tables write them."""
+    return str(Estimate(*pair))
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    r"""A Markdown table."""
+    lines = [list(head), ["---"] * len(head), *map(list, rows)]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def value(text: str) -> Estimate:
+    r"""What a table wrote: "0.5293 ± 0.0015"."""
+    return Estimate(*(float(part) for part in text.split(" ± ")))
+
+
+def joint(a: Estimate, b: Estimate) -> float:
+    r"""How far apart two estimates are, in joint standard errors."""
+    return abs(a.value - b.value) / math.hypot(a.stderr, b.stderr)
+
+
+# --- When are directions of higher variance lost first? ---------------------------------
+
+
+def higher(document: Document) -> Page:
+    rows = document["summary"]
+
+    def of_kind(kind: str, name: str, spectra: Sequence[str] | None = None) -> list[Any]:
+        return [
+            r[name]
+            for r in rows
+            if r["points"] == kind and (not spectra or r["spectrum"] in spectra)
+        ]
+
+    def extreme(found: list[Document], sign: int) -> str:
+        best = max(found, key=lambda e: sign * e["value"])
+        return bare(pm((best["value"], best["stderr"])))
+
+    def percent(share: float) -> str:
+        return f"{100 * share:.0f}"
+
+    small = ("1 × 1, .09 × 2", "1 × 2, .09 × 5 (the paper's)", "k^-2, 4 directions")
+    large = ("1 × 20, .09 × 50", "1/k, 20 directions")
+    crossing = document["crossing"]
+    pairs = {n: (Estimate(*c["high"]), Estimate(*c["low"])) for n, c in crossing.items()}
+    z = {n: joint(*pair) for n, pair in pairs.items()}
+    apart = [low.value / high.value - 1 for high, low in pairs.values()]
+    factors = {n: [c[f"paper_{g}"] / c[g][0] for g in ("high", "low")] for n, c in crossing.items()}
+    many = "1 × 20, .09 × 50"
+    few = [f for n, pair in factors.items() if n != many for f in pair]
+    marked = ("1 × 2, .09 × 5 (the paper's)", "1/k, 20 directions")
+    first, more = of_kind("planted", "d_high_first"), of_kind("planted", "r_low_first")
+    fresh, centre = of_kind("fresh", "r_high_first"), of_kind("centre", "r_high_first", small)
+    numbers = {
+        "missing_first_least": percent(min(first)),
+        "missing_first_most": percent(max(first)),
+        "missing_most": extreme(of_kind("planted", "d_highest"), 1),
+        "kept_lowest": extreme(of_kind("planted", "r_lowest"), -1),
+        "kept_more_least": percent(min(more)),
+        "kept_more_most": percent(max(more)),
+        "kept_highest": extreme(of_kind("planted", "r_highest"), 1),
+        "centre_first_most": percent(max(centre)),
+        "centre_first_least": percent(min(centre)),
+        "centre_by": bare(f"{-min(e['value'] for e in of_kind('centre', 'r_lowest')):.3f}"),
+        "centre_first_large": percent(max(of_kind("centre", "r_high_first", large))),
+        "fresh_first": percent(max(fresh)),
+        "fresh_by": bare(f"{-min(e['value'] for e in of_kind('fresh', 'r_lowest')):.3f}"),
+        "apart_least": percent(min(apart)),
+        "apart_most": percent(max(apart)),
+        "z_paper": f"{z[marked[0]]:.1f}",
+        "z_many": f"{z[marked[1]]:.1f}",
+        "z_others": f"{max(v for n, v in z.items() if n not in marked):.1f}",
+        "factor_least": f"{min(few):.1f}",
+        "factor_most": f"{max(few):.1f}",
+        "factor_70": bare(f"{min(factors[many]):.2f}"),
+        **{name: bare(pm(pair)) for name, pair in document["example"].items()},
+    }
+    head = ["spectrum", "points", "cells", "r: high first", "r: low first", "lowest r_high - r_low",
+            "highest", "δ: high first", "δ: low first", "lowest δ_high - δ_low",
+            "highest"]  # fmt: skip
+
+    def cell(found: Any) -> str:
+        if not isinstance(found, dict):
+            return f"{percent(found)} %"
+        exact = found["stderr"] < 2e-6  # the centre: its error is the floor of 1e-6
+        text = f"{found['value']:.4f} ± 0" if exact else pm((found["value"], found["stderr"]))
+        return f"{text} (N={found['num_samples']:,}, σ={found['sigma']:.2g})"
+
+    columns = ("r_high_first", "r_low_first", "r_lowest", "r_highest",
+               "d_high_first", "d_low_first", "d_lowest", "d_highest")  # fmt: skip
+    summary = [
+        [r["spectrum"], r["points"], str(r["cells"]), *(cell(r[c]) for c in columns)] for r in rows
+    ]
+    size = next(iter(crossing.values()))["num_samples"]
+    levels = [
+        [n, pm(c["high"]), pm(c["low"]), f"{c['paper_high']:.4f}", f"{c['paper_low']:.4f}"]
+        for n, c in crossing.items()
+    ]
+    head_levels = [f"spectrum (N = {size:.0f})", "high", "low", "the paper's t*, high", "low"]
+    return Page(numbers, {"summary": table(head, summary), "crossing": table(head_levels, levels)})
+
+
+# --- Theory: origin, information, predictions, phases ------------------------------------
+
+
+def origin(document: Document) -> Page:
+    found = document["found"]
+
+    def level(name: str, key: str) -> str:
+        row = found[name][key]
+        return pm(row["level"]) if row["level"] else f"seen in {row['seen']} of {row['of']} sets"
+
+    keys = ("passes_small", "passes_paper", "settles_small", "settles_paper")
+    rows = [
+        [
+            name,
+            *(level(name, key) for key in keys),
+            pm(row["effective_share"]) if "effective_share" in row else "-",
+            f"{row['paper']:.4f}" if "paper" in row else "-",
+        ]
+        for name, row in found.items()
+    ]
+    head = ["samples", "high pass 1/t, small step", "high pass 1/t, step √t",
+            "drop at 25, small step", "drop at 25, step √t", "effective points / N",
+            "the paper's t*"]  # fmt: skip
+    population = found["population"]
+    apart = {
+        name: max(
+            joint(Estimate(*found[name][k]["level"]), Estimate(*population[k]["level"]))
+            for k in keys
+        )
+        for name in ("N = 1,000", "N = 20,000")
+    }
+    shared = {name: row.get("effective_share") for name, row in found.items()}
+    numbers = {
+        "settles_population": bare(level("population", "settles_paper")),
+        "settles_largest": bare(level("N = 20,000", "settles_paper")),
+        "second_moment": bare(pm(document["second_moment"])),
+        "half_second_moment": bare(pm(document["half_second_moment"])),
+        "apart_1000": f"{apart['N = 1,000']:.1f}",
+        "apart_20000": f"{apart['N = 20,000']:.1f}",
+        "shared": f"{100 * shared['N = 1,000'][0]:.0f}",
+        "shared_1000": f"{1000 * shared['N = 1,000'][0]:.0f}",
+        "shared_20000": f"{20_000 * shared['N = 20,000'][0]:,.0f}",
+        "paper_50": bare(f"{found['N = 50']['paper']:.4f}"),
+        "paper_1000": bare(f"{found['N = 1,000']['paper']:.4f}"),
+        "paper_20000": bare(f"{found['N = 20,000']['paper']:.4f}"),
+        "settles_rounded": bare(f"{population['settles_paper']['level'][0]:.4f}"),
+    }
+    return Page(numbers, {"levels": table(head, rows)})
+
+
+def information(document: Document) -> Page:
+    budget = document["budget"]
+    share = {(n, k): 100 * value(budget[n][k]).value / value(budget[n][5]).value
+             for n in (0, -1) for k in (1, 4)}  # fmt: skip
+    numbers = {
+        "population": budget[0][7],
+        "first_before": f"{share[0, 1]:.0f}",
+        "first_after": f"{share[-1, 1]:.0f}",
+        "last_before": f"{share[0, 4]:.1f}",
+        "last_after": f"{share[-1, 4]:.1f}",
+        "times": f"{value(budget[1][1]).value / value(budget[1][4]).value:.1f}",
+    }
+    head = ["N", "k = 1", "k = 2", "k = 4", "k = 12", "all 12", "ln N", "population"]
+    other = ["σ", "ln N - E[entropy of w]", "kept between σ and 100", "z"]
+    tables = {"budget": table(head, budget), "entropy": table(other, document["entropy"])}
+    return Page(numbers, tables)
+
+
+def predictions(document: Document) -> Page:
+    answers = document["answers"]
+    levels = [row for a in answers for row in a["levels"]]
+    values = [row for a in answers for row in a["values"]]
+    exact = [value(row[5]).value for row in levels]
+    half = [k for k in range(len(levels)) if k % 3 < 2]
+    collapse = [float(row[4]) / e for row, e in zip(levels, exact, strict=True)]
+    factors = [float(row[c]) / e for row, e in zip(levels, exact, strict=True) for c in (2, 3)]
+    factors = [max(f, 1 / f) for f in factors]
+    z = [joint(value(row[5]), value(row[6])) for row in levels]
+    z += [abs(float(row[7])) for row in values]
+
+    def off(rows: list[list[str]], column: int) -> float:
+        return 100 * max(abs(value(row[column]).value - 1) for row in rows)
+
+    first, last = levels[0], levels[-3]  # half of v = 1 kept, at 10^3 and 10^7
+    fall = [float(first[c].split()[0]) / float(last[c].split()[0]) for c in (2, 3, 4, 5)]
+    numbers = {
+        "z_most": f"{max(z):.1f}",
+        "levels_off": f"{math.ceil(off(levels, 7)):d}",
+        "values_off": f"{off(values, 6):.1f}",
+        "collapse_off": f"{100 * max(abs(collapse[k] - 1) for k in half):.1f}",
+        "collapse_below_least": f"{100 * min(1 - c for c in collapse[2::3]):.0f}",
+        "collapse_below_most": f"{100 * max(1 - c for c in collapse[2::3]):.0f}",
+        "factor_least": f"{min(factors):.1f}",
+        "factor_most": f"{max(factors):.1f}",
+        "fall_exact": f"{fall[3]:.1f}",
+        "fall_collapse": f"{fall[2]:.1f}",
+        "fall_normalised": f"{fall[0]:.1f}",
+        "fall_gaussian": f"{fall[1]:.1f}",
+        "seconds_least": f"{min(a['seconds_exact'] for a in answers)}",
+        "seconds_most": f"{max(a['seconds_exact'] for a in answers)}",
+        "brute_least": f"{min(a['seconds_brute'] for a in answers)}",
+        "brute_most": f"{max(a['seconds_brute'] for a in answers)}",
+        "rms_z": bare(f"{document['rms_z']:.1f}"),
+    }
+    head = ["N", "what", "paper, normalised", "paper, Gaussian", "collapse", "exact",
+            "brute force", "exact / brute force"]  # fmt: skip
+    other = ["N", "σ", "what", "paper", "exact", "brute force", "exact / brute force", "z"]
+    return Page(numbers, {"levels": table(head, levels), "values": table(other, values)})
+
+
+def phases(document: Document) -> Page:
+    shaded = document["shaded_at_three_quarters"]
+    numbers = {
+        "cells": f"{document['cells']}",
+        "least_kept": bare(pm(document["least_kept_before_collapse"])),
+        "shaded_high": f"{shaded['1']}",
+        "shaded_low": f"{shaded['0.09']}",
+    }
+    return Page(numbers)
+
+
+# --- Sphere and shapes ------------------------------------------------------------------
+
+
+def sphere(document: Document) -> Page:
+    sizes, sigmas = document["sizes"], document["sigmas"]
+    plane, ball = ([Estimate(*e) for e in document["half"][n]] for n in ("plane", "sphere"))
+    learned, exact = document["learned"]["sphere"], document["exact"]["sphere"]
+    near = sizes.index(300) + 1
+    apart = [1 - b.value / a.value for a, b in zip(plane[:near], ball[:near], strict=True)]
+    ratios = [value(row[3]) for row in document["rows_exact"]]
+    at = min(range(len(sigmas)), key=lambda k: abs(sigmas[k] - 0.095))
+    radial = [sum(column) / len(column) for column in zip(*exact["radial"], strict=True)]
+    whole = [sum(column) / len(column) for column in zip(*exact["population"], strict=True)]
+    curves = [(at_, k) for at_ in ("training", "fresh") for k in (1, 2)]  # 300, 3,000 points
+    excess = [learned[name][k][at] - whole[at] for name, k in curves]
+    along = [learned[f"radial_{name}"][k][at] - radial[at] for name, k in curves]
+    level = sigmas.index(0.3)
+    i, j = sizes.index(1000), sizes.index(30_000)
+    slopes = [math.log(h[i].value / h[j].value) / math.log(30) for h in (plane, ball)]
+    last = document["rows_learned"][-1]
+    numbers = {
+        "apart_least": f"{100 * min(apart):.0f}",
+        "apart_most": f"{100 * max(apart):.0f}",
+        "apart_z": f"{max((1 - r.value) / r.stderr for r in ratios[:near]):.1f}",
+        "ratio": bare(document["rows_exact"][j][3]),
+        "radius_most": bare(f"{max(radial):.2f}"),
+        "radius_at": bare(f"{sigmas[radial.index(max(radial))]:.2f}"),
+        "slope_plane": bare(f"{slopes[0]:.3f}"),
+        "slope_sphere": bare(f"{slopes[1]:.3f}"),
+        "training_fresh_z": f"{joint(value(last[5]), value(last[6])):.1f}",
+        "lost_300": f"{100 * (1 - exact['empirical'][sizes.index(300)][level] / whole[level]):.0f}",
+        "excess_least": bare(f"{min(excess):.2f}"),
+        "excess_most": bare(f"{max(excess):.2f}"),
+        "along_least": bare(f"{min(along):.2f}"),
+        "along_most": bare(f"{max(along):.2f}"),
+        "excess_sigma": bare(f"{sigmas[at]:.3f}"),
+    }
+    head = ["N", "σ½ plane", "σ½ sphere", "sphere / plane", "dimension at σ = 0.3, plane",
+            "sphere"]  # fmt: skip
+    columns = [f"N = {n:,}, {at_}" for n in document["trained"] for at_ in ("training", "fresh")]
+    other = ["σ", "data", "population", *columns]
+    return Page(
+        numbers,
+        {
+            "exact": table(head, document["rows_exact"]),
+            "learned": table(other, document["rows_learned"]),
+        },
+    )
+
+
+def shapes(document: Document) -> Page:
+    found, sigmas = document["found"], document["sigmas"]
+    names = {"x": "position x", "y": "position y", "angle": "angle", "log_size": "size"}
+    signs = {"diagonal": -1, "retention": -1, "memorized": 1, "angle": 1}
+
+    def step(kind: str, factor: str, pair: tuple[str, str], metric: str, level: float) -> float:
+        a, b = (
+            Estimate(*found[kind][factor][share][sigmas.index(level)][metric]) for share in pair
+        )
+        return signs[metric] * (b.value - a.value) / math.hypot(a.stderr, b.stderr)
+
+    pairs = (("full", "half"), ("half", "collapsed"))
+
+    def least(metrics: Sequence[str]) -> str:
+        steps = (step(kind, f, p, m, 1.5)
+                 for kind in found for f in names for p in pairs for m in metrics)  # fmt: skip
+        return f"{min(steps):.1f}"
+
+    def at_one(factor: str, metric: str) -> str:
+        return bare(f"{min(step(k, factor, pairs[0], metric, 1.0) for k in found):.1f}")
+
+    at = sigmas.index(1.5)
+    rows = [
+        [kind, names[f], share, *(pm(levels[at][m]) for m in signs)]
+        for kind, factors in found.items()
+        for f, shares in factors.items()
+        for share, levels in shares.items()
+    ]
+    head = ["denoiser", "factor", "variation", "diagonal", "retention",
+            "memorized, nats an e-fold", "angle to the leading 2, degrees"]  # fmt: skip
+    numbers = {
+        "step_kept": least(("diagonal", "retention")),
+        "step_memorized": least(("memorized",)),
+        "step_angle": least(("angle",)),
+        "y_kept": at_one("y", "retention"),
+        "y_memorized": at_one("y", "memorized"),
+        "size_memorized": at_one("log_size", "memorized"),
+        "fixed_angle": bare(f"{found['exact']['angle']['collapsed'][at]['retention'][0]:.2f}"),
+    }
+    return Page(numbers, {"metrics": table(head, rows)})
+
+
+PAGES: dict[str, tuple[str, Callable[[Document], Page]]] = {
+    "higher-variance.md": ("theory-higher.json", higher),
+    "origin-figure.md": ("theory-origin.json", origin),
+    "dimension-is-information.md": ("theory-information.json", information),
+    "predictions.md": ("theory-predictions.json", predictions),
+    "dictionary.md": ("theory-phases.json", phases),
+    "sphere.md": ("sphere.json", sphere),
+    "shapes.md": ("shapes.json", shapes),
+}
