@@ -1,10 +1,12 @@
-r"""Evidence: are training and held-out images told apart, were they drawn alike, is the run sound?"""
+r"""Evidence: are training and held-out images told apart, were they drawn alike?"""
 
 from __future__ import annotations
 
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
+from scipy.stats import norm
+from scipy.stats import t as student
 
 from geomem.findings.measured import MIN_UNITS, SIDES, Measured
 from geomem.findings.rows import Row
@@ -61,25 +63,25 @@ def _permutation(run: Measured, row: Row) -> PermutationTest | None:
     # that remembers has the smaller errors at training images, so a control has more than it.
     if not set(SIDES) <= set(run.kinds):
         return None
-    member, control = row.members[0], run.controls.get(run.dataset.attrs["control"])
-    paired = control is not None and run.dataset.attrs["control"] != "linear"
-    if paired and control == member:
+    member, name = row.members[0], str(run.dataset.attrs["control"])
+    control = run.controls.get(name) if name != "linear" else None
+    if control == member:
         return None
     sides = []
     for at in ("held_out", "training"):
         errors = run.squares(member, at).sum(-1).T
-        looks = [
-            run.squares(control, at)[:, : len(errors)].sum(-1).T - errors if paired else errors
-        ]
-        if run.has_jacobian(member) and (not paired or run.has_jacobian(control)):
+        looks = [errors]
+        if control is not None:
+            looks = [run.squares(control, at)[:, : len(errors)].sum(-1).T - errors]
+        if run.has_jacobian(member) and (control is None or run.has_jacobian(control)):
             diagonal = run.diagonal(member, at)[0].sum(-1).T
-            if paired:
+            if control is not None:
                 theirs = run.diagonal(control, at)[0].sum(-1).T[: len(diagonal)]
                 diagonal = theirs - diagonal if len(theirs) == len(diagonal) else diagonal[:0]
             if len(diagonal) == len(errors):
                 looks.append(diagonal)
         sides.append(_by_group(run, at, np.hstack(looks)))
-    if paired:
+    if control is not None:
         sides.reverse()  # what is gained beside the control is larger at training images
     if min(map(len, sides)) < MIN_UNITS or sides[0].shape[1] != sides[1].shape[1]:
         return None  # too few units to say anything
@@ -99,8 +101,11 @@ def _identity(run: Measured, member: int, at: str) -> Array:
     values = values[:, ~np.isnan(values).any(0)]
     if values.shape[1] < MIN_UNITS:
         return blank  # a standard error of two images is no measure of chance
+    # A t-statistic of few images has long tails: as the normal score of the same probability.
     error = values.std(1, ddof=1) / np.sqrt(values.shape[1])
-    return np.asarray(values.mean(1) / np.where(error > 0, error, np.inf))
+    t = values.mean(1) / np.where(error > 0, error, np.inf)
+    tail = student.logsf(np.abs(t), values.shape[1] - 1)
+    return np.asarray(np.sign(t) * -norm.ppf(np.exp(np.maximum(tail, -700.0))))
 
 
 def alike_numbers(run: Measured) -> xr.Dataset:

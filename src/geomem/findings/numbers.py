@@ -151,8 +151,8 @@ def _quantities(run: Measured, row: Row) -> dict[str, list[Array]]:
             one["total_gap"] = one["gap"].sum(-1)
             one["gap_by_direction"] = integrate_log(one["gap"], run.sigmas, axis=1)
             one["gap_information"] = integrate_log(one["total_gap"], run.sigmas, axis=1)
-        for name, values in one.items():
-            found.setdefault(name, []).append(values)
+        for name, array in one.items():
+            found.setdefault(name, []).append(array)
     return found
 
 

@@ -7,7 +7,8 @@ from typing import Any
 
 import xarray as xr
 
-from geomem.findings.numbers import MIN_UNITS, REPLICATES
+from geomem.findings.measured import MIN_UNITS
+from geomem.findings.numbers import REPLICATES
 from geomem.findings.sentences import networks, window
 from geomem.show.figures.data import PLACES, shown_rows, words
 from geomem.show.page.pictures import is_picture

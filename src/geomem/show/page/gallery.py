@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from geomem.findings.numbers import rows_of
 from geomem.findings.openings import LEAST, openings
+from geomem.findings.rows import rows_of
 from geomem.findings.sentences import estimate
 from geomem.measure.copies import LEVEL
 from geomem.show.figures.data import direction_labels, shown_rows
