@@ -245,6 +245,9 @@ def test_bad_input_is_told_what_to_do() -> None:
         LocalDenoiser(normal(0, 10, 25), 3)
     with pytest.raises(InputError, match="a query has shape"):
         LocalDenoiser(images, 3)(x[..., :4], level(1.0))
+    with pytest.raises(InputError, match="columns of 25 coordinates"):
+        LocalDenoiser(images, 3).jacobian_diagonal(x, level(1.0), normal(0, 24, 2))
+    assert LocalDenoiser(images, 3)(x[:0], level(1.0)).shape == (0, 1, 5, 5)
     with pytest.raises(InputError, match="NaN"):
         LocalDenoiser(images, 3)(x * math.nan, level(1.0))
     with pytest.raises(InputError, match="levels"):

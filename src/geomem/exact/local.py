@@ -23,6 +23,7 @@ References:
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -220,7 +221,7 @@ class LocalDenoiser:
         T, B = levels.shape
         slow = needs_derivatives(x, sigmas)
         if slow:
-            pixels = x[0].numel()
+            pixels = math.prod(x.shape[1:])
             pairs = pixels * self.source.num_samples * (pixels if self.equivariant else 1)
             Forecast(0, _KEPT * B * T * pairs).check_memory(
                 "ask `jacobian_diagonal`, which needs no derivatives, or pass fewer images"
@@ -249,6 +250,11 @@ class LocalDenoiser:
         of p, over ``sigma²``, for q in that patch, and 0 elsewhere: not a symmetric matrix. For
         the basis of pixels ask :meth:`posterior`, which answers at all levels at once.
         """
+        if directions.ndim != 2 or len(directions) != math.prod(x.shape[1:]):
+            raise InputError(
+                f"`directions` has shape {tuple(directions.shape)}; pass columns of "
+                f"{math.prod(x.shape[1:])} coordinates"
+            )
         levels = level_rows(sigma.expand(len(x))[None], x)
         with exactly(x.device):
             queries = self._queries(x)
@@ -269,7 +275,8 @@ class LocalDenoiser:
     def _queries(self, x: Tensor) -> Tensor:
         H, W = self.source.item_shape[-2:]
         middle = self._middle.to(x.device)
-        return checked_queries(x, self.source.item_shape, middle).reshape(len(x), -1, H, W)
+        rows = checked_queries(x, self.source.item_shape, middle)
+        return rows.reshape(len(x), rows.shape[1] // (H * W), H, W)
 
     def _sums(
         self,
