@@ -33,9 +33,10 @@ def test_the_tutorial_quotes_the_example() -> None:
 
 
 def test_the_example_is_used_by_the_command_line(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.chdir(ROOT / "examples")
+    (tmp_path / "own_method.py").write_text((ROOT / "examples/own_method.py").read_text())
+    monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "200")
     nested = "own_method:Participation(spectrum=own_method.TwoNodes(probes=4))"
     arguments = "dimension --data linear --sizes 50 --sigmas 0.5 --points 1 --dimension".split()

@@ -1,4 +1,4 @@
-r"""For those who write their own: what a denoiser or a method must satisfy, in one call.
+r"""For those who write their own: what a denoiser, a method or a probe must satisfy, in one call.
 
 .. code-block:: python
 
@@ -14,6 +14,13 @@ small nor too large, the same answer for the same seed, and nothing else on the 
 
 from geomem.testing.denoisers import check_denoiser
 from geomem.testing.dimensions import check_dimension_method
+from geomem.testing.probes import check_probe
 from geomem.testing.spectra import Products, check_spectrum_method
 
-__all__ = ["Products", "check_denoiser", "check_dimension_method", "check_spectrum_method"]
+__all__ = [
+    "Products",
+    "check_denoiser",
+    "check_dimension_method",
+    "check_probe",
+    "check_spectrum_method",
+]
