@@ -275,7 +275,7 @@ class LocalDenoiser:
     def _queries(self, x: Tensor) -> Tensor:
         H, W = self.source.item_shape[-2:]
         middle = self._middle.to(x.device)
-        rows = checked_queries(x, self.source.item_shape, middle)
+        rows = checked_queries(x, self.source.item_shape) - middle
         return rows.reshape(len(x), rows.shape[1] // (H * W), H, W)
 
     def _sums(
