@@ -27,15 +27,18 @@ are put into bins of width .05, and 60,000 points cost what 1,000 do.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 import xarray as xr
 from numpy.typing import ArrayLike, NDArray
 from scipy.sparse import csr_array
 
+from geomem.arguments import Values, checked
+from geomem.compute.progress import Forecast
 from geomem.errors import InputError
 from geomem.theory.moments import Array
-from geomem.theory.priors import check_directions, check_sigma, check_sizes, finite
+from geomem.theory.priors import Sigmas, Sizes, check_directions, check_sizes
 
 BIN = 0.05  # of the energies; the error is BIN² / 24 times a curvature of order 1
 STEP = 0.5  # of ln λ, as in the module grid
@@ -60,13 +63,14 @@ class _Source:
     total: Array  # (d), or (0)
 
 
+@checked
 def data_prior(
-    points: ArrayLike,
-    sigmas: ArrayLike,
-    num_samples: ArrayLike,
+    points: Annotated[ArrayLike, Values(shape="(M, d)")],
+    sigmas: Sigmas,
+    num_samples: Sizes,
     *,
-    sources: ArrayLike,
-    noise: ArrayLike,
+    sources: Annotated[ArrayLike, Values(shape="(Q)", least=0, whole=True)],
+    noise: Annotated[ArrayLike, Values(shape="(Q, d)")],
     directions: ArrayLike | None = None,
     trace: bool = True,
 ) -> xr.Dataset:
@@ -100,33 +104,32 @@ def data_prior(
         >>> np.allclose(out.dimension[0, 0, 1], out.reference_dimension[0, 0], atol=1e-3)
         True
     """
-    data, z = finite(points, "the data"), finite(noise, "the noise")
-    index = np.asarray(sources, dtype=np.intp)
-    levels = np.array([check_sigma(s) for s in np.atleast_1d(np.asarray(sigmas, float))])
-    sizes = np.atleast_1d(check_sizes(num_samples))
-    _check(data, z, index, sizes)
+    data, z = np.asarray(points, dtype=float), np.asarray(noise, dtype=float)
+    index, levels = np.asarray(sources).astype(np.intp), np.atleast_1d(np.asarray(sigmas, float))
+    sizes, (M, d) = np.atleast_1d(check_sizes(num_samples)), data.shape
+    if M < 2:
+        raise InputError("`points` is a single point; pass two or more")
+    if sizes.max() > M:
+        raise InputError(
+            f"N = {sizes.max():g} exceeds the {M} points of the data; "
+            "what larger sets keep cannot be learned from a smaller one"
+        )
+    if np.asarray(sources).dtype.kind not in "iu" or index.max() >= M:
+        raise InputError(f"`sources` go up to {np.max(sources):g}; pass whole indices below {M}")
+    if z.shape != (len(index), d):
+        raise InputError(f"`noise` has shape {z.shape}; pass one of shape {(len(index), d)}")
     u = np.zeros((0, data.shape[1]))
     if directions is not None:
         u = check_directions(directions, data.shape[1])
+    cells = len(index) * len(levels) * len(sizes) * (len(u) + 4)
+    Forecast(0, 8.0 * (M * (len(u) + 8 + 3 * trace * d) + 3 * cells)).check_memory(
+        "pass fewer `points`, or fewer levels, sizes and `sources`"
+    )
     places = data @ u.T
     columns = [
         _query(data, places, j, zj, u, levels, sizes, trace) for j, zj in zip(index, z, strict=True)
     ]
     return _dataset(columns, index, levels, sizes, trace)
-
-
-def _check(data: Array, noise: Array, index: NDArray[np.intp], sizes: Array) -> None:
-    if data.ndim != 2 or len(data) < 2:
-        raise InputError(f"the data need shape (M, d) with M >= 2; got {data.shape}")
-    if sizes.max() > len(data):
-        raise InputError(
-            f"N = {sizes.max():g} exceeds the {len(data)} points of the data; "
-            "what larger sets keep cannot be learned from a smaller one"
-        )
-    if noise.shape != (len(index), data.shape[1]):
-        raise InputError(f"the noise needs shape {(len(index), data.shape[1])}; got {noise.shape}")
-    if len(index) and (index.min() < 0 or index.max() >= len(data)):
-        raise InputError(f"sources are indices below {len(data)}")
 
 
 def _query(
