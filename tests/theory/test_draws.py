@@ -92,11 +92,11 @@ def test_draws_far_away_take_no_part(sigma, planted):
 
 
 def test_a_wide_prior_takes_no_more_memory_than_its_draws():
-    """Energies up to 10^16, and half of the sets of two hold one point twice as near."""
+    """Energies up to 10^16, where the nearest point of a set is picked."""
     prior = Sampled(lambda u: 1e3 * (2 * u - 1) ** 3, 1, 1, num_draws=256, replicates=2)
     found = predict(prior, [0.0], 1e-5, [2, 20])
-    assert found.identity_defect.max() < 1e-6
-    assert (found.participation > 0.95).all()  # the nearest is picked
+    assert found.identity_defect.max() < 1e-5  # 3e-6: the step of the abscissas
+    assert (found.participation > 0.95).all()
 
 
 @pytest.mark.parametrize(

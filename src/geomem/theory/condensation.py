@@ -84,7 +84,7 @@ def condensation_level(
         >>> float(condensation_level([0.0, 0.0], [1.0, 0.09], 1000).round(4))
         0.191
         >>> condensation_level(0.05**0.5 * np.eye(2), [1.0, 0.09], 1000).round(4)
-        array([0.2002, 0.1919])
+        array([0.2003, 0.1919])
     """
     v, point = check_variances(variances), np.asarray(x, float)
     if point.shape[-1:] != v.shape:

@@ -31,7 +31,7 @@ from typing import Annotated
 
 import numpy as np
 import xarray as xr
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from scipy.sparse import csr_array
 
 from geomem.arguments import Values, checked
@@ -129,7 +129,19 @@ def data_prior(
     columns = [
         _query(data, places, j, zj, u, levels, sizes, trace) for j, zj in zip(index, z, strict=True)
     ]
-    return _dataset(columns, index, levels, sizes, trace)
+    dims = {
+        "kept": ("source", "sigma", "num_samples", "direction"),
+        "reference_kept": ("source", "sigma", "direction"),
+        "reference_dimension": ("source", "sigma"),
+        "reference_points": ("source", "sigma"),
+    }
+    usual = ("source", "sigma", "num_samples")
+    names = [k for k in columns[0][0] if trace or "dimension" not in k]
+    stacked = {k: np.stack([[level[k] for level in column] for column in columns]) for k in names}
+    return xr.Dataset(
+        {k: (dims.get(k, usual), v) for k, v in stacked.items()},
+        {"source": index, "sigma": levels, "num_samples": sizes},
+    )
 
 
 def _query(
@@ -142,72 +154,52 @@ def _query(
     sizes: Array,
     trace: bool,
 ) -> list[dict[str, Array]]:
-    squared, along = _distances(data, data[j], z)
-    others = np.arange(len(data)) != j
+    # What is kept at x = y_j + sigma z, level by level.
+    M, squared, along = len(data), np.empty(len(data)), np.empty(len(data))
+    for start in range(0, M, 4096):
+        rows = slice(start, start + 4096)
+        difference = data[rows] - data[j]
+        squared[rows], along[rows] = (difference**2).sum(1), difference @ z
     out = []
     for sigma in levels:
         # |x - y_i|² / 2σ², from differences to the source: nothing large cancels
         energy = (squared / sigma - 2 * along) / (2 * sigma) + z @ z / 2
         source = _Source(float(z @ z / 2), -(u @ z), -z if trace else z[:0])
-        keep = others & (energy < source.energy + 44 + np.log(len(data)))
-        bins = _binned(energy[keep], places[keep], data[keep] if trace else data[keep, :0])
-        x = data[j] + sigma * z
-        bins = _from_x(bins, places[j] + sigma * (u @ z), x if trace else x[:0], sigma)
-        out.append(_averages(bins, source, len(data), sizes))
+        keep = (np.arange(M) != j) & (energy < source.energy + 44 + np.log(M))
+        x_places, x = places[j] + sigma * (u @ z), data[j] + sigma * z
+        offsets = ((data[keep] - x) if trace else data[keep, :0]) / sigma
+        bins = _binned(energy[keep], (places[keep] - x_places) / sigma, offsets)
+        values = [_fixed_size(bins, source, float(N), M) for N in sizes]
+        found = {key: np.stack([row[key] for row in values]) for key in values[0]}
+        w = bins.count * np.exp(-bins.energy + bins.energy.min(initial=np.inf))
+        alone = (w**2 / np.maximum(bins.count, 1)).sum()
+        found["reference_points"] = np.asarray(w.sum() ** 2 / alone if len(w) else 0.0)
+        reference = _one_size(bins, source, 1.0)
+        found |= {f"reference_{key}": reference[key] for key in ("kept", "dimension")}
+        out.append(found)
     return out
 
 
-def _distances(data: Array, point: Array, z: Array) -> tuple[Array, Array]:
-    squared, along = np.empty(len(data)), np.empty(len(data))
-    for start in range(0, len(data), 4096):
-        rows = slice(start, start + 4096)
-        difference = data[rows] - point
-        squared[rows], along[rows] = (difference**2).sum(1), difference @ z
-    return squared, along
-
-
-def _binned(energy: Array, places: Array, data: Array) -> _Bins:
+def _binned(energy: Array, places: Array, offsets: Array) -> _Bins:
     if not len(energy):
         nothing = np.zeros(0)
-        return _Bins(nothing, nothing, places, places, data)
+        return _Bins(nothing, nothing, places, places, offsets)
     which = ((energy - energy.min()) / BIN).astype(np.intp)
     _, which = np.unique(which, return_inverse=True)
     shape = (int(which.max()) + 1, len(energy))
     add = csr_array((np.ones(len(energy)), (which, np.arange(len(energy)))), shape=shape)
     count = np.bincount(which).astype(float)
     mean = np.bincount(which, energy) / count
-    return _Bins(count, mean, add @ places, add @ places**2, add @ data)
-
-
-def _from_x(bins: _Bins, x_places: Array, x: Array, sigma: float) -> _Bins:
-    n = bins.count[:, None]
-    first = (bins.first - n * x_places) / sigma
-    second = (bins.second - 2 * x_places * bins.first + n * x_places**2) / sigma**2
-    return _Bins(bins.count, bins.energy, first, second, (bins.total - n * x) / sigma)
-
-
-def _averages(bins: _Bins, source: _Source, M: int, sizes: Array) -> dict[str, Array]:
-    reference = _one_size(bins, source, 1.0)
-    rows = [_fixed_size(bins, source, float(N), M) for N in sizes]
-    out = {key: np.stack([row[key] for row in rows]) for key in rows[0]}
-    w = bins.count * np.exp(-bins.energy + bins.energy.min(initial=np.inf))
-    alone = (w * np.exp(-bins.energy + bins.energy.min(initial=np.inf))).sum()
-    out["reference_points"] = np.asarray(w.sum() ** 2 / alone if len(w) else 0.0)
-    out |= {f"reference_{key}": reference[key] for key in ("kept", "dimension")}
-    return out
+    return _Bins(count, mean, add @ places, add @ places**2, add @ offsets)
 
 
 def _fixed_size(bins: _Bins, source: _Source, N: float, M: int) -> dict[str, Array]:
     # f(size N) = f(expected size N) - Var f'' / 2, with the second difference for f''.
-    def f(size: float) -> dict[str, Array]:
-        return _one_size(bins, source, (size - 1) / (M - 1))
-
     variance = (N - 1) * (1 - (N - 1) / (M - 1))
     h = min(np.sqrt(variance), N - 1, M - N)
-    middle = f(N)
     if h < 1e-9 * N:
-        return middle
-    low, high = f(N - h), f(N + h)
+        return _one_size(bins, source, (N - 1) / (M - 1))
+    low, middle, high = (_one_size(bins, source, (n - 1) / (M - 1)) for n in (N - h, N, N + h))
     for key in ("kept", "dimension", "participation"):
         curvature = (low[key] - 2 * middle[key] + high[key]) / h**2
         middle[key] = np.asarray(middle[key] - variance * curvature / 2)
@@ -215,7 +207,13 @@ def _fixed_size(bins: _Bins, source: _Source, N: float, M: int) -> dict[str, Arr
 
 
 def _one_size(bins: _Bins, source: _Source, p: float) -> dict[str, Array]:
-    ell = _abscissas(bins, source, p)
+    # Abscissas from where neither the source nor the sum of the others matters, to past the source.
+    low = source.energy - 16
+    if p > 0 and len(bins.count):
+        tilt = np.linspace(0.05, 1, 20)
+        log_sum = np.log(np.exp(-np.outer(tilt, bins.energy)) @ bins.count + 1e-300)
+        low = min(low, float(((np.log(1e-12 / p) - log_sum) / tilt).max()))
+    ell = np.arange(low, source.energy + 4 + STEP, STEP)
     b = np.exp(ell[:, None] - bins.energy)
     absent = -np.expm1(-b)  # 1 - e^{-λe}, accurate where it is small
     survive = 1 - p * absent
@@ -239,35 +237,3 @@ def _one_size(bins: _Bins, source: _Source, p: float) -> dict[str, Array]:
         "participation": np.asarray(participation),
         "identity_defect": np.asarray(abs(participation + weight @ pairs - 1)),
     }
-
-
-def _abscissas(bins: _Bins, source: _Source, p: float) -> Array:
-    # From where neither the source nor the sum of the others matters, to past the source.
-    low = source.energy - 16
-    if p > 0 and len(bins.count):
-        tilt = np.linspace(0.05, 1, 20)
-        log_sum = np.log(np.exp(-np.outer(tilt, bins.energy)) @ bins.count + 1e-300)
-        low = min(low, float(((np.log(1e-12 / p) - log_sum) / tilt).max()))
-    return np.arange(low, source.energy + 4 + STEP, STEP)
-
-
-def _dataset(
-    columns: list[list[dict[str, Array]]],
-    index: NDArray[np.intp],
-    levels: Array,
-    sizes: Array,
-    trace: bool,
-) -> xr.Dataset:
-    dims = {
-        "kept": ("source", "sigma", "num_samples", "direction"),
-        "reference_kept": ("source", "sigma", "direction"),
-        "reference_dimension": ("source", "sigma"),
-        "reference_points": ("source", "sigma"),
-    }
-    usual = ("source", "sigma", "num_samples")
-    names = [k for k in columns[0][0] if trace or "dimension" not in k]
-    stacked = {k: np.stack([[level[k] for level in column] for column in columns]) for k in names}
-    return xr.Dataset(
-        {k: (dims.get(k, usual), v) for k, v in stacked.items()},
-        {"source": index, "sigma": levels, "num_samples": sizes},
-    )
