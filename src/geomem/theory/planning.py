@@ -31,7 +31,10 @@ points* of all M images, source left out:
 
 Beyond M there is a guide from above, the exact theory of the Gaussian with the data's shrunk
 covariance: of all laws with that covariance it has the largest :math:`I(x_0; x_\sigma)`, and
-needs the most points to avoid collapse. Errors come from blocks of sources. COVERAGE
+needs the most points to avoid collapse. Errors come from blocks of sources: for 12
+data sets each of four light-tailed populations 321 of 336 intervals of 95 % held the exact size,
+and of four heavy-tailed ones 326 of 336 (``benchmarks/plan_coverage.py``); the worst was a scale
+mixture of variances, exp(1.2 z), with 30 of 36 at 50 % and 35 of 36 at 90 %.
 **Limitation:** at small noise a few sources with a rare near neighbour carry the mean, and the
 blocks may miss them.
 """
