@@ -324,18 +324,21 @@ def _weigh(distances: Tensor, F: Tensor, rates: Tensor) -> tuple[Tensor, Tensor]
     excess = (distances - nearest[:, None]).to(F.dtype)
     largest, smallest = float(excess.detach().amax()), _SMALLEST[F.dtype]
     shared = F.shape[1] == 1  # by all rows
-    rows = torch.cat([torch.ones_like(F[:1, 0]), F[:, 0]]) if shared else F
-    free = None if torch.is_grad_enabled() else torch.empty_like(excess)
+    rows = torch.cat([torch.ones_like(F[:1, 0]), F[:, 0]]).double() if shared else F
+    slow = torch.is_grad_enabled()
+    free, wide = None if slow else torch.empty_like(excess), torch.empty_like(distances)
     sums = []
     for rate in rates.to(F.dtype):
         w = torch.mul(excess, -rate, out=free)
         if float(rate) * largest > -smallest:
             w.clamp_(min=smallest)
         w.exp_()
-        # This way round the product is four times as fast as w @ rows.T.
-        sums.append(
-            rows @ w.T if shared else torch.cat([w.sum(1)[None], torch.linalg.vecdot(w, F)])
-        )
+        if shared:
+            # In float32 a product of few rows is off by 4e-6; this way round it is four times
+            # as fast as w @ rows.T.
+            sums.append(rows @ (w.double() if slow else wide.copy_(w)).T)
+        else:
+            sums.append(torch.cat([w.sum(1)[None], torch.linalg.vecdot(w, F)]))
     return nearest, torch.stack(sums).mT.double()
 
 
