@@ -63,7 +63,7 @@ def quotes() -> Iterator[ModuleType]:
     folder = str(ROOT / "docs" / "figures")
     sys.path.insert(0, folder)
     try:
-        import quotes
+        import quotes  # type: ignore[import-not-found]
 
         yield quotes
     finally:
@@ -103,7 +103,7 @@ def test_a_number_without_a_file_is_found_unless_it_is_a_setting(quotes: ModuleT
 
 
 def test_the_page_of_results_is_what_its_file_says(quotes: ModuleType) -> None:
-    import results
+    import results  # type: ignore[import-not-found]
 
     sections = json.loads((ROOT / "docs/figures/results.json").read_text())
     assert results.page(sections) == (ROOT / "docs/results.md").read_text()
@@ -162,7 +162,7 @@ def test_a_formula_that_cannot_be_converted_stops_the_build(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.syspath_prepend(str(ROOT / "docs"))
-    import mathml
+    import mathml  # type: ignore[import-not-found]
     from sphinx.errors import ExtensionError
 
     assert "<msup>" in mathml.formula(r"\sigma^2", "inline")
@@ -189,8 +189,16 @@ def test_the_glossary_has_each_word_of_the_page_in_one_sentence() -> None:
 def test_the_page_of_records_names_all_that_a_run_holds(tmp_path: Path) -> None:
     import geomem
 
-    options = {"data": "linear", "sizes": (16,), "steps": 10, "levels": 3, "points": 8}
-    sweep = geomem.Sweep(**options, samples=8, dimension=("soft-count",), show_images=True)
+    sweep = geomem.Sweep(
+        data="linear",
+        sizes=(16,),
+        steps=10,
+        levels=3,
+        points=8,
+        samples=8,
+        dimension=("soft-count",),
+        show_images=True,
+    )
     dataset = sweep.run(tmp_path / "run", processes=1, quiet=True)
     geomem.report(tmp_path / "run")
     files = {p.name: json.loads(p.read_text()) for p in (tmp_path / "run").glob("*.json")}
