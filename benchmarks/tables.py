@@ -12,6 +12,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import tables_of_points as points
+from table_cells import cell, number, spread, table
+
 HERE = Path(__file__).parent
 PAGE = HERE.parent / "docs" / "performance.md"
 
@@ -27,29 +30,6 @@ def load(name: str) -> dict[str, Any]:
     return dict(json.loads((HERE / "results" / f"{name}.json").read_text(encoding="utf-8")))
 
 
-def table(header: list[str], rows: list[list[str]]) -> str:
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
-
-
-def number(value: float) -> str:
-    r"""Two or three digits, whatever the size."""
-    if value == 0:
-        return "0"
-    if abs(value) >= 100:
-        return f"{value:.0f}"
-    if abs(value) >= 10:
-        return f"{value:.1f}"
-    return f"{value:.2f}" if abs(value) >= 0.1 else f"{value:.2g}"
-
-
-def spread(ratio: dict[str, float]) -> str:
-    low, high = number(ratio["min"]), number(ratio["max"])
-    return (
-        f"{number(ratio['median'])} ({low} to {high})" if low != high else number(ratio["median"])
-    )
-
-
 def where(result: dict[str, Any]) -> str:
     m = result["machine"]
     versions = result.get("versions") or m["versions"]
@@ -62,10 +42,6 @@ def where(result: dict[str, Any]) -> str:
     if "load_before" in m:
         parts.append(f"load {number(m['load_before'])} before")
     return "; ".join(p for p in [*parts, named] if p) + ".\n"
-
-
-def cell(row: dict[str, Any]) -> str:
-    return spread(row["ratio"]) if "ratio" in row else "not run"
 
 
 # --------------------------------------------------------------------------------- pages
@@ -412,6 +388,8 @@ SECTIONS = {
     "scaling": ("Workers", scaling),
     "spectra": ("Spectra of networks", spectra),
     "dimension": ("Local dimensions: the zoo", dimension),
+    "log_likelihood": ("Log-likelihood", points.log_likelihood),
+    "local_machine": ("The local machine", points.local_machine),
 }
 
 

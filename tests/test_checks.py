@@ -14,13 +14,14 @@ import torch
 from torch import Tensor, nn
 
 from geomem import checks
-from geomem.checks import admit, networks, trained_range
+from geomem.checks import admit
 from geomem.denoiser import Denoiser, ProductDenoiser, ScheduledDenoiser
 from geomem.dimension import SoftCount
 from geomem.errors import InputError
 from geomem.exact import EmpiricalDenoiser, GaussianDenoiser
 from geomem.measure.errors import Measurement, measure
 from geomem.models.networks import NetworkConfig, PreconditionedDenoiser, load_network, save_network
+from geomem.modules import networks, trained_range
 from geomem.noise import EDM, DiscreteBetas, FlowMatching, VarianceExploding, VariancePreserving
 from geomem.subspaces import PrincipalDirections
 from tests.references import level, normal

@@ -2,15 +2,30 @@ r"""Every parametrization of one known denoiser is that denoiser; blocks are ind
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from geomem.denoiser import Prediction, ProductDenoiser, ScheduledDenoiser, expand, score
+from geomem.checks import admit
+from geomem.denoiser import (
+    Denoiser,
+    ExactDenoiser,
+    Prediction,
+    ProductDenoiser,
+    ScheduledDenoiser,
+    expand,
+    is_exact,
+    score,
+)
 from geomem.errors import InputError
-from geomem.exact import EmpiricalDenoiser, GaussianDenoiser
+from geomem.exact import EmpiricalDenoiser, GaussianDenoiser, MixtureDenoiser
+from geomem.manifolds import QuadratureDenoiser, Sphere
+from geomem.manifolds.squiggles import Squiggle
 from geomem.noise import (
     EDM,
     DiscreteBetas,
@@ -163,3 +178,157 @@ def test_a_product_refuses_what_it_cannot_multiply() -> None:
         ProductDenoiser([([0, 1], keep)], basis=2 * torch.eye(2))
     with pytest.raises(InputError, match="3 coordinates and the blocks hold 2"):
         ProductDenoiser([([0, 1], keep)])(torch.zeros(1, 3), torch.tensor(1.0))
+
+
+# ------------------------------------------------------------- what networks return
+
+
+class Output(dict):  # type: ignore[type-arg]
+    r"""As the outputs of diffusers: a dictionary, an object and a tuple in one."""
+
+    @property
+    def sample(self) -> Tensor:
+        found: Tensor = self["sample"]
+        return found
+
+
+RETURNED: dict[str, Callable[[Tensor], object]] = {
+    "an output object": lambda y: Output(sample=y),
+    "an object": lambda y: SimpleNamespace(sample=y),
+    "a tuple": lambda y: (y,),
+    "a longer tuple": lambda y: (y, None),
+    "a list": lambda y: [y],
+}
+
+
+@pytest.mark.parametrize("kind", RETURNED)
+def test_what_a_network_returns_is_unwrapped(kind: str) -> None:
+    x, sigma = normal(0, 3, D), level(0.7)
+    network = backbone(FlowMatching(), "flow")
+    plain = ScheduledDenoiser(network, FlowMatching(), "flow")
+    wrapped = ScheduledDenoiser(lambda x, t: RETURNED[kind](network(x, t)), FlowMatching(), "flow")
+    assert torch.equal(wrapped(x, sigma), plain(x, sigma))
+
+
+@pytest.mark.parametrize("output", [None, (), ("text",), {}, SimpleNamespace(sample=None), 3.0])
+def test_what_is_no_prediction(output: object) -> None:
+    denoiser = ScheduledDenoiser(lambda x, t: output, EDM(), "clean")
+    with pytest.raises(InputError, match=r"the network returned a .* `sample`"):
+        denoiser(torch.zeros(1, 2), level(1.0))
+
+
+def test_a_unet_of_diffusers_is_a_backbone() -> None:
+    from diffusers import UNet2DModel
+
+    torch.manual_seed(0)
+    unet = UNet2DModel(
+        sample_size=8,
+        in_channels=1,
+        out_channels=1,
+        layers_per_block=1,
+        block_out_channels=(8, 8),
+        norm_num_groups=4,
+        down_block_types=("DownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "UpBlock2D"),
+    ).eval()
+    x, betas = torch.randn(2, 1, 8, 8), DiscreteBetas.linear()
+    with torch.no_grad():
+        denoised = ScheduledDenoiser(unet, betas, "noise")(x, 1.5)
+        by_hand = ScheduledDenoiser(lambda x, t: unet(x, t).sample, betas, "noise")(x, 1.5)
+    assert torch.equal(denoised, by_hand)
+    assert denoised.shape == x.shape
+
+
+# ---------------------------------------------------------------- levels as they come
+
+MIXED = MixtureDenoiser(torch.ones(2), [GAUSSIAN, EmpiricalDenoiser(normal(5, 9, D))])
+DENOISERS: dict[str, Denoiser] = {
+    "scheduled": ScheduledDenoiser(backbone(EDM(), "noise"), EDM(), "noise"),
+    "Gaussian": GAUSSIAN,
+    "empirical": EmpiricalDenoiser(normal(5, 9, D)),
+    "mixture": MIXED,
+    "quadrature": QuadratureDenoiser(normal(5, 9, D), torch.ones(9)),
+    "sphere": Sphere(2, D).population_denoiser(),
+}
+
+
+@pytest.mark.parametrize("name", DENOISERS)
+def test_a_level_may_be_a_number(name: str) -> None:
+    x, denoiser = normal(2, 3, D), DENOISERS[name]
+    expected = denoiser(x, level(0.7))
+    for sigma in (0.7, [0.7] * 3, np.float64(0.7), level(0.7)[None], level(0.7).expand(3)):
+        close = denoiser(x, sigma)  # type: ignore[arg-type]
+        torch.testing.assert_close(close, expected, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", DENOISERS)
+@pytest.mark.parametrize(
+    "sigma", [-1.0, 0.0, math.nan, math.inf, [0.7, 0.7], None, "a", 1j, [0.7, -1.0, 0.7]]
+)
+def test_what_is_no_level_of_a_denoiser(name: str, sigma: object) -> None:
+    for asked in (sigma, torch.tensor(sigma) if isinstance(sigma, float) else sigma):
+        with pytest.raises(InputError, match=r"sigma|noise levels"):
+            DENOISERS[name](normal(2, 3, D), asked)  # type: ignore[arg-type]
+
+
+# ---------------------------------------------------------------- who is exact
+
+
+class Flow(torch.nn.Module):
+    r"""A normalizing flow: it knows its density, and is a network all the same."""
+
+    def forward(self, x: Tensor, sigma: Tensor) -> Tensor:
+        return torch.zeros_like(x)
+
+    def log_density(self, x: Tensor, sigma: Tensor) -> Tensor:
+        return x.flatten(1).sum(1)
+
+    def jacobian_diagonal(self, x: Tensor, sigma: Tensor, directions: Tensor) -> Tensor:
+        return torch.zeros(len(x), directions.shape[1])
+
+
+def test_what_can_answer_is_not_exact_for_that() -> None:
+    flow = Flow()
+    assert not is_exact(flow)
+    with pytest.raises(InputError, match="component 0 is a Flow and no exact denoiser"):
+        MixtureDenoiser(torch.ones(1), [flow])  # type: ignore[list-item]
+    with pytest.warns(UserWarning, match="same answer at two points"):  # so it is checked, too
+        admit(flow, torch.zeros(3), torch.tensor(1.0))
+    flow.exact = True  # type: ignore[assignment]
+    assert is_exact(flow)
+    assert not is_exact(SimpleNamespace(exact=True))  # who says so must answer
+
+
+@pytest.mark.parametrize("name", [n for n in DENOISERS if n != "scheduled"])
+def test_exact_denoisers_say_so_and_know_their_derivative(name: str) -> None:
+    denoiser = DENOISERS[name]
+    assert isinstance(denoiser, ExactDenoiser)
+    assert is_exact(denoiser)
+    x, U = 0.5 * normal(2, 3, D), normal(3, D, 2)
+    for sigma in (0.3, 1.0):
+        found = denoiser.jacobian_diagonal(x, level(sigma), U)
+        J = torch.stack([slow.jacobian(denoiser, q, level(sigma)) for q in x])
+        expected = torch.einsum("dn,bde,en->bn", U, J, U)
+        torch.testing.assert_close(found, expected, rtol=1e-7, atol=1e-8)
+        # and Tweedie's formula: the density is that of the same law
+        q = x.clone().requires_grad_()
+        (slope,) = torch.autograd.grad(denoiser.log_density(q, level(sigma)).sum(), q)
+        torch.testing.assert_close(slope, score(denoiser, x, sigma), rtol=1e-7, atol=1e-8)
+
+
+def test_a_sphere_and_a_chart_know_their_derivative_far_and_near() -> None:
+    sphere, x = Sphere(3, 9, radius=2.0).population_denoiser(), torch.zeros(2, 9).double()
+    x[1, 0] = 2.1
+    chart = Squiggle(1, 9).population_denoiser()
+    for sigma in (0.01, 0.4, 5.0):
+        for denoiser in (sphere, chart):
+            found = denoiser.jacobian_diagonal(x, level(sigma), torch.eye(9).double())
+            expected = [slow.jacobian(denoiser, q, level(sigma)).diagonal() for q in x]
+            torch.testing.assert_close(found, torch.stack(expected), rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.parametrize("name", ["Gaussian", "empirical", "mixture"])
+def test_directions_have_a_row_for_each_coordinate(name: str) -> None:
+    for bad in (torch.eye(D + 1), torch.ones(D), None):
+        with pytest.raises(InputError, match=rf"`directions` is .* of shape \({D}, n\)"):
+            DENOISERS[name].jacobian_diagonal(normal(2, 3, D), 0.7, bad)  # type: ignore[attr-defined]

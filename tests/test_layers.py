@@ -13,8 +13,8 @@ import geomem
 
 SOURCE = Path(__file__).parent.parent / "src" / "geomem"
 FIRST = (
-    "errors arguments compute stats noise denoiser checks operators spectra exact manifolds "
-    "dimension subspaces tangents information data"
+    "errors arguments compute stats noise denoiser modules checks operators spectra exact "
+    "manifolds dimension subspaces tangents information likelihood data"
 ).split()
 FLOORS = ["theory", "models", "measure", "findings", "runs", "show"]
 TOP = ["testing", "cli", "__main__"]
@@ -120,8 +120,8 @@ INSIDE = {
     "operators": "linear jacobian",
     "spectra": "measures krylov lanczos randomized traces choice",
     "exact": (
-        "gaussian posterior blocks one_pass cost passes neighbours paths covariance queries "
-        "empirical mixture"
+        "gaussian twofold blocks posterior one_pass cost passes neighbours paths covariance "
+        "queries empirical mixture patches local"
     ),
     "manifolds": "linear quadrature curved charts squiggles shapes",
     "dimension": (

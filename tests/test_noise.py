@@ -3,6 +3,7 @@ r"""Schedules: inverse maps, known values, and what misreading one costs."""
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from geomem.noise import (
     VarianceExploding,
     VariancePreserving,
     check_levels,
+    level_of_each,
     log_levels,
 )
 
@@ -131,7 +133,7 @@ def test_log_levels() -> None:
     [(0, 1, 3), (-1, 1, 3), (1, 1, 3), (2, 1, 3), (1, math.inf, 3), (math.nan, 1, 3), (1, 2, 1)],
 )
 def test_what_is_no_grid(low: float, high: float, count: int) -> None:
-    with pytest.raises(InputError, match="not a grid"):
+    with pytest.raises(InputError, match=r"`low`|`high`|`count`|not a grid"):
         log_levels(low, high, count)
 
 
@@ -140,3 +142,50 @@ def test_what_is_no_level(bad: list[float]) -> None:
     with pytest.raises(InputError, match="above 0"):
         check_levels(torch.tensor(bad))
     assert check_levels(torch.tensor([0.1, 3.0])).tolist() == pytest.approx([0.1, 3.0])
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_schedules_refuse_what_is_no_time_and_no_level(name: str) -> None:
+    schedule = SCHEDULES[name][0]
+    bad: list[object] = [torch.tensor([-1.0]), torch.tensor([0.5, math.nan]), "soon", None]
+    if name != "EDM":
+        bad.append(torch.tensor(1e4))
+    for t in bad:
+        for ask in (schedule.level, schedule.alpha):
+            with pytest.raises(InputError, match="`t`"):
+                ask(t)  # type: ignore[arg-type]
+    for level in (-1.0, math.nan, "loud"):
+        with pytest.raises(InputError, match="`level`"):
+            schedule.time(level)  # type: ignore[arg-type]
+    # Numbers and lists are taken.
+    assert schedule.level(0.5).shape == ()  # type: ignore[arg-type]
+    assert schedule.time([0.5, 1.0]).shape == (2,)  # type: ignore[arg-type]
+
+
+NO_SCHEDULES: dict[str, tuple[Callable[[], object], str]] = {
+    "negative": (lambda: VarianceExploding(-1.0, 5.0), "`sigma_min`"),
+    "turned round": (lambda: VarianceExploding(5.0, 1.0), "sigma_min < sigma_max"),
+    "NaN": (lambda: VariancePreserving(math.nan, 5.0), "`beta_min`"),
+    "falling": (lambda: VariancePreserving(20.0, 0.1), "beta_min <= beta_max"),
+    "one step": (lambda: DiscreteBetas.linear(steps=1), "`steps`"),
+    "no start": (lambda: DiscreteBetas.scaled_linear(start=0.0), "`start`"),
+    "half a step": (lambda: DiscreteBetas.linear(steps=1.5), "`steps`"),  # type: ignore[arg-type]
+}
+
+
+@pytest.mark.parametrize("name", NO_SCHEDULES)
+def test_what_is_no_schedule(name: str) -> None:
+    make, says = NO_SCHEDULES[name]
+    with pytest.raises(InputError, match=says):
+        make()
+
+
+def test_levels_of_each_point() -> None:
+    x = torch.zeros(2, 3)
+    for sigma in (0.5, [0.5, 0.5], torch.tensor([0.5])):
+        assert level_of_each(sigma, x).tolist() == [0.5, 0.5]
+    for bad in ([0.5] * 3, torch.ones(2, 1), torch.tensor(True), "a"):
+        with pytest.raises(InputError, match=r"sigma|noise levels"):
+            level_of_each(bad, x)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="`x` is"):
+        level_of_each(0.5, torch.tensor(1.0))

@@ -13,6 +13,7 @@ from matplotlib.axis import Axis
 from matplotlib.ticker import FormatStrFormatter, LogLocator, NullFormatter
 
 import geomem
+from geomem.show.figures.data import shown_rows
 from geomem.show.figures.run import plot_dimension, plot_levels, plot_signatures
 
 plt.rcParams.update({"font.size": 9, "axes.spines.top": False, "axes.spines.right": False})
@@ -20,7 +21,7 @@ plt.rcParams.update({"font.size": 9, "axes.spines.top": False, "axes.spines.righ
 
 def draw(run: Path, out: Path) -> None:
     known = geomem.numbers(geomem.load(run))
-    count = known.sizes["num_samples"]
+    count = len(shown_rows(known))
     figure, rows = plt.subplots(1, count, figsize=(11, 2.9), layout="constrained", sharey=True)
     plot_signatures(known, list(rows) if count > 1 else [rows])
     for ax in rows:

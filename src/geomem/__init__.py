@@ -17,15 +17,15 @@ _HOME = {
     "compute.local": "LocalExecutor",
     "compute.ray": "RayExecutor",
     "noise": "EDM DiscreteBetas FlowMatching VarianceExploding VariancePreserving log_levels",
-    "denoiser": "Denoiser ProductDenoiser ScheduledDenoiser score",
+    "denoiser": "Denoiser ExactDenoiser ProductDenoiser ScheduledDenoiser score",
     "operators": "Cost DenoiserJacobian Factored LinearOperator Matrix jacobian_diagonal",
     "spectra": (
         "AdaptiveTrace Dense Gram LanczosQuadrature RandomizedSVD Spectrum asymmetry decompose "
         "leading leading_singular singular_values spectrum trace"
     ),
     "exact": (
-        "EmpiricalDenoiser GaussianDenoiser InMemory MemoryMapped MixtureDenoiser Posterior "
-        "Streamed open_npy"
+        "EmpiricalDenoiser GaussianDenoiser InMemory LocalDenoiser MemoryMapped MixtureDenoiser "
+        "Posterior Streamed open_npy"
     ),
     "manifolds": (
         "ChartManifold HiddenManifold LinearManifold NormalizedLinear QuadratureDenoiser "
@@ -39,6 +39,7 @@ _HOME = {
         "OrthogonalDifferences Plateau ScikitDimension SoftCount SpikeRule Threshold "
         "dimension_method leading_pairs"
     ),
+    "likelihood": "LogLikelihood log_likelihood",
     "data": "ImageData Split load_data make_split nested_subsets read_split write_split",
     "runs.load": "grid load",
     "findings.numbers": "numbers",

@@ -12,15 +12,17 @@ References:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
+from geomem.arguments import checked, shown
 from geomem.errors import InputError
-from geomem.noise import Schedule
+from geomem.noise import Schedule, as_levels, level_of_each
 
 
 class Denoiser(Protocol):
@@ -28,9 +30,7 @@ class Denoiser(Protocol):
 
     .. math:: D(x, \sigma) = \mathbb{E}[x_0 \mid x] \, .
 
-    Population, empirical and learned denoisers and a user's pipeline are called alike. An
-    exact denoiser may also offer ``jacobian_diagonal(x, sigma, directions)``, which
-    :func:`geomem.operators.jacobian_diagonal` prefers over derivatives.
+    Population, empirical and learned denoisers and a user's pipeline are called alike.
     """
 
     def __call__(self, x: Tensor, sigma: Tensor) -> Tensor:
@@ -44,7 +44,69 @@ class Denoiser(Protocol):
         """
 
 
-def score(denoiser: Denoiser, x: Tensor, sigma: Tensor) -> Tensor:
+@runtime_checkable
+class ExactDenoiser(Protocol):
+    r"""A denoiser that *is* the posterior mean of a known law, and answers for that law.
+
+    It says so by ``exact = True``, as a class attribute: what it can answer does not make a
+    denoiser exact. A normalizing flow has a log-density, too, and is a network all the same; a
+    Jacobian that a network computes for itself is still that of a network.
+
+    :func:`geomem.operators.jacobian_diagonal` asks an exact denoiser instead of taking
+    derivatives, and a collapse that would be a fault of a network is rightly its answer.
+
+    Attributes:
+        exact: True.
+    """
+
+    exact: Literal[True]
+
+    def __call__(self, x: Tensor, sigma: Tensor) -> Tensor:
+        r"""The posterior mean, as for :class:`Denoiser`."""
+
+    def log_density(self, x: Tensor, sigma: Tensor) -> Tensor:
+        r"""Logarithm of the noisy density in nats, with shape :math:`(B)`, in float64."""
+
+    def jacobian_diagonal(self, x: Tensor, sigma: Tensor, directions: Tensor) -> Tensor:
+        r"""Diagonal :math:`u^\top \nabla_x D\, u` along the columns of ``directions``.
+
+        Arguments:
+            x: The noisy points, with shape :math:`(B, *)`.
+            sigma: The noise level, with shape :math:`()` or :math:`(B)`.
+            directions: The vectors :math:`u` as columns, with shape :math:`(d, n)`.
+
+        Returns:
+            The diagonal, with shape :math:`(B, n)`, in float64.
+        """
+
+
+def is_exact(denoiser: object) -> bool:
+    r"""Whether a denoiser is an :class:`ExactDenoiser`, which it must say.
+
+    Example:
+        >>> from geomem.exact import EmpiricalDenoiser
+        >>> is_exact(EmpiricalDenoiser(torch.eye(2))), is_exact(lambda x, sigma: x)
+        (True, False)
+    """
+    return getattr(denoiser, "exact", None) is True and isinstance(denoiser, ExactDenoiser)
+
+
+def as_columns(directions: Tensor, x: Tensor) -> Tensor:
+    r"""Directions as columns ``(d, n)`` in float64, on the device of the points ``(B, *)``.
+
+    Raises:
+        InputError: If they have not one row for each coordinate.
+    """
+    d = math.prod(x.shape[1:])
+    if not isinstance(directions, Tensor) or directions.ndim != 2 or len(directions) != d:
+        raise InputError(
+            f"`directions` is {shown(directions)} for points of {d} coordinates; pass a tensor "
+            f"of shape ({d}, n)"
+        )
+    return directions.to(x.device, torch.float64)
+
+
+def score(denoiser: Denoiser, x: Tensor, sigma: Tensor | float) -> Tensor:
     r"""Score of the noisy density, by Tweedie's formula.
 
     .. math:: \nabla_x \log p_\sigma(x) = \frac{D(x, \sigma) - x}{\sigma^2}
@@ -56,8 +118,13 @@ def score(denoiser: Denoiser, x: Tensor, sigma: Tensor) -> Tensor:
 
     Returns:
         The score at each point, with shape :math:`(B, *)`.
+
+    Raises:
+        InputError: If a level is not above 0.
     """
-    return (denoiser(x, sigma) - x) / expand(sigma, x) ** 2
+    level_of_each(sigma, x)  # or why not
+    level = as_levels(sigma).to(x)
+    return (denoiser(x, level) - x) / expand(level, x) ** 2
 
 
 def expand(sigma: Tensor, x: Tensor) -> Tensor:
@@ -68,16 +135,22 @@ def expand(sigma: Tensor, x: Tensor) -> Tensor:
 Prediction = Literal["clean", "noise", "score", "velocity", "flow"]
 
 
+@checked
 @dataclass(frozen=True)
 class ScheduledDenoiser:
     r"""A network with its schedule and its parametrization, as a denoiser in sigma.
 
     Arguments:
-        backbone: The network, called with :math:`x_t` and ``t`` of shape :math:`(B)`.
+        backbone: The network, called with :math:`x_t` and ``t`` of shape :math:`(B)`. It may
+            return a tensor, a tuple that begins with one, or an object or dictionary with a
+            ``sample``, as the models of diffusers do.
         schedule: The schedule that it was trained with.
         prediction: What it returns: the clean point; the noise :math:`z`; the score of
             :math:`x_t`; the velocity :math:`\alpha_t z - \sigma_t x_0` of a schedule with
             :math:`\alpha_t^2 + \sigma_t^2 = 1`; or the flow :math:`z - x_0` of a straight path.
+
+    Raises:
+        InputError: When called, if a level is not above 0, or the network returns no tensor.
 
     Example:
         A network that finds no noise anywhere returns its input.
@@ -88,15 +161,15 @@ class ScheduledDenoiser:
         tensor([[1., 1.]])
     """
 
-    backbone: Callable[[Tensor, Tensor], Tensor]
+    backbone: Callable[[Tensor, Tensor], Any]
     schedule: Schedule
     prediction: Prediction
 
-    def __call__(self, x: Tensor, sigma: Tensor) -> Tensor:
-        level = sigma.expand(len(x)).to(x)
+    def __call__(self, x: Tensor, sigma: Tensor | float) -> Tensor:
+        level = level_of_each(sigma, x).to(x)
         t = self.schedule.time(level)
         alpha = expand(self.schedule.alpha(t), x)
-        output = self.backbone(alpha * x, t)
+        output = _tensor_in(self.backbone(alpha * x, t))
         return self._clean(output, x, expand(level, x), alpha)
 
     def _clean(self, output: Tensor, x: Tensor, sigma: Tensor, alpha: Tensor) -> Tensor:
@@ -110,6 +183,21 @@ class ScheduledDenoiser:
         if self.prediction == "velocity":
             return alpha**2 * x - alpha * sigma * output
         return alpha * x - alpha * sigma * output
+
+
+def _tensor_in(output: Any) -> Tensor:
+    # diffusers: an output object, which is a dictionary, too; a tuple with return_dict=False.
+    found = output
+    if isinstance(found, (tuple, list)) and len(found):
+        found = found[0]
+    elif not isinstance(found, Tensor):
+        found = getattr(found, "sample", None)
+    if isinstance(found, Tensor):
+        return found
+    raise InputError(
+        f"the network returned a {type(output).__name__} without a tensor; return the tensor of "
+        "its prediction, or an object with a `sample`"
+    )
 
 
 class ProductDenoiser:

@@ -171,10 +171,10 @@ def test_the_switch_changes_the_map(browser: Any) -> None:
 
 
 def test_the_size_changes_what_is_shown_of_it(browser: Any) -> None:
-    shown = "document.querySelectorAll('[data-size]:not([hidden])')"
-    sections = f"return [...{shown}].map((e) => e.dataset.size)"
+    shown = "document.querySelectorAll('[data-row]:not([hidden])')"
+    sections = f"return [...{shown}].map((e) => e.dataset.row)"
     assert set(browser.execute_script(sections)) == {"0"}
-    click(browser, "size", "1")
+    click(browser, "row", "1")
     assert set(browser.execute_script(sections)) == {"1"}
 
 
@@ -193,6 +193,69 @@ def test_it_fits_a_phone(browser: Any, page: Path, width: int) -> None:
         assert max(browser.execute_script(right)) <= width + 1
     finally:
         browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+def test_the_page_is_readable_in_the_dark(browser: Any) -> None:
+    def colours() -> list[float]:
+        script = """
+        const tick = document.querySelector('#dimension .xtick text');
+        const paper = getComputedStyle(document.body).backgroundColor;
+        const sum = (parts) => parts.slice(0, 3).reduce((a, b) => a + Number(b), 0);
+        const light = (colour) => sum(colour.match(/[0-9.]+/g)) / 765;
+        const curve = document.getElementById('dimension').data.map((t) => t.line.color).pop();
+        return [light(paper), light(getComputedStyle(tick).fill), curve,
+          getComputedStyle(document.querySelector('.key .dot')).backgroundColor];"""
+        return list(browser.execute_script(script))
+
+    light = colours()
+    dark = {"features": [{"name": "prefers-color-scheme", "value": "dark"}]}
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", dark)
+    try:
+        wait(browser, lambda: colours()[0] < 0.2 and colours()[1] > 0.7)
+        assert colours()[2] != light[2]
+        assert colours()[3] != light[3]
+    finally:
+        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
+    wait(browser, lambda: colours() == light)
+    assert light[0] - light[1] > 0.7
+
+
+@pytest.mark.parametrize("width", [390, 800, 1400])
+def test_labels_of_ticks_do_not_collide(browser: Any, page: Path, width: int) -> None:
+    device = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", device)
+    script = """
+    const seen = [], found = [];
+    for (const figure of document.querySelectorAll('.figure')) {
+      const texts = [...figure.querySelectorAll('.main-svg text')].filter((e) => e.textContent);
+      const boxes = texts.map((e) => [e.getBoundingClientRect(), e.textContent]);
+      seen.push(boxes.length);
+      boxes.forEach(([a, one], i) => boxes.slice(i + 1).forEach(([b, other]) => {
+        const beside = a.right < b.left + 1 || b.right < a.left + 1;
+        if (!beside && a.top < b.bottom - 3 && b.top < a.bottom - 3) found.push([one, other]);
+      }));
+    }
+    return [Math.min(...seen), found];"""
+    try:
+        browser.get(page.as_uri())
+        wait(browser, lambda: browser.find_elements("css selector", "#dimension .xtick text"))
+        fewest, found = browser.execute_script(script)
+        assert fewest > 8  # labels
+        assert found == []
+    finally:
+        browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+def test_words_are_explained_by_keyboard(browser: Any) -> None:
+    script = """
+    const word = document.querySelector('abbr');
+    word.focus();
+    const shown = getComputedStyle(word, '::after').content;
+    return [document.activeElement === word, shown, word.title];"""
+    focused, shown, title = browser.execute_script(script)
+    assert focused
+    assert title
+    assert title[:30] in shown
 
 
 def test_it_prints(browser: Any) -> None:

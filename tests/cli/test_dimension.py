@@ -16,14 +16,17 @@ import pytest
 import torch
 
 import geomem
+from geomem.cli.dimension import Answers, answers
 from geomem.cli.main import run
-from geomem.dimension import FLIPD, ForwardSoftCount, NoGap, SoftCount
+from geomem.dimension import NoGap
 from geomem.errors import InputError
 from geomem.manifolds import PAPER_VARIANCES
-from geomem.measure.dimension import Row, Subject, measure_dimensions
+from geomem.measure.dimension import LocalDimensions
+from geomem.measure.probes import measure
+from geomem.measure.study import Study, make_study
+from geomem.measure.subject import Description, Subject
 from geomem.models.networks import NetworkConfig, save_network
 from geomem.runs.sweep import Sweep
-from geomem.spectra import LanczosQuadrature
 from geomem.stats import Estimate
 from tests.references import normal
 
@@ -47,8 +50,8 @@ def shy(denoiser, x, sigma):
 
 
 def document(arguments: list[str], folder: Path) -> dict[str, object]:
-    path = folder / "out.json"
-    assert run(["dimension", *arguments, "--json", str(path)]) == 0
+    path, out = folder / "out.json", folder / f"run{len(list(folder.glob('run*')))}"
+    assert run(["dimension", *arguments, "--json", str(path), "--out", str(out)]) == 0
     found: dict[str, object] = json.loads(path.read_text())
     return found
 
@@ -67,7 +70,7 @@ def sweep_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_population_keeps_what_it_must(tmp_path: Path) -> None:
     arguments = ["--data", "linear", "--sizes", "50", "--sigmas", "0.5", "1", "--points", "3"]
     found = document([*arguments, "--dimension", "soft-count", "threshold"], tmp_path)
-    rows = [r for r in found["rows"] if r["denoiser"] == "population"]  # type: ignore[attr-defined]
+    rows = [r for r in found["rows"] if r["kind"] == "population"]  # type: ignore[attr-defined]
     variances = np.array(PAPER_VARIANCES)
     assert len(rows) == 8  # two methods, two kinds of points, two levels
     for row in rows:
@@ -81,7 +84,7 @@ def test_the_population_keeps_what_it_must(tmp_path: Path) -> None:
 def test_points_and_noise_are_those_of_the_records(sweep_run: Path, tmp_path: Path) -> None:
     # The diagonal in a record, over all directions, is the trace at the same noised points.
     data = geomem.load(sweep_run)
-    relative = (data.sigma.values / json.loads((sweep_run / "design.json").read_text())["rms"])[1]
+    relative = data.sigma_relative.values[1]
     found = document(
         f"--network {sweep_run} --sizes 16 --sigmas {relative:.17g} "
         "--dimension soft-count --points 8".split(),
@@ -89,7 +92,7 @@ def test_points_and_noise_are_those_of_the_records(sweep_run: Path, tmp_path: Pa
     )
     assert len(found["rows"]) == 6  # type: ignore[arg-type]
     for row in found["rows"]:  # type: ignore[attr-defined]
-        record = data.diagonal.sel(denoiser=row["denoiser"], at=row["at"]).isel(sigma=1)
+        record = geomem.grid(data, row["kind"]).diagonal.sel(at=row["at"]).isel(sigma=1)
         record = record.sel(num_samples=row["num_samples"])
         record = record.isel({k: 0 for k in ("seed", "step") if k in record.dims})
         expected = record.sum("direction").values[:8].ravel()
@@ -125,13 +128,16 @@ def test_a_strangers_method_in_a_real_process(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert "own_method:Own(add=10)" in done.stdout
-    assert "numbers to measure, about" in done.stderr  # said beforehand
+    assert "subjects to measure, about" in done.stderr  # said beforehand
     assert "of memory" in done.stderr
     with (tmp_path / "out.csv").open() as file:
         lines = list(csv.DictReader(file))
     assert len(lines) == 2 * 2 * 2  # empirical and population, two kinds, two points
     assert all(float(line["dimension"]) >= 10 for line in lines)
     assert sorted(p.name for p in tmp_path.iterdir() if p.is_file()) == ["out.csv", "own_method.py"]
+    (made,) = (tmp_path / "runs").iterdir()  # a run like all others
+    assert made.name.startswith("dimension-")
+    assert (made / "report.html").exists()
 
 
 def test_no_gap_is_told_with_its_reason(
@@ -168,7 +174,7 @@ def test_the_same_command_gives_the_same_files(tmp_path: Path) -> None:
         arguments = ["dimension", "--data", "digits", "--sizes", "20", "--sigmas", "0.5"]
         files = ["--json", str(tmp_path / f"{name}.json"), "--csv", str(tmp_path / f"{name}.csv")]
         methods = ["--dimension", "soft-count", "forward-soft-count", "--points", "2"]
-        assert run([*arguments, *methods, *files]) == 0
+        assert run([*arguments, *methods, *files, "--out", str(tmp_path / f"run-{name}")]) == 0
         contents.append([(tmp_path / f"{name}.{kind}").read_bytes() for kind in ("json", "csv")])
     assert contents[0] == contents[1]
 
@@ -176,9 +182,42 @@ def test_the_same_command_gives_the_same_files(tmp_path: Path) -> None:
 # ------------------------------------------------------------------------------ means, ±
 
 
-def row(*answers: Estimate | NoGap) -> Row:
-    subject = Subject(lambda x, s: x, {}, {"denoiser": "empirical", "num_samples": 3})
-    return Row(subject, "own", "training", 1.0, list(answers))
+def row(*found: Estimate | NoGap) -> Answers:
+    points = torch.zeros(len(found), 1).double()
+    study = study_of(points, ("soft-count",), 1.0)
+    subject = Subject(Description("empirical", num_samples=3), lambda x, s: x)
+    record = measure(subject, study)
+    for k, one in enumerate(found):
+        gap = isinstance(one, NoGap)
+        record.local_dimension.values[..., k] = math.nan if gap else one.value
+        record.local_dimension_stderr.values[..., k] = math.nan if gap else one.stderr
+        record.no_gap.values[..., k] = one.reason if gap else ""
+    dataset = record.expand_dims("subject").assign_coords(
+        sigma_relative=("sigma", [1.0]),
+        sigma=[1.0],
+        point_group=(("at", "point"), np.arange(len(found))[None]),
+        kind=("subject", ["empirical"]),
+        num_samples=("subject", [3.0]),
+        seed=("subject", [math.nan]),
+        step=("subject", [math.nan]),
+    )
+    (made,) = answers(dataset)
+    return made
+
+
+def study_of(points: torch.Tensor, methods: tuple[str, ...], sigma: float, seed: int = 0) -> Study:
+    from geomem.subspaces import PrincipalDirections
+
+    d = points.shape[1]
+    eye = torch.eye(d).double()
+    return make_study(
+        {"training": points},
+        directions=PrincipalDirections(eye, torch.ones(d).double(), 0.0, d, (d,)),
+        sigmas=torch.tensor([sigma]).double(),
+        probes=[LocalDimensions(methods, len(points))],
+        rms=1.0,
+        seed=seed,
+    )
 
 
 def test_the_mean_and_how_it_was_obtained() -> None:
@@ -195,82 +234,73 @@ def test_the_mean_and_how_it_was_obtained() -> None:
     assert row(NoGap("a"), NoGap("b")).how == "no gap at all 2 points"
     assert row(NoGap("a")).how == "no gap at 1 point"
     assert row(Estimate(1.0, math.nan)).how == "1 point, each of one draw"
-    assert str(both.subject) == "empirical, N = 3"
+    assert both.name == "empirical, N = 3"
 
 
 A = normal(7, 40, 40) / 12 + torch.eye(40).double() / 2
 SAMPLED = {
-    "quadrature": SoftCount(LanczosQuadrature(depth=4, probes=2)),
-    "forward": ForwardSoftCount(pairs=2),
-    "flipd": FLIPD(probes=2),
+    "quadrature": "soft-count(lanczos(depth=4, probes=2))",
+    "forward": "forward-soft-count(pairs=2)",
+    "flipd": "flipd(probes=2)",
 }
+
+
+def asked(name: str, seed: int) -> list[Estimate]:
+    study = study_of(torch.zeros(60, 40).double(), (SAMPLED[name],), 1e-3, seed)
+    record = measure(Subject(Description("model"), lambda x, s: x @ A.T), study)
+    values, errors = record.local_dimension, record.local_dimension_stderr
+    return [
+        Estimate(float(v), float(e)) for v, e in zip(values[0, 0, 0], errors[0, 0, 0], strict=True)
+    ]
 
 
 @pytest.mark.parametrize("name", SAMPLED)
 def test_every_point_is_asked_with_probes_of_its_own(name: str) -> None:
     # A linear denoiser has the same trace everywhere: only probes differ, and 60 points average.
-    x = torch.zeros(60, 40).double()
-    subject = Subject(lambda x, s: x @ A.T, {"training": x}, {"denoiser": "linear"})
-    (found,) = measure_dimensions([subject], {name: SAMPLED[name]}, [1e-3], seed=0, quiet=True)
-    answers = [e.value for e in found.estimates]
-    assert len({round(a, 6) for a in answers}) == 60
-    assert found.mean is not None
-    assert abs(found.mean.z_score(float(A.trace()))) < 4
-    (again,) = measure_dimensions([subject], {name: SAMPLED[name]}, [1e-3], seed=0, quiet=True)
-    (other,) = measure_dimensions([subject], {name: SAMPLED[name]}, [1e-3], seed=1, quiet=True)
-    assert [e.value for e in again.estimates] == answers
-    assert not set(answers) & {e.value for e in other.estimates}
+    found = asked(name, 0)
+    assert len({round(a.value, 4) for a in found}) == 60
+    mean = Estimate.of_mean([a.value for a in found])
+    assert abs(mean.z_score(float(A.trace()))) < 4
+    assert asked(name, 0) == found
+    assert not {a.value for a in asked(name, 1)} & {a.value for a in found}
 
 
-def test_clean_methods_get_clean_points() -> None:
-    seen: dict[str, list[torch.Tensor]] = {"clean": [], "noisy": []}
-
-    class Clean:
-        at = "clean"
-
-        def __call__(self, denoiser: object, x: torch.Tensor, sigma: torch.Tensor) -> Estimate:
-            seen[self.at].append(x)
-            return Estimate(1.0)
-
-    class Noisy(Clean):
-        at = "noisy"
+def test_clean_methods_get_clean_points(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "own_places.py").write_text(PLACES)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    import own_places  # type: ignore[import-not-found]
 
     points = normal(0, 2, 5)
-    subject = Subject(lambda x, s: x, {"training": points}, {"denoiser": "linear"})
-    measure_dimensions([subject], {"c": Clean(), "n": Noisy()}, [2.0], seed=0, quiet=True)
+    study = study_of(points, ("own_places:Clean", "own_places:Noisy"), 2.0)
+    measure(Subject(Description("model"), lambda x, s: x / 2), study)
+    seen = own_places.SEEN
     assert {tuple(x.tolist()) for x in seen["clean"]} == {tuple(x.tolist()) for x in points}
     off = torch.stack(seen["noisy"])[:, None] - points  # some multiple of 2 away from every point
     assert float(off.norm(dim=2).min()) > 1
 
 
-BIG = Subject(lambda x, s: x / 2, {"training": normal(0, 1, 2000)}, {"denoiser": "linear"})
+PLACES = """
+import geomem
+
+SEEN = {"clean": [], "noisy": []}
+
+class Clean:
+    at = "clean"
+
+    def __call__(self, denoiser, x, sigma):
+        SEEN[self.at].append(x)
+        return geomem.Estimate(1.0)
+
+class Noisy(Clean):
+    at = "noisy"
+"""
 
 
 def test_what_does_not_fit_into_memory_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("geomem.compute.memory.available_memory", lambda: 1e6)
+    study = study_of(normal(0, 1, 2000), ("soft-count",), 1.0)
     with pytest.raises(InputError, match="for soft-count: use local-dimension"):
-        measure_dimensions([BIG], {"soft-count": SoftCount()}, [1.0], seed=0, quiet=True)
-
-
-def test_long_work_is_told_before_the_first_point(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr("geomem.measure.dimension._LONG", 0.0)
-    measure_dimensions([BIG], {"own": SoftCount(TwoProducts())}, [1.0], seed=0)
-    first = capsys.readouterr().err.splitlines()[0]
-    assert first.startswith("linear, own: one point takes 2 products, about")
-
-
-class TwoProducts:
-    r"""Says what it takes, and takes it."""
-
-    def products(self, n: int) -> int:
-        return 2
-
-    def __call__(self, operator: geomem.LinearOperator) -> geomem.Spectrum:
-        mean = operator.matmat(torch.ones(operator.size, 2).to(operator.like)).mean(0)
-        nodes = mean[:, None]
-        return geomem.Spectrum(nodes, torch.full_like(nodes, operator.size))
+        measure(Subject(Description("model"), lambda x, s: x / 2), study)
 
 
 # ------------------------------------------------------------------------------ bad input
@@ -281,7 +311,8 @@ def test_levels_outside_training_are_told(
 ) -> None:
     arguments = ["--sigmas", "0.001", "0.002", "--points", "1", "--dimension", "forward-soft-count"]
     stem = sweep_run / "networks" / "N000016-seed0-step30"
-    assert run(["dimension", "--network", str(stem), *arguments]) == 0
+    out = str(sweep_run.with_name("levels"))
+    assert run(["dimension", "--network", str(stem), *arguments, "--out", out]) == 0
     error = capsys.readouterr().err
     assert error.count("note: sigma = ") == 1  # once, not at every level
     assert "below the levels that the denoiser was trained on" in error
@@ -299,9 +330,9 @@ BAD = {
         "no argument 'below'; pass one of",
     ),
     "a bad answer": ([*DIGITS, "--dimension", "own_bad:number"], "answered 3.0"),
-    "sigma 0": ([*DIGITS, "--sigmas", "0"], "above 0"),
-    "sigma nan": ([*DIGITS, "--sigmas", "nan"], "above 0"),
-    "no points": ([*DIGITS, "--points", "0"], "pass at least 1"),
+    "sigma 0": ([*DIGITS, "--sigmas", "0"], "--sigmas"),
+    "sigma nan": ([*DIGITS, "--sigmas", "nan"], "--sigmas"),
+    "no points": ([*DIGITS, "--points", "0"], "--points"),
     "too many": (["--data", "digits", "--sizes", "10000000"], "larger than the pool"),
     "a manifold without size": (["--data", "linear"], "--sizes"),
     "all of a manifold": (["--data", "linear", "--sizes", "all"], "--sizes"),
@@ -324,10 +355,10 @@ BAD = {
             "largest-gap(ratio=0)": "`ratio` is 0; pass a finite number above 1",
             "forward-soft-count(pairs=-3)": "`pairs` is -3; pass a whole number from 1",
             "forward-soft-count(seed=-1)": "`seed` is -1; pass a whole number from 0",
-            "soft-count(lanczos(depth=2, probes=2, seed=-1))": "`seed` is -1",
+            "soft-count(lanczos(depth=2, probes=2, seed=-1))": "seed is -1",
         }.items()
     },
-    "a negative seed": ([*DIGITS, "--seed", "-1"], "seed is -1; pass 0 or a positive integer"),
+    "a negative seed": ([*DIGITS, "--seed", "-1"], "--seed"),
     "no place": ([*DIGITS, "--json", "own_bad.py/x.json"], "cannot be written"),
 }
 

@@ -191,3 +191,9 @@ def test_a_path_that_is_not_unicode_is_written_as_unicode(tmp_path: Path) -> Non
     assert options.data.endswith("/Stra\\xdfe")
     data = load_data(options.data)
     assert (len(data), data.name) == (2, "Stra\\xdfe")
+
+
+def test_the_name_of_a_data_set_is_one_line(tmp_path: Path) -> None:
+    folder = write_images(tmp_path / "a\nb", {"a.png": GREY[0], "b.png": GREY[1]})
+    assert load_data(folder).name == "a\\nb"
+    refuses(f"{folder}:key", "without keys")

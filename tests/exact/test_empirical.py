@@ -249,8 +249,11 @@ BAD: dict[str, tuple[Callable[[], object], str]] = {
         lambda: EmpiricalDenoiser(POINTS).posterior(POINTS, torch.ones(2, 2)),
         "one column for each query",
     ),
-    "k = 0": (lambda: EmpiricalDenoiser(POINTS).weights(POINTS, level(1.0), 0), "k = 0"),
-    "k > N": (lambda: EmpiricalDenoiser(POINTS).weights(POINTS, level(1.0), 4), "k = 4 of 3"),
+    "k = 0": (lambda: EmpiricalDenoiser(POINTS).weights(POINTS, level(1.0), 0), "`k` is 0"),
+    "k > N": (
+        lambda: EmpiricalDenoiser(POINTS).weights(POINTS, level(1.0), 4),
+        "`k` is 4; .* to 3",
+    ),
     "covariance shape": (lambda: GaussianDenoiser(torch.zeros(2), torch.ones(3)), "shape"),
     "negative variance": (
         lambda: GaussianDenoiser(torch.zeros(2), torch.tensor([1.0, -1.0])),
@@ -258,12 +261,39 @@ BAD: dict[str, tuple[Callable[[], object], str]] = {
     ),
     "NaN variance": (
         lambda: GaussianDenoiser(torch.zeros(2), torch.tensor([1.0, math.nan])),
-        "positive semi-definite",
+        "`covariance` holds NaN",
     ),
+    "no symmetry": (
+        lambda: GaussianDenoiser(torch.zeros(2), torch.tensor([[1.0, 5.0], [0.0, 1.0]])),
+        "not symmetric",
+    ),
+    "NaN mean": (lambda: GaussianDenoiser(NAN[0], torch.eye(2)), "`mean` holds NaN"),
+    "no Gaussian points": (
+        lambda: GaussianDenoiser(torch.zeros(2), torch.eye(2))(torch.zeros(1, 3), 1.0),
+        "2 coordinates a point",
+    ),
+    "factor of other length": (
+        lambda: GaussianDenoiser.from_factor(torch.zeros(2), torch.ones(3, 1)),
+        "3 rows for 2 coordinates",
+    ),
+    "negative weight": (
+        lambda: MixtureDenoiser(torch.tensor([-1.0]), [EmpiricalDenoiser(POINTS)]),
+        "`weights` holds -1",
+    ),
+    "no shards": (
+        lambda: EmpiricalDenoiser(POINTS).posterior(POINTS, 1.0, shards=0),
+        "`shards` is 0",
+    ),
+    "one point as a batch": (lambda: EmpiricalDenoiser(POINTS)(POINTS[0], 1.0), r"x\[None\]"),
+    "a batch as one point": (
+        lambda: EmpiricalDenoiser(POINTS).covariance(POINTS, 1.0),
+        "pass one point of shape",
+    ),
+    "no tensor": (lambda: EmpiricalDenoiser(POINTS).posterior([1.0], 1.0), "pass a tensor"),
     "one point to fit": (lambda: GaussianDenoiser.fit(POINTS[:1]), "two points"),
     "equal points to fit": (lambda: GaussianDenoiser.fit(torch.ones(5, 2)), "equal"),
-    "NaN to fit": (lambda: GaussianDenoiser.fit(torch.cat([POINTS, NAN])), "not finite"),
-    "empty mixture": (lambda: MixtureDenoiser(torch.empty(0), []), "mixture"),
+    "NaN to fit": (lambda: GaussianDenoiser.fit(torch.cat([POINTS, NAN])), "`data` holds NaN"),
+    "empty mixture": (lambda: MixtureDenoiser(torch.empty(0), []), "`weights` has shape"),
     "zero weight": (
         lambda: MixtureDenoiser(torch.tensor([0.0]), [EmpiricalDenoiser(POINTS)]),
         "above 0",

@@ -265,7 +265,7 @@ BAD: dict[str, tuple[Callable[[], object], str]] = {
     "complex data": (lambda: EmpiricalDenoiser(torch.zeros(2, 2) + 1j), "complex"),
     "no chunk": (lambda: EmpiricalDenoiser(POINTS, 0), "chunk_size"),
     "negative chunk": (lambda: EmpiricalDenoiser(POINTS, -1), "chunk_size"),
-    "half": (lambda: EmpiricalDenoiser(POINTS, dtype=torch.bfloat16), "float32 or float64"),
+    "half": (lambda: EmpiricalDenoiser(POINTS, dtype=torch.bfloat16), "float32 or torch.float64"),
     "two levels": (
         lambda: EmpiricalDenoiser(POINTS).covariance(POINTS[0], torch.ones(2)),
         "one level",

@@ -460,7 +460,7 @@ def test_streams_that_lie_are_named() -> None:
 
 @pytest.mark.parametrize("tolerance", [0.0, 1.0, -1e-3, math.nan])
 def test_a_tolerance_is_a_share(tolerance: float) -> None:
-    with pytest.raises(InputError, match="share"):
+    with pytest.raises(InputError, match=r"`tolerance` is .*above 0 below 1"):
         EmpiricalDenoiser(torch.zeros(2, 2), tolerance=tolerance)
 
 

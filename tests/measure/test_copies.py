@@ -13,7 +13,7 @@ from scipy import stats as scipy_stats
 from torch import Tensor
 
 from geomem.errors import InputError
-from geomem.measure.copies import LEVEL, MIN_CALIBRATION, judge, nearest
+from geomem.measure.copies import LEVEL, MIN_CALIBRATION, nearest, p_values
 from tests.references import Array, normal
 
 
@@ -114,11 +114,10 @@ def ratios(seed: int, count: int) -> Array:
 def test_p_values_of_fresh_points_are_uniform() -> None:
     # 1,000 fresh points among 999 held-out ones: uniform up to the fluctuation of both sets,
     # Kolmogorov-Smirnov at 1e-4.
-    found = judge(ratios(1, 1000), ratios(2, 999))
-    assert found.calibrated
-    assert scipy_stats.kstest(found.p_values, "uniform").pvalue > 1e-4
+    found = p_values(ratios(1, 1000), ratios(2, 999))
+    assert scipy_stats.kstest(found, "uniform").pvalue > 1e-4
     # Copies among them are false alarms: 1 % of 1,000, both sets fluctuating by 3 to 4.
-    assert found.is_copy.sum() <= 30
+    assert (found <= LEVEL).sum() <= 30
 
 
 def test_the_rate_of_false_alarms_over_many_calibrations() -> None:
@@ -127,7 +126,7 @@ def test_the_rate_of_false_alarms_over_many_calibrations() -> None:
     alarms = 0
     for _ in range(2000):
         draws = rng.beta(5, 1, size=200)
-        alarms += int(judge(draws[:1], draws[1:]).is_copy[0])
+        alarms += int(p_values(draws[:1], draws[1:])[0] <= LEVEL)
     low, high = scipy_stats.binom.ppf([1e-4, 1 - 1e-4], 2000, 0.01)
     assert low <= alarms <= high
 
@@ -135,21 +134,17 @@ def test_the_rate_of_false_alarms_over_many_calibrations() -> None:
 def test_copies_are_found() -> None:
     data = normal(0, 300, 8)
     copies = data[:50] + 0.01 * normal(5, 50, 8)
-    found = judge(nearest(copies, data, np.arange(300)).ratio, ratios(2, MIN_CALIBRATION))
-    assert found.is_copy.all()
-    assert found.p_values.max() <= LEVEL
+    found = p_values(nearest(copies, data, np.arange(300)).ratio, ratios(2, MIN_CALIBRATION))
+    assert found.max() <= LEVEL
 
 
 def test_too_few_held_out_images_are_not_calibrated() -> None:
-    found = judge(np.zeros(3), ratios(2, MIN_CALIBRATION - 1))
-    assert not found.calibrated
-    assert np.isnan(found.p_values).all()
-    assert not found.is_copy.any()  # "not calibrated" is not "not a copy": see `calibrated`
+    found = p_values(np.zeros(3), ratios(2, MIN_CALIBRATION - 1))
+    assert np.isnan(found).all()  # "not calibrated" is not "not a copy"
 
 
 def test_held_out_images_without_a_ratio_calibrate_nothing() -> None:
-    held_out = np.full(300, math.nan)
-    assert not judge(np.zeros(3), held_out).calibrated
-    missing = judge(np.array([math.nan, 0.0]), ratios(2, 250))
-    assert np.isnan(missing.p_values).tolist() == [True, False]
-    assert missing.is_copy.tolist() == [False, True]
+    assert np.isnan(p_values(np.zeros(3), np.full(300, math.nan))).all()
+    missing = p_values(np.array([math.nan, 0.0]), ratios(2, 250))
+    assert np.isnan(missing).tolist() == [True, False]
+    assert missing[1] <= LEVEL

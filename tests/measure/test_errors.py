@@ -13,7 +13,11 @@ from torch import Tensor
 from geomem.denoiser import Denoiser
 from geomem.errors import InputError
 from geomem.exact import EmpiricalDenoiser, GaussianDenoiser
-from geomem.measure.errors import Measurement, measure
+from geomem.measure.errors import Errors
+from geomem.measure.jacobian import Jacobian
+from geomem.measure.probes import measure
+from geomem.measure.study import Study, make_study
+from geomem.measure.subject import Description, Subject
 from geomem.noise import log_levels
 from geomem.operators import jacobian_diagonal
 from geomem.subspaces import PrincipalDirections
@@ -41,22 +45,41 @@ class Spy:
 
 
 def how(
-    *, batch_size: int = 512, jacobian_points: int = 0, draws: int = 3, seed: int = 4
-) -> Measurement:
-    return Measurement(SIGMAS, DIRECTIONS, draws, jacobian_points, seed, batch_size=batch_size)
+    *,
+    batch_size: int = 512,
+    jacobian_points: int = 0,
+    draws: int = 3,
+    seed: int = 4,
+    sigmas: Tensor = SIGMAS,
+) -> Study:
+    probes = [Errors(batch_size), *([Jacobian(jacobian_points)] if jacobian_points else [])]
+    return make_study(
+        POINTS,
+        directions=DIRECTIONS,
+        sigmas=sigmas,
+        probes=probes,
+        rms=1.0,
+        draws=draws,
+        seed=seed,
+    )
+
+
+def subject(denoiser: Denoiser, dtype: torch.dtype = torch.float64) -> Subject:
+    return Subject(Description("model"), denoiser, dtype)
 
 
 def record(denoiser: Denoiser, **options: int) -> xr.Dataset:
-    return measure(denoiser, POINTS, how(**options), dtype=torch.float64)
+    return measure(subject(denoiser), how(**options))  # type: ignore[arg-type]
 
 
 def test_the_record_has_every_number_asked_for() -> None:
-    found = record(MEMORY, jacobian_points=2)
+    network = slow.random_network(0, D)
+    found = record(network, jacobian_points=2)
     assert found.error.dims == ("at", "sigma", "point", "draw", "direction")
     assert found.error.shape == (2, 4, 7, 3, len(DIRECTIONS.counts))
     assert found["at"].values.tolist() == ["training", "held_out"]
     assert {v.dtype for v in found.data_vars.values()} == {np.dtype("float32")}
-    assert "diagonal" not in record(MEMORY)
+    assert "diagonal" not in record(network)
     # Fewer points are padded, and only they: five of seven held-out, two of seven Jacobians.
     finite = np.isfinite(found.error.values).all((1, 3, 4))
     assert finite.sum(1).tolist() == [7, 5]
@@ -69,7 +92,7 @@ def test_the_record_has_every_number_asked_for() -> None:
 def test_numbers_are_those_of_a_loop() -> None:
     found = record(MEMORY)
     for a, (at, x_0) in enumerate(POINTS.items()):
-        z = how().noise(at, len(x_0), (3, 2, 2)).double()
+        z = how().noise(at, len(x_0)).double()
         for k, p, n in np.ndindex(4, len(x_0), 3):
             sigma = float(SIGMAS[k])
             x = x_0[p] + sigma * z[p, n]
@@ -84,7 +107,7 @@ def test_numbers_are_those_of_a_loop() -> None:
 
 def test_the_forward_diagonal_is_noise_times_error() -> None:
     found = record(MEMORY)
-    z = how().noise("training", 7, (3, 2, 2)).double().flatten(2) @ DIRECTIONS.vectors[:, :4]
+    z = how().noise("training", 7).double().flatten(2) @ DIRECTIONS.vectors[:, :4]
     assert np.abs(found.error.values[0, 3, ..., :4]).max() > 0.1  # it errs at sigma = 3
     product = z.numpy() * found.error.values[0, 3, ..., :4]
     np.testing.assert_allclose(
@@ -94,7 +117,7 @@ def test_the_forward_diagonal_is_noise_times_error() -> None:
 
 def test_the_diagonal_is_the_jacobian_at_the_first_draw() -> None:
     found = record(MEMORY, jacobian_points=3)
-    z = how().noise("held_out", 3, (3, 2, 2)).double()
+    z = how().noise("held_out", 3).double()
     x = POINTS["held_out"][:3] + SIGMAS[2] * z[:, 0]
     expected = jacobian_diagonal(MEMORY, x, SIGMAS[2], DIRECTIONS.vectors[:, :4])
     np.testing.assert_allclose(found.diagonal.values[1, 2, :3, :4], expected.numpy(), rtol=1e-5)
@@ -118,18 +141,18 @@ def test_draws_are_the_same_for_every_denoiser_and_level() -> None:
 
 
 def test_noise_belongs_to_its_image_and_its_kind() -> None:
-    noise = how().noise("training", 6, (3, 2, 2))
+    noise = how().noise("training", 6)
     assert noise.shape == (6, 3, 3, 2, 2)
-    assert torch.equal(how().noise("training", 2, (3, 2, 2)), noise[:2])  # whatever the count
+    assert torch.equal(how().noise("training", 2), noise[:2])  # whatever the count
     others = [
-        how().noise("held_out", 6, (3, 2, 2)),
-        how(seed=5).noise("training", 6, (3, 2, 2)),
+        how().noise("held_out", 6),
+        how(seed=5).noise("training", 6),
         noise.roll(1, 0),
     ]
     for other in others:  # images and kinds are independent: nothing is shared
         assert float((other - noise).abs().min()) > 0
     # Standard normal: 864 numbers, mean 0 and variance 1 within 4 standard errors.
-    wide = how(draws=12).noise("training", 6, (3, 2, 2))
+    wide = how(draws=12).noise("training", 6)
     assert abs(float(wide.mean())) < 4 / math.sqrt(wide.numel())
     assert abs(float(wide.var()) - 1) < 4 * math.sqrt(2 / wide.numel())
 
@@ -157,13 +180,13 @@ def test_the_same_record_twice_is_the_same_bytes() -> None:
 
 def test_shares_of_the_work_are_reported() -> None:
     shares: list[float] = []
-    measure(MEMORY, POINTS, how(), dtype=torch.float64, report=shares.append)
-    assert shares == pytest.approx([k / 8 for k in range(1, 9)])
+    measure(subject(MEMORY), how(), shares.append)
+    assert shares == pytest.approx([*(k / 8 for k in range(1, 9)), 1.0])
 
 
 def test_the_dtype_is_the_networks_own() -> None:
     spy = Spy(CONTROL)
-    measure(spy, POINTS, how())
+    measure(subject(spy, torch.float32), how())
     assert {x.dtype for x, _ in spy.asked} == {torch.float32}
 
 
@@ -176,14 +199,14 @@ def test_a_denoiser_that_returns_nan_is_refused(bad: float) -> None:
         return y
 
     with pytest.raises(InputError, match=r"NaN or infinity at sigma = 3"):
-        measure(broken, POINTS, Measurement(SIGMAS[[0, 3]], DIRECTIONS, 2, 0, 0))
+        measure(subject(broken), how(sigmas=SIGMAS[[0, 3]]))
 
 
 def test_levels_must_be_above_zero() -> None:
     with pytest.raises(InputError, match="above 0"):
-        measure(MEMORY, POINTS, Measurement(torch.tensor([0.0, 1.0]), DIRECTIONS, 2, 0, 0))
+        how(sigmas=torch.tensor([0.0, 1.0]))
 
 
 def test_a_denoiser_that_returns_another_shape_is_refused() -> None:
     with pytest.raises(InputError, match="shape"):
-        measure(lambda x, sigma: x[..., :1], POINTS, how())
+        measure(subject(lambda x, sigma: x[..., :1]), how())

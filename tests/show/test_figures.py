@@ -14,7 +14,7 @@ matplotlib.use("Agg")
 from matplotlib.figure import Figure
 
 from geomem.findings.numbers import numbers
-from geomem.runs.records import load
+from geomem.runs.load import load
 from geomem.show.figures import run as figures
 
 
@@ -25,9 +25,9 @@ def known(tmp_path_factory: pytest.TempPathFactory) -> xr.Dataset:
 
 def test_the_map_shows_the_density_of_each_direction(known: xr.Dataset) -> None:
     ax = Figure().subplots()
-    figures.plot_signature(known, ax, num_samples=8)
+    figures.plot_signature(known, ax, subject=0)
     shown = np.asarray(ax.collections[0].get_array()).reshape(len(LEVELS), len(COUNTS))
-    expected = (known.density.sel(num_samples=8) / np.array(COUNTS)).transpose("sigma", "direction")
+    expected = (known.density.sel(subject=0) / np.array(COUNTS)).transpose("sigma", "direction")
     np.testing.assert_allclose(shown, expected)
     low, high = ax.collections[0].get_clim()
     assert low == -high  # white is 0
@@ -43,11 +43,11 @@ def test_maps_that_are_compared_share_their_colours(known: xr.Dataset) -> None:
 
 def test_dimension_has_a_curve_for_each_size_and_the_control_dashed(known: xr.Dataset) -> None:
     ax = Figure().subplots()
-    figures.plot_dimension(known, ax, denoiser="learned", at="training")
+    figures.plot_dimension(known, ax, at="training")
     *curves, control = ax.lines
-    for n, line in zip((8, 16), curves, strict=True):
-        here = known.dimension.sel(denoiser="learned", at="training", num_samples=n)
-        np.testing.assert_allclose(line.get_ydata(), here)
+    for k, line in zip((0, 1), curves, strict=True):  # networks stand first
+        here = known.dimension.sel(at="training", subject=k)
+        np.testing.assert_allclose(np.asarray(line.get_ydata(), dtype=float), here)
     assert control.get_linestyle() == "--"
 
 
@@ -59,4 +59,6 @@ def test_margins_have_labels_and_a_curve_for_each_size(known: xr.Dataset, draw: 
     draw(known, ax)  # type: ignore[operator]
     assert ax.get_xlabel()
     assert ax.get_ylabel()
-    assert [t.get_text() for t in ax.get_legend().get_texts()] == ["N = 8", "N = 16"]
+    legend = ax.get_legend()
+    assert legend is not None
+    assert [t.get_text() for t in legend.get_texts()] == ["N = 8", "N = 16"]

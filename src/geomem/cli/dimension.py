@@ -109,6 +109,7 @@ class Answers:
         found: An estimate at each point, None where there is no gap.
         reasons: Why there is none.
         none_kept: At how many points there is no gap because no direction is kept.
+        soft: The soft counts where there is no gap, as far as they are known.
         mean: Their mean, with its error.
     """
 
@@ -120,6 +121,7 @@ class Answers:
     found: list[Estimate | None]
     reasons: list[str]
     none_kept: int
+    soft: list[Estimate]
     mean: Estimate | None
 
     @property
@@ -148,9 +150,10 @@ class Answers:
 def answers(dataset: xr.Dataset) -> Iterator[Answers]:
     r"""The answers in the records of a run, in the order of the subjects."""
     dims = ("subject", "dimension_method", "at", "sigma", "point")
-    values, errors, kept, reasons = (
-        dataset[name].transpose(*dims).values
-        for name in ("local_dimension", "local_dimension_stderr", "no_gap_kept", "no_gap")
+    names = ("local_dimension", "local_dimension_stderr", "no_gap_kept", "no_gap")
+    values, errors, kept, reasons = (dataset[name].transpose(*dims).values for name in names)
+    counts, count_errors = (
+        dataset[f"no_gap_soft_count{end}"].transpose(*dims).values for end in ("", "_stderr")
     )
     for s, m, a, k in np.ndindex(*values.shape[:4]):
         asked = ~np.isnan(values[s, m, a, k]) | (reasons[s, m, a, k] != "")
@@ -173,6 +176,11 @@ def answers(dataset: xr.Dataset) -> Iterator[Answers]:
             ],
             [str(r) for r in reasons[s, m, a, k][asked]],
             int((~there & (n == 0)).sum()),
+            [
+                Estimate(float(c), float(d))
+                for c, d in zip(counts[s, m, a, k], count_errors[s, m, a, k], strict=True)
+                if not np.isnan(c)
+            ],
             Estimate(*mean_over_images(v, e, groups)) if there.any() else None,
         )
 
@@ -240,6 +248,12 @@ def _reasons(rows: Sequence[Answers]) -> list[str]:
                 f"- no gap by {method} at {len(silent)} of {total} points{kept}, for instance "
                 f"{where}: {reason}"
             )
+            soft = [one.value for row in asked for one in row.soft]
+            if soft:
+                lines.append(
+                    f"- the soft count at {len(soft)} of them is {Estimate.of_mean(soft)} on "
+                    "average, ± over points; --dimension soft-count gives it everywhere"
+                )
     return lines
 
 

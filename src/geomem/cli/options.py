@@ -3,8 +3,11 @@ r"""Options that commands share, and what becomes of the names of parameters in 
 from __future__ import annotations
 
 import dataclasses
+import io
 import os
 import re
+import sys
+from contextlib import redirect_stderr
 from dataclasses import dataclass, fields
 from inspect import cleandoc
 from pathlib import Path
@@ -87,10 +90,25 @@ def parse(command: Any, prog: str, arguments: list[str]) -> Any:
         command: A class, or subcommands by name.
         prog: What to call the program.
         arguments: The arguments.
+
+    Raises:
+        InputError: If an option has a value that it cannot have.
+        SystemExit: After help, or what the parser says of arguments that it does not know.
     """
     if os.environ.get("NO_COLOR"):
         os.environ["TERM"] = "dumb"
-    if isinstance(command, dict):
-        return tyro.extras.subcommand_cli_from_dict(command, prog=prog, args=arguments)
-    description = cleandoc(command.__doc__ or prog)
-    return tyro.cli(command, args=arguments, prog=prog, description=description)
+    said = io.StringIO()
+    try:
+        with redirect_stderr(said):
+            if isinstance(command, dict):
+                return tyro.extras.subcommand_cli_from_dict(command, prog=prog, args=arguments)
+            description = cleandoc(command.__doc__ or prog)
+            return tyro.cli(command, args=arguments, prog=prog, description=description)
+    except SystemExit as stop:
+        error: BaseException | None = stop
+        while error is not None and not isinstance(error, InputError):
+            error = error.__cause__ or error.__context__
+        if isinstance(error, InputError):
+            raise error from None
+        sys.stderr.write(said.getvalue())
+        raise

@@ -56,7 +56,7 @@ def decode(spec: str) -> tuple[str, Decoded]:
     if spec in NAMES:
         return spec, NAMES[spec]()
     path, key = _split_key(spec)
-    name = unicode_name(path.resolve().name)
+    name = printable(path.resolve().name)
     if path.is_dir():
         if key is not None:
             raise InputError(f"{printable(path)} is a folder without keys; leave out :{key}")

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from geomem.errors import InputError
 
-__all__ = ["Blocks", "InMemory", "MemoryMapped", "Streamed", "as_blocks", "open_npy"]
+__all__ = ["Block", "Blocks", "InMemory", "MemoryMapped", "Streamed", "as_blocks", "open_npy"]
 
 
 NOT_FINITE = "the training set holds NaN or infinite values; clean it first"
@@ -49,6 +49,50 @@ class Blocks(Protocol):
 
     def some(self, count: int) -> Tensor:
         r"""Up to ``count`` points, always the same ones, with shape :math:`(n, d)`."""
+
+
+@dataclass(frozen=True)
+class Block:
+    r"""Training points as they lie in memory or on a disk, and the centre of all of them.
+
+    Products are taken about the centre; differences are taken as the points are, so that equal
+    distances stay equal.
+
+    Arguments:
+        rows: The points, with shape :math:`(n, d)`, in any dtype.
+        centre: Their approximate centre, with shape :math:`(d)`, in float64; exact in the
+            dtype of the rows, so that subtracting it rounds once.
+    """
+
+    rows: Tensor
+    centre: Tensor
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def points(self, index: slice | Tensor) -> Tensor:
+        r"""Some of the points as they are, with shape :math:`(k, d)`, in float64."""
+        rows = self.rows[index if isinstance(index, slice) else index.to(self.rows.device)]
+        return rows.to(self.centre.device, torch.float64)
+
+    def centred(
+        self, index: slice, dtype: torch.dtype = torch.float64, out: Tensor | None = None
+    ) -> Tensor:
+        r"""Some of the points about the centre; into the first rows of ``out``, if given."""
+        rows = self.rows[index]
+        if out is None:
+            return rows.to(self.centre.device, dtype) - self.centre.to(dtype)
+        # Fresh arrays of megabytes cost ten times the subtraction: the system clears them.
+        return out[: len(rows)].copy_(rows).sub_(self.centre.to(dtype))
+
+    def buffer(self, size: int, dtype: torch.dtype) -> Tensor:
+        r"""A working array for chunks of so many points."""
+        shape = (min(size, len(self)), self.rows.shape[1])
+        return torch.empty(shape, dtype=dtype, device=self.centre.device)
+
+    def chunks(self, size: int) -> list[slice]:
+        r"""Slices that cover the block."""
+        return [slice(k, min(k + size, len(self))) for k in range(0, len(self), size)]
 
 
 @dataclass(frozen=True, eq=False)

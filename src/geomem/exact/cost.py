@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator
 from torch import Tensor
 
 from geomem.compute.progress import Forecast, Progress, say
-from geomem.exact.blocks import Blocks
-from geomem.exact.one_pass import QUERIES, Block
+from geomem.exact.blocks import Block, Blocks
+from geomem.exact.one_pass import QUERIES
 
 # Longer work, in seconds, says before what it will cost, and shows its progress.
 LONG = 20.0

@@ -11,14 +11,16 @@ differences from the query, in float64, are what is added up.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
 import torch
 from torch import Tensor
 
+from geomem.exact.blocks import Block
 from geomem.exact.neighbours import scores
-from geomem.exact.one_pass import Block
-from geomem.exact.posterior import scale
+from geomem.exact.posterior import LOG_WEIGHT_ERROR, rounding_of_products, scale
+from geomem.exact.twofold import divide, squared_distances
 from geomem.operators import Factored, LinearOperator, Matrix
 
 _BYTES = 2**25
@@ -35,7 +37,7 @@ def covariance_operator(
     r"""Covariance of the posterior at one point, in units of ``unit`` squared.
 
     Arguments:
-        x: The query about the centre, with shape :math:`(d)`, in float64.
+        x: The query, with shape :math:`(d)`, in float64.
         sigma: The noise level.
         blocks: The training points.
         log_tolerance: Logarithm of the weight, relative to the heaviest point's, below which
@@ -46,50 +48,59 @@ def covariance_operator(
     Returns:
         A :class:`Factored` of shape :math:`(d, k)` for k <= d kept points, else a matrix.
     """
-    moments = _Moments(len(x))
-    for logits, differences in _kept(x, sigma, blocks, log_tolerance, dtype):
-        moments.add(logits, differences / unit)
+    moments, nearest = _Moments(len(x)), torch.inf
+    size = max(1, _BYTES // (8 * len(x)))
+    for block in blocks:
+        found, error = scores(x[None], block, dtype)
+        squares = found[0].double() + (x - block.centre).square().sum()
+        nearest = min(nearest, float(squares.min()))
+        limit = nearest + 2 * float(error) - 2 * sigma**2 * log_tolerance
+        for some in torch.split((squares <= limit).nonzero()[:, 0], size):
+            if len(some) == 0:  # all far beyond what came before
+                continue
+            points = block.points(some)
+            moments.add(*_energies(x, points, sigma), (points - x) / unit)
     return moments.operator(log_tolerance)
 
 
-def _kept(
-    x: Tensor, sigma: float, blocks: Iterable[Block], log_tolerance: float, dtype: torch.dtype
-) -> Iterable[tuple[Tensor, Tensor]]:
-    # Exponents and differences x_i - x of all points that may weigh, a working array at a time.
-    size = max(1, _BYTES // (8 * len(x)))
-    nearest = torch.inf
-    for block in blocks:
-        found, error = scores(x[None], block, dtype)
-        squares, margin = found[0].double() + x.square().sum(), float(error)
-        nearest = min(nearest, float(squares.min()))
-        limit = nearest + 2 * margin - 2 * sigma**2 * log_tolerance
-        for some in torch.split((squares <= limit).nonzero()[:, 0], size):
-            differences = block.centred(some) - x
-            yield -differences.square().sum(1) / (2 * sigma**2), differences
+def _energies(x: Tensor, points: Tensor, sigma: float) -> tuple[Tensor, Tensor]:
+    # Exponents, to 32 digits where those of float64 would blur the weights.
+    variance = points.new_tensor(2 * sigma**2)
+    squares = (points - x).square().sum(1)
+    error = rounding_of_products(squares.amin(), squares.new_zeros(()), len(x))
+    if float(error) <= LOG_WEIGHT_ERROR * float(variance):
+        return squares / variance, torch.zeros_like(squares)
+    some = torch.split(points, max(1, 2**18 // len(x)))
+    found = [squared_distances(x.expand_as(part), part) for part in some]
+    high, low = (torch.cat([pair[k] for pair in found]) for k in (0, 1))
+    return divide(high, low, variance)
 
 
 class _Moments:
     # Points one by one while they are few; their weighted sums, about their mean, once they
-    # outnumber the coordinates. All weights are relative to exp(largest).
+    # outnumber the coordinates. All weights are relative to the nearest point's, whose exponent
+    # is a sum of two float64.
     def __init__(self, d: int) -> None:
-        self.d, self.largest = d, -torch.inf
-        self.logits: list[Tensor] = []
-        self.rows: list[Tensor] = []
+        self.d, self.least = d, (torch.inf, 0.0)
+        self.parts: list[tuple[Tensor, Tensor, Tensor]] = []
         self.sums: tuple[Tensor, Tensor, Tensor] | None = None
 
-    def add(self, logits: Tensor, rows: Tensor) -> None:
-        self.logits.append(logits)
-        self.rows.append(rows)
-        if sum(len(r) for r in self.rows) > 2 * self.d:
-            self.fold()
+    def add(self, high: Tensor, low: Tensor, rows: Tensor) -> None:
+        self.parts.append((high, low, rows))
+        if sum(len(r) for _, _, r in self.parts) > 2 * self.d:
+            self.fold(*self.gather())
 
-    def fold(self) -> None:
-        logits, rows = torch.cat(self.logits), torch.cat(self.rows)
-        self.logits, self.rows = [], []
-        largest = max(self.largest, float(logits.max()))
-        weights = (logits - largest).exp()
-        total, old = weights.sum(), torch.tensor(self.largest - largest, dtype=logits.dtype).exp()
-        self.largest = largest
+    def gather(self) -> tuple[Tensor, Tensor, float]:
+        r"""Logarithms of weights and rows of what came since, and that of the sums before."""
+        high, low, rows = (torch.cat([part[k] for part in self.parts]) for k in range(3))
+        first = float(high.min())
+        new, old = min(self.least, (first, float(low[high == first].min()))), self.least
+        self.parts, self.least = [], new
+        return (new[0] - high) + (new[1] - low), rows, (new[0] - old[0]) + (new[1] - old[1])
+
+    def fold(self, logs: Tensor, rows: Tensor, before: float) -> None:
+        weights = logs.exp()
+        total, old = weights.sum(), math.exp(before)
         if total == 0:  # far lighter than what was there before
             return
         mean = weights @ rows / total
@@ -97,22 +108,23 @@ class _Moments:
         second = centred.T @ (weights[:, None] * centred)
         if self.sums is not None:
             # Two sets about their own means (Chan et al. 1983): nothing cancels.
-            before = old * self.sums[0]
-            step, share = mean - self.sums[1], total / (before + total)
-            second += old * self.sums[2] + before * share * torch.outer(step, step)
-            mean, total = self.sums[1] + share * step, before + total
+            known = old * self.sums[0]
+            step, share = mean - self.sums[1], total / (known + total)
+            second += old * self.sums[2] + known * share * torch.outer(step, step)
+            mean, total = self.sums[1] + share * step, known + total
         self.sums = total, mean, second
 
     def operator(self, log_tolerance: float) -> LinearOperator:
         if self.sums is None:
-            logits, rows = torch.cat(self.logits), torch.cat(self.rows)
-            seen = logits >= logits.max() + log_tolerance
+            logs, rows, before = self.gather()
+            seen = logs >= log_tolerance
             if int(seen.sum()) <= self.d:
-                weights = logits[seen].softmax(0)[:, None]
+                weights = logs[seen].softmax(0)[:, None]
                 centred = rows[seen] - (weights * rows[seen]).sum(0)
                 return Factored((weights.sqrt() * centred).T)
-        if self.logits:
-            self.fold()
+            self.fold(logs, rows, before)
+        if self.parts:
+            self.fold(*self.gather())
         assert self.sums is not None  # a set has at least one point
         total, _, second = self.sums
         return Matrix(second / total)

@@ -15,30 +15,35 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial, reduce
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from geomem.arguments import Number, Whole, check, checked
 from geomem.compute.executor import Executor
 from geomem.compute.progress import Forecast
+from geomem.denoiser import as_columns
 from geomem.errors import InputError
-from geomem.exact.blocks import NOT_FINITE, Blocks, InMemory, as_blocks
+from geomem.exact.blocks import Block, Blocks, InMemory, as_blocks
 from geomem.exact.covariance import covariance_operator, diagonal
 from geomem.exact.neighbours import nearest
-from geomem.exact.one_pass import PAIRS, QUERIES, Block, concatenate
-from geomem.exact.passes import Pass, blocks_of
+from geomem.exact.one_pass import PAIRS, QUERIES, concatenate, smallest
+from geomem.exact.passes import Pass, block_size, blocks_of
 from geomem.exact.paths import path_posterior
-from geomem.exact.posterior import Posterior, all_pairs, logits
+from geomem.exact.posterior import Posterior, all_pairs
 from geomem.exact.queries import (
     centre_of,
     checked_queries,
     exactly,
     level_rows,
     needs_derivatives,
-    nobody,
+    no_answer,
+    product_dtype,
+    weight_dtype,
 )
+from geomem.noise import Levels, as_levels, level_of_each
 from geomem.operators import LinearOperator
 
 # Rows that are turned to float64 at a time where every pair is looked at, in bytes.
@@ -78,21 +83,23 @@ class EmpiricalDenoiser:
                 [2.]], dtype=torch.float64)
     """
 
+    exact: Literal[True] = True
+
+    @checked
     def __init__(
         self,
         data: Tensor | np.ndarray[Any, Any] | Blocks | Path | str | Sequence[Path | str],
-        chunk_size: int | None = None,
+        chunk_size: Annotated[int, Whole(least=1)] | None = None,
         *,
-        tolerance: float = 1e-7,
+        tolerance: Annotated[float, Number(above=0, below=1)] = 1e-7,
         dtype: torch.dtype | None = None,
     ) -> None:
         # No module and no buffer: a training set does not belong into a state dict.
-        if not 0 < tolerance < 1:
-            raise InputError(f"tolerance = {tolerance:g} is no share; pass 0 < tolerance < 1")
-        if chunk_size is not None and chunk_size < 1:
-            raise InputError(f"chunk_size = {chunk_size} holds no point; pass 1 or more")
         if dtype not in (None, torch.float32, torch.float64):
-            raise InputError(f"products in {dtype} lose the neighbours; pass float32 or float64")
+            raise InputError(
+                f"`dtype` is {dtype}, whose products lose the neighbours; pass torch.float32 or "
+                "torch.float64"
+            )
         self.source = as_blocks(data)
         self.chunk_size, self.tolerance, self.dtype = chunk_size, tolerance, dtype
         self._item_shape = self.source.item_shape
@@ -115,14 +122,15 @@ class EmpiricalDenoiser:
 
     # ------------------------------------------------------------------ posteriors
 
+    @checked
     def posterior(
         self,
         x: Tensor,
-        sigmas: Tensor,
+        sigmas: Levels,
         *,
         scalars_only: bool = False,
         executor: Executor | None = None,
-        shards: int | None = None,
+        shards: Annotated[int, Whole(least=1)] | None = None,
     ) -> Posterior:
         r"""Posterior at several noise levels, for one computation of the distances.
 
@@ -131,7 +139,7 @@ class EmpiricalDenoiser:
 
         Arguments:
             x: The noisy points, with shape :math:`(B, *)`.
-            sigmas: The noise levels, with shape :math:`(T)` or :math:`(T, B)`.
+            sigmas: The noise levels, with shape :math:`()`, :math:`(T)` or :math:`(T, B)`.
             scalars_only: Leave the means out: they are then empty, :math:`(T, B, 0)`.
             executor: Who answers the shards of the training set: local processes or Ray; this
                 process alone if not given. A lost worker costs its shard, which is run again.
@@ -144,71 +152,94 @@ class EmpiricalDenoiser:
         Raises:
             InputError: If shapes do not match, ``x`` is not finite, or a level is not above 0.
         """
-        queries, levels = self._queries(x), level_rows(sigmas, x)
+        queries, levels = checked_queries(x, self._item_shape), level_rows(sigmas, x)
         if len(x) == 0:
-            return nobody(len(levels), x)
+            return no_answer(len(levels), x)
         if needs_derivatives(x, levels):
-            parts = (all_pairs(queries, levels, rows) for rows in self._dense(x))
+            parts = (
+                all_pairs(queries, levels, block).posterior(block.centred(slice(None)))
+                for block in self._blocks(queries, dense=True)
+            )
             return self._finish(reduce(Posterior.merge, parts), x, scalars_only)
         with exactly(x.device):
-            this = self._pass(queries, levels, self._work_dtype(x, levels), not scalars_only)
-            return self._finish(self._run(this, executor, shards), x, scalars_only)
+            this = self._pass(x, queries, levels, not scalars_only)
+            return self._finish(this.answer(self.source, executor, shards), x, scalars_only)
 
     def path(
-        self, y_0: Tensor, z: Tensor, sigmas: Tensor, *, scalars_only: bool = False
+        self, y_0: Tensor, z: Tensor, sigmas: Levels, *, scalars_only: bool = False
     ) -> Posterior:
         r"""Posterior along noised paths :math:`y_0 + \sigma z`, from two products for all levels.
 
         Arguments:
             y_0: Where the paths start, with shape :math:`(B, *)`.
             z: Their noise, with shape :math:`(B, *)`.
-            sigmas: The noise levels, with shape :math:`(T)` or :math:`(T, B)`.
+            sigmas: The noise levels, with shape :math:`()`, :math:`(T)` or :math:`(T, B)`.
             scalars_only: Leave the means out.
 
         Returns:
             The posterior at the points of the paths, as :meth:`posterior` gives it, without
             gradients.
+
+        Raises:
+            InputError: If shapes do not match, points are not finite, or a level is not above 0.
         """
         with exactly(y_0.device):
-            start, levels = self._queries(y_0), level_rows(sigmas, y_0)
-            noise = checked_queries(z, self._item_shape, torch.zeros_like(start[:1]))
+            start, noise = (checked_queries(p, self._item_shape) for p in (y_0, z))
+            levels = level_rows(sigmas, y_0)
+            if len(y_0) != len(z):
+                raise InputError(f"{len(y_0)} starts and {len(z)} noises; pass one noise a start")
             if len(y_0) == 0:
-                return nobody(len(levels), y_0)
-            this = self._pass(start, levels, self._work_dtype(y_0, levels), not scalars_only)
-            ask = partial(path_posterior, dtype=this.dtype, with_mean=this.with_mean)
+                return no_answer(len(levels), y_0)
+            this = self._pass(y_0, start, levels, not scalars_only)
+            ask = partial(
+                path_posterior,
+                dtype=this.dtype,
+                log_tolerance=this.log_tolerance,
+                with_mean=this.with_mean,
+            )
             starts, noises = torch.split(start, QUERIES), torch.split(noise, QUERIES)
             groups = list(zip(starts, noises, torch.split(levels, QUERIES, dim=1), strict=True))
             told = this.told("noised paths", self.source, lambda b: ask(*groups[0], b))
             parts = []
             for group in groups:
-                blocks = told.follow(self._blocks(group[0], pairs=PAIRS // 4), len(group[0]))
+                blocks = told.follow(self._blocks(group[0], PAIRS // 4), len(group[0]))
                 parts.append(reduce(Posterior.merge, (ask(*group, b) for b in blocks)))
             told.finish()
             return self._finish(concatenate(parts), y_0, scalars_only)
 
-    def __call__(self, x: Tensor, sigma: Tensor) -> Tensor:
-        return self.posterior(x, sigma.expand(1, len(x))).mean[0]
+    def __call__(self, x: Tensor, sigma: Tensor | float) -> Tensor:
+        return self.posterior(x, level_of_each(sigma, x)[None]).mean[0]
 
-    def log_density(self, x: Tensor, sigma: Tensor) -> Tensor:
+    def log_density(self, x: Tensor, sigma: Tensor | float) -> Tensor:
         r"""Logarithm of the noisy density in nats, for a level of shape () or (B).
 
         Returns:
             The log-density at each point, with shape :math:`(B)`, in float64.
         """
-        d, level = x[0].numel(), sigma.double()
-        known = self.posterior(x, sigma.expand(1, len(x)), scalars_only=True)
+        level = level_of_each(sigma, x)
+        known = self.posterior(x, level[None], scalars_only=True)
+        d = math.prod(self._item_shape)
         normaliser = math.log(self.num_samples) + d * (level.log() + math.log(math.tau) / 2)
         return known.log_partition[0] - normaliser
 
     # ------------------------------------------------------------------ single points
 
-    def log_weights(self, x: Tensor, sigma: Tensor) -> Tensor:
-        r"""Logarithms of all posterior weights, with shape :math:`(B, N)`, in float64."""
-        queries, levels = self._queries(x), level_rows(sigma.expand(1, len(x)), x)
-        parts = [logits(queries, levels, rows)[0] for rows in self._dense(x)]
-        return torch.cat(parts, dim=1).log_softmax(1)
+    def log_weights(self, x: Tensor, sigma: Tensor | float) -> Tensor:
+        r"""Logarithms of all posterior weights.
 
-    def weights(self, x: Tensor, sigma: Tensor, k: int) -> tuple[Tensor, Tensor]:
+        Arguments:
+            x: The noisy points, with shape :math:`(B, *)`.
+            sigma: The noise level, with shape :math:`()` or :math:`(B)`.
+
+        Returns:
+            The logarithms, with shape :math:`(B, N)`, in float64.
+        """
+        queries, levels = self._ask(x, sigma)
+        known = [all_pairs(queries, levels, b) for b in self._blocks(queries, dense=True)]
+        whole = reduce(Posterior.merge, (part.posterior() for part in known))
+        return torch.cat([part.log_weights(whole)[0] for part in known], dim=1)
+
+    def weights(self, x: Tensor, sigma: Tensor | float, k: int) -> tuple[Tensor, Tensor]:
         r"""The ``k`` training points that weigh most, and their posterior weights.
 
         Arguments:
@@ -219,15 +250,21 @@ class EmpiricalDenoiser:
         Returns:
             Their indices and weights, each with shape :math:`(B, k)`, heaviest first.
         """
-        index, distance = self.neighbours(x, k)
+        queries, levels = self._ask(x, sigma)
+        index, parts, start = [], [], 0
         with exactly(x.device):
-            queries, levels = self._queries(x), level_rows(sigma.expand(1, len(x)), x)
-            known = self._run(self._pass(queries, levels, torch.float64, with_mean=False))
-        energies = distance.square() / (2 * levels[0, :, None].square())
-        # Relative to the nearest point first: far away, logarithms of 1e14 hold no ln N.
-        log_sum = (known.log_partition[0] + energies[:, 0]).clamp(0, math.log(self.num_samples))
-        weights = (energies[:, :1] - energies - log_sum[:, None]).exp()
-        return index, weights / weights.sum(1, keepdim=True).clamp(min=1)
+            check("k", k, Annotated[int, Whole(least=1, most=self.num_samples)])
+            for block in self._blocks(queries, dense=True):
+                part = all_pairs(queries, levels, block)
+                _, first = smallest(part.excess[0], min(k, len(block)))
+                first = first.sort(dim=1).values[None]  # equal ones in the order of the data
+                index.append(first[0] + start)
+                parts.append((part.posterior(), replace(part, excess=part.excess.gather(2, first))))
+                start += len(block)
+            whole = reduce(Posterior.merge, (known for known, _ in parts))
+            logs = torch.cat([part.log_weights(whole)[0] for _, part in parts], dim=1)
+            order = logs.sort(dim=1, descending=True, stable=True).indices[:, :k]
+            return torch.cat(index, dim=1).gather(1, order), logs.gather(1, order).exp()
 
     def neighbours(self, x: Tensor, k: int) -> tuple[Tensor, Tensor]:
         r"""The ``k`` nearest training points, exactly, and their distances.
@@ -242,18 +279,18 @@ class EmpiricalDenoiser:
         Returns:
             Indices and distances (float64), each with shape :math:`(B, k)`, nearest first.
         """
-        if not 1 <= k <= self.num_samples:
-            raise InputError(f"k = {k} of {self.num_samples} points; pass 1 <= k <= N")
+        check("k", k, Annotated[int, Whole(least=1, most=self.num_samples)])
         with exactly(x.device):
-            queries, dtype = self._queries(x), self._select_dtype(x)
-            this = self._pass(queries, queries.new_empty(0, len(x)), dtype, with_mean=False)
+            queries = checked_queries(x, self._item_shape)
+            dtype = product_dtype(x, self.source.dtype, self.dtype)
+            this = self._pass(x, queries, queries.new_ones(0, len(x)), with_mean=False)
             groups = torch.split(queries, QUERIES)
             told = this.told("neighbours", self.source, lambda b: nearest(groups[0], [b], k, dtype))
             found = [nearest(q, told.follow(self._blocks(q), len(q)), k, dtype) for q in groups]
             told.finish()
             return torch.cat([i for i, _ in found]), torch.cat([d for _, d in found])
 
-    def covariance(self, x: Tensor, sigma: Tensor) -> LinearOperator:
+    def covariance(self, x: Tensor, sigma: Tensor | float) -> LinearOperator:
         r"""Posterior covariance :math:`\mathrm{Cov}[x_0 \mid x]` at one point, as an operator.
 
         On the points that carry weight: a factor where they are fewer than coordinates, for
@@ -266,31 +303,38 @@ class EmpiricalDenoiser:
 
         Returns:
             The operator, with shape :math:`(d, d)`, in float64 and squared units of the data.
-        """
-        return self._covariance(x, sigma, unit=1.0)
 
-    def jacobian(self, x: Tensor, sigma: Tensor) -> LinearOperator:
+        Raises:
+            InputError: If a batch of points or several levels are passed.
+        """
+        return self._covariance(x, sigma, in_noise=False)
+
+    def jacobian(self, x: Tensor, sigma: Tensor | float) -> LinearOperator:
         r"""Jacobian :math:`\nabla_x D = \mathrm{Cov}[x_0 \mid x] / \sigma^2`, without derivatives.
 
         Arguments and errors are those of :meth:`covariance`.
         """
-        return self._covariance(x, sigma, unit=float(sigma))
+        return self._covariance(x, sigma, in_noise=True)
 
-    def _covariance(self, x: Tensor, sigma: Tensor, unit: float) -> LinearOperator:
-        if sigma.numel() != 1:
-            raise InputError(f"one level for one point; got {sigma.numel()} of them")
+    def _covariance(self, x: Tensor, sigma: Tensor | float, in_noise: bool) -> LinearOperator:
+        if tuple(x.shape) != self._item_shape:
+            raise InputError(
+                f"`x` has shape {tuple(x.shape)}; pass one point of shape {self._item_shape}"
+            )
+        if as_levels(sigma).numel() != 1:
+            raise InputError(f"one level for one point; got {as_levels(sigma).numel()} of them")
         with exactly(x.device):
-            query, level = self._queries(x[None]), level_rows(sigma.reshape(1, 1), x[None])
+            query, level = self._ask(x[None], as_levels(sigma).reshape(()))
             return covariance_operator(
                 query[0],
                 float(level),
                 self._blocks(query),
-                self._log_tolerance,
-                self._select_dtype(x),
-                unit,
+                math.log(self.tolerance / self.num_samples),
+                product_dtype(x, self.source.dtype, self.dtype),
+                float(level) if in_noise else 1.0,
             )
 
-    def jacobian_diagonal(self, x: Tensor, sigma: Tensor, directions: Tensor) -> Tensor:
+    def jacobian_diagonal(self, x: Tensor, sigma: Tensor | float, directions: Tensor) -> Tensor:
         r"""Diagonal :math:`u^\top \mathrm{Cov}_w u / \sigma^2` along directions, exactly.
 
         Arguments:
@@ -301,78 +345,45 @@ class EmpiricalDenoiser:
         Returns:
             The diagonal, with shape :math:`(B, n)`, in float64.
         """
-        queries, levels = self._queries(x), level_rows(sigma.expand(1, len(x)), x)
-        U, parts, projected = directions.double(), [], []
-        for rows in self._dense(x):
-            parts.append(logits(queries, levels, rows)[0])
-            projected.append(rows @ U)
-        weights = torch.cat(parts, dim=1).log_softmax(1).exp()
-        return diagonal(projected, weights, sigma.double())
+        queries = checked_queries(x, self._item_shape)
+        U = as_columns(directions, x)
+        rows = (b.centred(slice(None)) for b in self._blocks(queries, dense=True))
+        projected = [y @ U for y in rows]
+        return diagonal(projected, self.log_weights(x, sigma).exp(), level_of_each(sigma, x))
 
-    # ------------------------------------------------------------------ cost
+    # ------------------------------------------------------------------ the pass
 
-    def forecast(self, x: Tensor, sigmas: Tensor, *, scalars_only: bool = False) -> Forecast:
+    def forecast(self, x: Tensor, sigmas: Levels, *, scalars_only: bool = False) -> Forecast:
         r"""What :meth:`posterior` would cost: one small block is timed, memory is counted.
 
         Arguments are those of :meth:`posterior`.
         """
         with exactly(x.device):
-            queries, levels = self._queries(x), level_rows(sigmas, x)
-            this = self._pass(queries, levels, self._work_dtype(x, levels), not scalars_only)
-            return this.forecast(self.source)
+            queries, levels = checked_queries(x, self._item_shape), level_rows(sigmas, x)
+            return self._pass(x, queries, levels, not scalars_only).forecast(self.source)
 
-    # ------------------------------------------------------------------ the pass
+    def _ask(self, x: Tensor, sigma: Tensor | float) -> tuple[Tensor, Tensor]:
+        queries = checked_queries(x, self._item_shape)
+        return queries, level_rows(level_of_each(sigma, x)[None], x)
 
-    def _pass(self, x: Tensor, levels: Tensor, dtype: torch.dtype, with_mean: bool) -> Pass:
-        centre = self._centre.to(x.device)
-        # If none of the N points that are left out weighs more, all of them do not.
-        return Pass(x, levels, centre, dtype, self._log_tolerance, with_mean, self.chunk_size)
+    def _pass(self, x: Tensor, queries: Tensor, levels: Tensor, with_mean: bool) -> Pass:
+        dtype = product_dtype(x, self.source.dtype, self.dtype)
+        return Pass(
+            queries,
+            levels,
+            self._centre.to(x.device),
+            weight_dtype(x, levels, dtype),
+            # If none of the N points that are left out weighs more, all of them do not.
+            math.log(self.tolerance / self.num_samples),
+            with_mean,
+            self.chunk_size,
+        )
 
-    def _run(
-        self, this: Pass, executor: Executor | None = None, shards: int | None = None
-    ) -> Posterior:
-        who = "" if executor is None else f" of work for {executor.workers()} workers"
-        told = this.told("exact posterior", self.source, who=who)
-        if executor is None:
-            merged = this.over(self.source, told)
-        else:
-            count = shards or 2 * executor.workers()
-            merged = this.over_shards(self.source, executor, count, told)
-        told.finish()
-        return merged
-
-    @property
-    def _log_tolerance(self) -> float:
-        return math.log(self.tolerance / self.num_samples)
-
-    def _blocks(self, x: Tensor, pairs: int = PAIRS) -> Iterator[Block]:
-        return blocks_of(self.source, self._centre.to(x.device), len(x), self.chunk_size, pairs)
-
-    def _dense(self, x: Tensor) -> Iterator[Tensor]:
-        # All rows about the centre in float64, where every pair is looked at.
-        size = max(1, _DENSE // (8 * max(self._centre.numel(), len(x))))
-        for rows in self.source.blocks(min(size, self.chunk_size or size)):
-            centred = Block(rows, self._centre.to(x.device)).centred(slice(None))
-            if not bool(torch.isfinite(centred).all()):
-                raise InputError(NOT_FINITE)
-            yield centred
-
-    def _queries(self, x: Tensor) -> Tensor:
-        return checked_queries(x, self._item_shape, self._centre.to(x.device))
-
-    def _select_dtype(self, x: Tensor) -> torch.dtype:
-        # What selects points may be coarse: they are looked at again.
-        if self.dtype is not None:
-            return self.dtype
-        wide = torch.float64 in (x.dtype, self.source.dtype)
-        return torch.float64 if wide else torch.float32
-
-    def _work_dtype(self, x: Tensor, levels: Tensor) -> torch.dtype:
-        # Where tf32 products are switched on they may select and no more; and the squares of
-        # very small or large numbers are no float32.
-        tf32 = x.is_cuda and torch.backends.cuda.matmul.allow_tf32
-        extreme = float(levels.min()) < 1e-15 or float(x.abs().max()) > 1e15
-        return torch.float64 if tf32 or extreme else self._select_dtype(x)
+    def _blocks(self, x: Tensor, pairs: int = PAIRS, dense: bool = False) -> Iterator[Block]:
+        size = self.chunk_size or block_size(len(x), pairs)
+        if dense:  # every pair is looked at, in float64
+            size = min(size, max(1, _DENSE // (8 * max(self._centre.numel(), len(x)))))
+        return blocks_of(self.source, self._centre.to(x.device), size)
 
     def _finish(self, merged: Posterior, x: Tensor, scalars_only: bool) -> Posterior:
         T, B = merged.log_partition.shape

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from geomem.errors import InputError
-from geomem.exact.blocks import NOT_FINITE
-from geomem.exact.one_pass import Block, smallest
+from geomem.exact.blocks import NOT_FINITE, Block
+from geomem.exact.one_pass import smallest
 
 _BYTES, _EXTRA = 2**24, 16
 
@@ -27,7 +27,7 @@ def nearest(
     r"""The ``k`` nearest points of all blocks, exactly.
 
     Arguments:
-        x: The queries about the centre, with shape :math:`(B, d)`, in float64.
+        x: The queries, with shape :math:`(B, d)`, in float64.
         blocks: The training points, in order; together at least ``k``.
         k: How many.
         dtype: The dtype of the products that find candidates.
@@ -64,32 +64,30 @@ def _nearest_of_block(x: Tensor, block: Block, k: int, dtype: torch.dtype) -> tu
 
 
 def scores(x: Tensor, block: Block, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    r""":math:`|x_i|^2 - 2 x \cdot x_i`, with shape :math:`(B, n)`, and a bound on its rounding.
+    r""":math:`|x_i|^2 - 2 x \cdot x_i` about the centre, with shape :math:`(B, n)`, and a bound on
+    its rounding, with shape :math:`(B)`.
 
     The squared distance lacks :math:`|x|^2`, which is the same for all points.
     """
     B, d = x.shape
-    q = x.to(dtype)
+    queries = x - block.centre
+    q = queries.to(dtype)
     found = torch.empty(B, len(block), dtype=dtype, device=x.device)
     largest = x.new_zeros(())
     size = max(1, _BYTES // (dtype.itemsize * max(d, B)))
     points = block.buffer(size, dtype)
     for chunk in block.chunks(size):
-        y = block.centred(chunk, dtype, out=points)
+        y = block.centred(chunk, dtype, points)
         squares = torch.linalg.vector_norm(y, dim=1).square()
         largest = torch.maximum(largest, squares.max().double())
         torch.addmm(squares[None], q, y.T, alpha=-2, out=found[:, chunk])
     if not math.isfinite(float(largest)):
         raise InputError(NOT_FINITE)
     # Rounding of the terms, of their sums, and of queries and points to this dtype.
-    eps = max(torch.finfo(dtype).eps, _product_eps(x.device, dtype))
-    return found, (8 + d**0.5) * eps * (x.square().sum(1) + largest)
-
-
-def _product_eps(device: torch.device, dtype: torch.dtype) -> float:
-    # Where tf32 products are switched on they keep 10 bits: good enough to select.
-    tf32 = device.type == "cuda" and torch.backends.cuda.matmul.allow_tf32
-    return 2.0**-10 if tf32 and dtype == torch.float32 else 0.0
+    eps = torch.finfo(dtype).eps
+    if dtype == torch.float32 and x.is_cuda and torch.backends.cuda.matmul.allow_tf32:
+        eps = 2.0**-10  # tf32 products keep 10 bits: good enough to select
+    return found, (8 + d**0.5) * eps * (queries.square().sum(1) + largest)
 
 
 def _candidates(
@@ -105,7 +103,7 @@ def _candidates(
     if count == len(block):
         return index, distance, torch.ones(len(x), dtype=torch.bool, device=x.device)
     # Whoever was not taken has a score of at least the last one's.
-    outside = values[:, -1].double() + x.square().sum(1) - error
+    outside = values[:, -1].double() + (x - block.centre).square().sum(1) - error
     return index, distance, distance[:, -1].square() <= outside
 
 
@@ -116,7 +114,7 @@ def _explicit(x: Tensor, block: Block, index: Tensor) -> Tensor:
     for b in range(0, len(x), size):
         for k in range(0, index.shape[1], columns):
             i = index[b : b + size, k : k + columns]
-            y = block.centred(i.flatten()).reshape(*i.shape, -1)
+            y = block.points(i.flatten()).reshape(*i.shape, -1)
             squares = (y - x[b : b + size, None]).square_().sum(2)
             distance[b : b + size, k : k + columns] = squares.sqrt()
     return distance

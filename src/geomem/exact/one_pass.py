@@ -24,8 +24,9 @@ import torch
 from torch import Tensor
 
 from geomem.errors import InputError
-from geomem.exact.blocks import NOT_FINITE
-from geomem.exact.posterior import Posterior, from_logits, rounding_of_products
+from geomem.exact.blocks import NOT_FINITE, Block
+from geomem.exact.posterior import Energies, Posterior, decide, rounding_of_products
+from geomem.exact.twofold import divide, two_sum
 
 LOG2E = math.log2(math.e)
 # Exponents that rounding could reach by more than this are taken from explicit differences.
@@ -51,68 +52,40 @@ class Distances:
 
     Attributes:
         nearest: The smallest squared distance of each query, with shape :math:`(B)`, float64.
+        rest: What float64 leaves out of it, with shape :math:`(B)`.
         excess: What each point has above it, with shape :math:`(B, n)`.
         error: Bound on the rounding of both, with shape :math:`(B)`.
+        undecided: Where rounding still reaches the weights, with shape :math:`(T, B)`.
     """
 
     nearest: Tensor
+    rest: Tensor
     excess: Tensor
     error: Tensor
+    undecided: Tensor
 
 
-@dataclass(frozen=True)
-class Block:
-    r"""Training points as they lie in memory or on a disk, and the centre of all of them.
-
-    Arguments:
-        rows: The points, with shape :math:`(n, d)`, in any dtype.
-        centre: Their approximate centre, with shape :math:`(d)`, in float64; exact in the
-            dtype of the rows, so that subtracting it rounds once.
-    """
-
-    rows: Tensor
-    centre: Tensor
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def centred(
-        self, index: slice | Tensor, dtype: torch.dtype = torch.float64, out: Tensor | None = None
-    ) -> Tensor:
-        r"""Some of the points about the centre; into the first rows of ``out``, if given."""
-        rows = self.rows[index if isinstance(index, slice) else index.to(self.rows.device)]
-        if out is None:
-            return rows.to(self.centre.device, dtype) - self.centre.to(dtype)
-        # Fresh arrays of megabytes cost ten times the subtraction: the system clears them.
-        return out[: len(rows)].copy_(rows).sub_(self.centre.to(dtype))
-
-    def buffer(self, size: int, dtype: torch.dtype) -> Tensor:
-        r"""A working array for chunks of so many points."""
-        shape = (min(size, len(self)), self.rows.shape[1])
-        return torch.empty(shape, dtype=dtype, device=self.centre.device)
-
-    def chunks(self, size: int) -> list[slice]:
-        r"""Slices that cover the block."""
-        return [slice(k, min(k + size, len(self))) for k in range(0, len(self), size)]
-
-
-def distances(x: Tensor, block: Block, dtype: torch.dtype, explicit: bool = False) -> Distances:
+def distances(
+    x: Tensor, levels: Tensor, block: Block, dtype: torch.dtype, explicit: bool = False
+) -> Distances:
     r"""Distances of queries ``(B, d)`` to all points of a block; the excess in ``dtype``."""
     B, d = x.shape
     size = max(1, _BYTES // (8 * max(d, B)))
     chunks, points = block.chunks(size), block.buffer(size, torch.float64)
     products = points.new_empty(B * len(points))
     excess = torch.empty(B, len(block), dtype=dtype, device=x.device)
-    x_squares, largest, nearest = x.square().sum(1), x.new_zeros(()), []
+    queries = x - block.centre
+    x_squares, largest, nearest = queries.square().sum(1), x.new_zeros(()), []
     for chunk in chunks:
-        y = block.centred(chunk, out=points)
+        y = block.points(chunk) if explicit else block.centred(chunk, torch.float64, points)
         y_squares = torch.linalg.vector_norm(y, dim=1).square()
         largest = torch.maximum(largest, y_squares.max())
         squares = products[: B * len(y)].view(B, len(y))
         if explicit:
             torch.stack([(y - q).square().sum(1) for q in x], out=squares)
         else:
-            torch.addmm(y_squares[None], x, y.T, alpha=-2, out=squares).add_(x_squares[:, None])
+            torch.addmm(y_squares[None], queries, y.T, alpha=-2, out=squares)
+            squares.add_(x_squares[:, None])
         nearest.append(squares.clamp_(min=0).amin(1))
         excess[:, chunk] = squares.sub_(nearest[-1][:, None])
     if not math.isfinite(float(largest)):
@@ -120,9 +93,12 @@ def distances(x: Tensor, block: Block, dtype: torch.dtype, explicit: bool = Fals
     of_all = torch.stack(nearest).amin(0)
     for chunk, own in zip(chunks, nearest, strict=True):
         excess[:, chunk] += (own - of_all)[:, None]
-    products_error = rounding_of_products(x_squares, largest, d)
-    error = torch.zeros_like(x_squares) if explicit else products_error
-    return Distances(of_all, excess, error)
+    rest, undecided = torch.zeros_like(of_all), torch.zeros_like(levels, dtype=torch.bool)
+    if not explicit:
+        error = rounding_of_products(x_squares, largest, d)
+        return Distances(of_all, rest, excess, error, undecided)
+    of_all, rest, undecided = decide(excess, of_all, x, levels, lambda b, i: block.points(i))
+    return Distances(of_all, rest, excess, torch.zeros_like(of_all), undecided)
 
 
 def block_posterior(
@@ -137,7 +113,7 @@ def block_posterior(
     r"""Posterior over the points of a block, at all levels.
 
     Arguments:
-        x: The queries about the centre, with shape :math:`(B, d)`, in float64.
+        x: The queries, with shape :math:`(B, d)`, in float64.
         levels: The noise levels, with shape :math:`(T, B)`, in float64.
         block: The training points.
         dtype: The dtype of products over all points.
@@ -148,7 +124,7 @@ def block_posterior(
     Returns:
         The posterior, with means ``(T, B, d)`` about the centre, in float64.
     """
-    known = distances(x, block, dtype)
+    known = distances(x, levels, block, dtype)
     cut = 2 * levels.square() * -log_tolerance + 2 * known.error  # of the excess, (T, B)
     values, indices = smallest(known.excess, min(NEAREST, len(block)))
     counts = torch.searchsorted(values, cut.T.to(values).contiguous(), right=True).T
@@ -157,7 +133,7 @@ def block_posterior(
     if bool((blurred.any(1) & ~few).any()):
         dtype, few = torch.float64, torch.zeros_like(few)
         del known  # the explicit ones take twice as much
-        known = distances(x, block, dtype, explicit=True)
+        known = distances(x, levels, block, dtype, explicit=True)
     else:
         few = _worth_it(few, blurred.any(1), counts, len(block), x.shape)
     parts: list[tuple[Tensor, Posterior]] = []
@@ -168,8 +144,17 @@ def block_posterior(
         part = _few(x, levels[few], block, indices[:, :kept], with_mean)
         parts.append((few, _certify(part, levels[few], values, known, kept)))
     if not bool(few.all()):
-        parts.append((~few, _all(levels[~few], block, known, dtype, with_mean)))
-    return _assemble(parts)
+        parts.append(
+            (~few, _all(levels[~few], block, known, known.undecided[~few], dtype, with_mean))
+        )
+    if len(parts) == 1:
+        return parts[0][1]
+    first = [getattr(parts[0][1], name) for name in NAMES]
+    whole = Posterior(*(t.new_empty(len(levels), *t.shape[1:]) for t in first))
+    for mask, part in parts:
+        for name in NAMES:
+            getattr(whole, name)[mask] = getattr(part, name)
+    return whole
 
 
 def smallest(values: Tensor, k: int) -> tuple[Tensor, Tensor]:
@@ -228,10 +213,18 @@ def _few_of_group(
         return reduce(
             Posterior.merge, (_few_of_group(x, levels, block, i, with_mean) for i in some)
         )
-    y = block.centred(index.flatten()).reshape(*index.shape, -1)  # (B, k, d)
+    y = block.points(index.flatten()).reshape(*index.shape, -1)  # (B, k, d)
     squares = (y - x[:, None]).square_().sum(2)
-    logits = -squares / (2 * levels[..., None].square())  # (T, B, k)
-    return from_logits(logits, y if with_mean else y[..., :0])
+    nearest = squares.amin(1)
+    excess = squares.sub_(nearest[:, None])
+    high, low, undecided = decide(excess, nearest, x, levels, lambda b, i: y[b, i])
+    variances = 2 * levels.square()
+    known = Energies(
+        excess / variances[..., None], *divide(high, low, variances), undecided
+    ).posterior(y if with_mean else None)
+    if with_mean:
+        known.mean.sub_(block.centre)
+    return known
 
 
 def _certify(
@@ -245,14 +238,19 @@ def _certify(
     first = values[:, min(kept, values.shape[1] - 1)].double() * (1 - 1e-6)
     farther = (first - 2 * known.error).clamp(min=0)
     bound = (n - kept) * (-farther / (2 * levels.square())).exp()
-    return replace(part, dropped=bound)
+    return replace(part, dropped=torch.maximum(bound, part.dropped))
 
 
 # ----------------------------------------------------------------------- all points
 
 
 def _all(
-    levels: Tensor, block: Block, known: Distances, dtype: torch.dtype, with_mean: bool
+    levels: Tensor,
+    block: Block,
+    known: Distances,
+    undecided: Tensor,
+    dtype: torch.dtype,
+    with_mean: bool,
 ) -> Posterior:
     T, B = levels.shape
     d = block.rows.shape[1] if with_mean else 0
@@ -267,7 +265,7 @@ def _all(
     buffer = torch.empty(min(T, together), B, min(n, len(block)), dtype=dtype, device=c.device)
     for number, chunk in enumerate(block.chunks(n), start=1):
         excess = known.excess[:, chunk]
-        y = None if points is None else block.centred(chunk, dtype, out=points)
+        y = None if points is None else block.centred(chunk, dtype, points)
         for k in range(0, T, together):
             at = slice(k, k + together)
             group = buffer[: len(c[at]), :, : excess.shape[1]]
@@ -283,35 +281,23 @@ def _all(
             partial.zero_()
     mean += partial
     log_sum, variances = sums.log(), 2 * levels.square()
-    base = -known.nearest / variances
+    least, rest = divide(known.nearest, known.rest, variances)
+    log_partition, remainder = two_sum(-least, log_sum - rest)
     entropy = log_sum + moments / (variances * sums)
     lightest = len(block) * 2**lowest / sums  # what no weight may be below
     mean /= sums[..., None]
-    return Posterior(base + log_sum, mean, squares / sums.square(), entropy, lightest)
+    lightest = lightest.masked_fill(undecided, torch.inf)
+    return Posterior(log_partition, mean, squares / sums.square(), entropy, lightest, remainder)
 
 
 # ------------------------------------------------------------------------------ parts
 
 
-_NAMES = ("log_partition", "mean", "participation", "entropy", "dropped")
+NAMES = ("log_partition", "mean", "participation", "entropy", "dropped", "remainder")
 
 
 def concatenate(parts: list[Posterior], dim: int = 1) -> Posterior:
     r"""Posteriors of different queries (or, along dimension 0, levels) side by side."""
     if len(parts) == 1:
         return parts[0]
-    return Posterior(*(torch.cat([getattr(p, name) for p in parts], dim) for name in _NAMES))
-
-
-def _assemble(parts: list[tuple[Tensor, Posterior]]) -> Posterior:
-    if len(parts) == 1:
-        return parts[0][1]
-    return Posterior(*(_interleave(parts, name) for name in _NAMES))
-
-
-def _interleave(parts: list[tuple[Tensor, Posterior]], name: str) -> Tensor:
-    mask, first = parts[0][0], getattr(parts[0][1], name)
-    whole: Tensor = first.new_empty(len(mask), *first.shape[1:])
-    for levels, part in parts:
-        whole[levels] = getattr(part, name)
-    return whole
+    return Posterior(*(torch.cat([getattr(p, name) for p in parts], dim) for name in NAMES))

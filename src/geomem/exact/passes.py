@@ -19,9 +19,9 @@ from torch import Tensor
 from geomem.compute.executor import Executor
 from geomem.compute.progress import Forecast
 from geomem.errors import InputError
-from geomem.exact.blocks import Blocks
+from geomem.exact.blocks import Block, Blocks
 from geomem.exact.cost import Announced, forecast
-from geomem.exact.one_pass import PAIRS, QUERIES, Block, block_posterior, concatenate
+from geomem.exact.one_pass import PAIRS, QUERIES, block_posterior, concatenate
 from geomem.exact.posterior import Posterior
 
 
@@ -30,7 +30,7 @@ class Pass:
     r"""Queries and how they are answered, whatever the training points.
 
     Attributes:
-        x: The queries about the centre, with shape :math:`(B, d)`, in float64.
+        x: The queries, with shape :math:`(B, d)`, in float64.
         levels: The noise levels, with shape :math:`(T, B)`, in float64.
         centre: The centre of the training set, with shape :math:`(d)`, in float64.
         dtype: The dtype of products over many points.
@@ -53,22 +53,16 @@ class Pass:
 
         Means are about the centre, with shape :math:`(T, B, d)`, in float64.
         """
-        groups = zip(
-            torch.split(self.x, QUERIES), torch.split(self.levels, QUERIES, dim=1), strict=True
-        )
-        return concatenate([self._group(x, levels, source, on_pairs) for x, levels in groups])
-
-    def _group(
-        self, x: Tensor, levels: Tensor, source: Blocks, on_pairs: Callable[[int], None]
-    ) -> Posterior:
-        return reduce(Posterior.merge, self._parts(x, levels, source, on_pairs))
-
-    def _parts(
-        self, x: Tensor, levels: Tensor, source: Blocks, on_pairs: Callable[[int], None]
-    ) -> Iterator[Posterior]:
-        for block in blocks_of(source, self.centre, len(x), self.chunk_size):
-            yield self.over_block(x, levels, block)
-            on_pairs(len(x) * len(block))
+        found = []
+        groups = torch.split(self.x, QUERIES), torch.split(self.levels, QUERIES, dim=1)
+        for x, levels in zip(*groups, strict=True):
+            parts = []
+            for block in blocks_of(source, self.centre, self.chunk_size or block_size(len(x))):
+                parts.append(self.over_block(x, levels, block))
+                on_pairs(len(x) * len(block))
+                parts = [reduce(Posterior.merge, parts)]
+            found += parts
+        return concatenate(found)
 
     def over_block(self, x: Tensor, levels: Tensor, block: Block) -> Posterior:
         r"""The posterior of some of the queries over one block."""
@@ -113,12 +107,25 @@ class Pass:
             who=who,
         )
 
+    def answer(self, source: Blocks, executor: Executor | None, shards: int | None) -> Posterior:
+        r"""The posterior over a set, announced where it is long.
+
+        Arguments:
+            source: The training set.
+            executor: Whose workers answer the shards; this process alone if not given.
+            shards: How many; two a worker if not given.
+        """
+        who = "" if executor is None else f" of work for {executor.workers()} workers"
+        told = self.told("exact posterior", source, who=who)
+        if executor is None:
+            merged = self.over(source, told)
+        else:
+            merged = self.over_shards(source, executor, shards or 2 * executor.workers(), told)
+        told.finish()
+        return merged
+
     def over_shards(
-        self,
-        source: Blocks,
-        executor: Executor,
-        shards: int,
-        on_pairs: Callable[[int], None] = lambda n: None,
+        self, source: Blocks, executor: Executor, shards: int, on_pairs: Callable[[int], None]
     ) -> Posterior:
         r"""The posterior over a set whose shards are answered by an executor's workers."""
         if executor.here:  # its workers share this memory
@@ -149,11 +156,13 @@ def answer(shard: Shard, report: Callable[[object], None]) -> Posterior:
     return shard.questions.over(shard.source)
 
 
-def blocks_of(
-    source: Blocks, centre: Tensor, num_queries: int, chunk_size: int | None, pairs: int = PAIRS
-) -> Iterator[Block]:
-    r"""A set in blocks of at most ``chunk_size`` points, or as many as keep memory small."""
-    size = chunk_size or max(1, pairs // min(max(num_queries, 1), QUERIES))
+def block_size(num_queries: int, pairs: int = PAIRS) -> int:
+    r"""As many points as keep the memory of their pairs with the queries small."""
+    return max(1, pairs // min(max(num_queries, 1), QUERIES))
+
+
+def blocks_of(source: Blocks, centre: Tensor, size: int) -> Iterator[Block]:
+    r"""A set in blocks of at most ``size`` points."""
     for rows in source.blocks(size):
         if rows.shape[1] != len(centre):
             raise InputError(

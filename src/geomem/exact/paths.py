@@ -17,12 +17,11 @@ import torch
 from torch import Tensor
 
 from geomem.errors import InputError
-from geomem.exact.blocks import NOT_FINITE
-from geomem.exact.one_pass import BLURRED, LOG2E, Block
+from geomem.exact.blocks import NOT_FINITE, Block
+from geomem.exact.one_pass import BLURRED, LOG2E, NAMES, block_posterior
 from geomem.exact.posterior import Posterior, rounding_of_products
 
 _CACHED, _BYTES = 2**19, 2**25
-_VISIBLE = 90.0  # bits: lighter than 2^-90 of the heaviest is nothing in float64
 
 
 class _Sums:
@@ -75,20 +74,30 @@ class _Sums:
             self.squares / self.weights.square(),
             log_sum - math.log(2) * self.moments / self.weights,
             n * 2**self.lowest / self.weights,
+            torch.zeros_like(log_sum),
         )
 
 
 def path_posterior(
-    y_0: Tensor, z: Tensor, levels: Tensor, block: Block, dtype: torch.dtype, with_mean: bool
+    y_0: Tensor,
+    z: Tensor,
+    levels: Tensor,
+    block: Block,
+    *,
+    dtype: torch.dtype,
+    log_tolerance: float,
+    with_mean: bool,
 ) -> Posterior:
     r"""Posterior over a block at the points of noised paths.
 
     Arguments:
-        y_0: The starts about the centre, with shape :math:`(B, d)`, in float64.
+        y_0: The starts, with shape :math:`(B, d)`, in float64.
         z: The noise, with shape :math:`(B, d)`, in float64.
         levels: The noise levels, with shape :math:`(T, B)`, in float64.
         block: The training points.
         dtype: The dtype of weights and of the products of means.
+        log_tolerance: As for :func:`~geomem.exact.one_pass.block_posterior`, which answers at
+            the levels where the rounding of products would reach the weights.
         with_mean: Whether to compute means.
     """
     B, d = y_0.shape
@@ -97,9 +106,15 @@ def path_posterior(
     sums = _Sums(levels, d if with_mean else 0, size, together, dtype)
     points = block.buffer(size, torch.float64)
     a, b = -LOG2E / (2 * levels.square()), -LOG2E / levels
+    start = y_0 - block.centre
+    squares, both = start.square().sum(1), torch.cat([start, z])
+    along, largest = (z * start).sum(1, keepdim=True), start.new_zeros(())
     for chunk in block.chunks(size):
-        y = block.centred(chunk, out=points)
-        A, G = _two_products(y_0, z, y, levels)
+        y = block.centred(chunk, torch.float64, points)
+        products, y_squares = both @ y.T, y.square().sum(1)
+        largest = torch.maximum(largest, y_squares.max())
+        A = (y_squares - 2 * products[:B]).add_(squares[:, None]).clamp_(min=0)
+        G = along - products[B:]
         for k in range(0, len(levels), together):
             some = range(k, min(k + together, len(levels)))
             group = sums.group[: len(some), : G.numel()].view(len(some), *G.shape)
@@ -108,44 +123,17 @@ def path_posterior(
             if with_mean:
                 product = group.flatten(0, 1) @ y.to(dtype)
                 sums.mean[some.start : some.stop] += product.view(len(some), B, d)
-    return sums.posterior(z, len(block))
-
-
-def _two_products(y_0: Tensor, z: Tensor, y: Tensor, levels: Tensor) -> tuple[Tensor, Tensor]:
-    B, d = y_0.shape
-    products = torch.cat([y_0, z]) @ y.T
-    y_squares, squares = y.square().sum(1), y_0.square().sum(1)
-    if not math.isfinite(float(y_squares.max())):
+    if not math.isfinite(float(largest)):
         raise InputError(NOT_FINITE)
-    A = (y_squares - 2 * products[:B]).add_(squares[:, None]).clamp_(min=0)
-    G = (z * y_0).sum(1, keepdim=True) - products[B:]
-    reach = (y_squares.max() * z.square().sum(1)).sqrt()
-    smallest = levels.min(0).values
-    error = rounding_of_products(squares, y_squares.max(), d) / smallest.square()
-    error = error + rounding_of_products(reach, reach, d) / smallest
-    blurred = error > BLURRED
-    if bool(blurred.any()):
-        _again(A, G, y_0, z, y, levels, blurred, error)
-    return A, G
-
-
-def _again(
-    A: Tensor,
-    G: Tensor,
-    y_0: Tensor,
-    z: Tensor,
-    y: Tensor,
-    levels: Tensor,
-    blurred: Tensor,
-    error: Tensor,
-) -> None:
-    # Explicit differences for whatever a level may see; in place.
-    seen = torch.zeros_like(A, dtype=torch.bool)
-    for s in levels:
-        bits = -LOG2E * (A / (2 * s.square()[:, None]) + G / s[:, None])
-        seen |= bits >= bits.amax(1, keepdim=True) - _VISIBLE - 4 * LOG2E * error[:, None]
-    b, i = (seen & blurred[:, None]).nonzero(as_tuple=True)
-    for some in torch.split(torch.arange(len(b), device=b.device), max(1, 2**21 // y.shape[1])):
-        difference = y_0[b[some]] - y[i[some]]
-        A[b[some], i[some]] = difference.square().sum(1)
-        G[b[some], i[some]] = (z[b[some]] * difference).sum(1)
+    known = sums.posterior(z, len(block))
+    reach = (largest * z.square().sum(1)).sqrt()
+    error = rounding_of_products(squares, largest, d) / levels.square()
+    error = error + rounding_of_products(reach, reach, d) / levels
+    for t in (error > BLURRED).any(1).nonzero()[:, 0].tolist():
+        x, level = y_0 + levels[t, :, None] * z, levels[t, None]
+        sharp = block_posterior(
+            x, level, block, dtype=dtype, log_tolerance=log_tolerance, with_mean=with_mean
+        )
+        for name in NAMES:
+            getattr(known, name)[t] = getattr(sharp, name)[0]
+    return known

@@ -4,8 +4,12 @@ The posterior over a whole set is the merge of the posteriors over its parts, in
 grouping. Chunks of memory, memory-mapped files, streams and the machines of a cluster are
 therefore one case, and the fast pass (:mod:`geomem.exact.one_pass`) only has to know a block.
 
-The functions here are its slow and differentiable twins: float64 throughout, every pair of
-points at every level.
+Far from the data, or at tiny levels, an exponent :math:`\|x - x_i\|^2 / 2 \sigma^2` of 1e14 has
+no :math:`\ln N` left in float64. Exponents are therefore kept relative to the nearest point's,
+and its own as a sum of two float64 (:mod:`geomem.exact.twofold`), so that parts can be merged.
+
+The functions here are slow and differentiable twins: float64 throughout, every pair of points
+at every level.
 
 References:
     | Dynamical Regimes of Diffusion Models (Biroli et al., 2024), arXiv 2402.18491
@@ -13,15 +17,23 @@ References:
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
+from geomem.errors import InputError
+from geomem.exact.blocks import NOT_FINITE, Block
+from geomem.exact.twofold import ROUNDING, divide, squared_distances, two_sum
+
 # Logarithms of weights are wanted to better than this, so that weights are, too.
 LOG_WEIGHT_ERROR = 1e-9
+# Where it may be more than this, weights are called undecided.
+UNDECIDED = 1e-7
 # Points that are lighter than exp(-60) of the heaviest one cannot be seen in float64.
-_NEGLIGIBLE = 60.0
+NEGLIGIBLE = 60.0
+_ELEMENTS = 2**18
 
 
 @dataclass(frozen=True)
@@ -37,7 +49,10 @@ class Posterior:
         entropy: The entropy of the weights in nats, with shape :math:`(T, B)`.
         dropped: Certified bound on the weight that was left out, with shape :math:`(T, B)`; 0
             where nothing was. Weights are off by at most this in total variation, and the mean
-            by at most this times the diameter of the data, beside the rounding of products.
+            by at most this times the diameter of the data, beside the rounding of products. It
+            is infinite where 32 digits do not tell which points are the nearest.
+        remainder: What float64 leaves out of ``log_partition``, with shape :math:`(T, B)`; for
+            :meth:`merge`.
     """
 
     log_partition: Tensor
@@ -45,6 +60,7 @@ class Posterior:
     participation: Tensor
     entropy: Tensor
     dropped: Tensor
+    remainder: Tensor = field(default_factory=lambda: torch.zeros((), dtype=torch.float64))
 
     @property
     def effective_points(self) -> Tensor:
@@ -53,15 +69,24 @@ class Posterior:
 
     def merge(self, other: Posterior) -> Posterior:
         r"""The posterior over the union of both parts."""
+        a, b = self.log_partition, other.log_partition
+        gap = (a - b) + (self.remainder - other.remainder)
         # Logistic functions add up to 1 where the logarithms are too large for a sum of them.
-        p = (self.log_partition - other.log_partition).sigmoid()
-        q = (other.log_partition - self.log_partition).sigmoid()
+        p, q = gap.sigmoid(), (-gap).sigmoid()
+        larger = torch.where(gap > 0, a, b)
+        more = torch.nn.functional.softplus(torch.where(gap > 0, -gap, gap))
+        rest = torch.where(gap > 0, self.remainder, other.remainder)
+        doubt = ROUNDING * torch.maximum(a.detach().abs(), b.detach().abs())
+        undecided = (doubt > UNDECIDED) & (gap.detach().abs() < NEGLIGIBLE + 2 * doubt)
+        dropped = [torch.where(w > 0, w * part.dropped, 0) for w, part in ((p, self), (q, other))]
+        log_partition, remainder = two_sum(larger, more + rest)
         return Posterior(
-            torch.logaddexp(self.log_partition, other.log_partition),
+            log_partition,
             scale(p, self.mean) + scale(q, other.mean),
             p**2 * self.participation + q**2 * other.participation,
             p * self.entropy + q * other.entropy - torch.xlogy(p, p) - torch.xlogy(q, q),
-            p * self.dropped + q * other.dropped,
+            (dropped[0] + dropped[1]).masked_fill(undecided, torch.inf),
+            remainder,
         )
 
 
@@ -71,47 +96,49 @@ def scale(weight: Tensor, x: Tensor) -> Tensor:
     return product
 
 
-def all_pairs(x: Tensor, levels: Tensor, data: Tensor) -> Posterior:
-    r"""Posterior with every pair in float64, differentiable in ``x`` and the levels.
+@dataclass(frozen=True)
+class Energies:
+    r"""Exponents :math:`\|x - x_i\|^2 / 2 \sigma^2` of points, relative to the nearest one's.
 
-    Arguments:
-        x: The queries, with shape :math:`(B, d)`, in float64 and about the data's centre.
-        levels: The noise levels, with shape :math:`(T, B)`.
-        data: Training points about the same centre, with shape :math:`(n, d)`.
+    Attributes:
+        excess: What each point's has above the nearest one's, with shape :math:`(T, B, n)`.
+        least: The nearest one's, with shape :math:`(T, B)`.
+        rest: What float64 leaves out of it, with shape :math:`(T, B)`.
+        undecided: Where rounding still reaches the weights, with shape :math:`(T, B)`.
     """
-    return from_logits(logits(x, levels, data), data)
 
+    excess: Tensor
+    least: Tensor
+    rest: Tensor
+    undecided: Tensor
 
-def from_logits(logits: Tensor, data: Tensor) -> Posterior:
-    r"""Posterior from :math:`-|x - x_i|^2 / 2 \sigma^2` ``(T, B, n)`` and points.
+    def log_weights(self, whole: Posterior) -> Tensor:
+        r"""Logarithms of weights in the posterior of a whole, with shape :math:`(T, B, n)`."""
+        gap = (self.least + whole.log_partition) + (self.rest + whole.remainder)
+        return (-self.excess - gap[..., None]).clamp(max=0)
 
-    The points are shared by all queries, ``(n, d)``, or each query's own, ``(B, n, d)``.
-    """
-    # Far from all points, logits of -1e14 hold no ln N any more: weights about the largest
-    # one still add up to 1 and keep the mean among the points.
-    largest = logits.detach().amax(-1, keepdim=True)
-    shifted = logits - largest
-    log_sum = shifted.logsumexp(-1, keepdim=True)
-    log_weights = shifted - log_sum
-    weights = log_weights.exp()
-    if data.ndim == 2:
-        mean = torch.tensordot(weights, data, dims=1)
-    else:
-        mean = (weights.transpose(0, 1) @ data).transpose(0, 1)
-    log_partition = (largest + log_sum)[..., 0]
-    return Posterior(
-        log_partition,
-        mean,
-        weights.square().sum(-1),
-        -(weights * log_weights).sum(-1),
-        torch.zeros_like(log_partition),
-    )
-
-
-def logits(x: Tensor, levels: Tensor, data: Tensor) -> Tensor:
-    r""":math:`-|x - x_i|^2 / 2 \sigma^2`, with shape :math:`(T, B, n)`, in float64."""
-    result: Tensor = -_squared_distances(x, data, levels) / (2 * levels[..., None] ** 2)
-    return result
+    def posterior(self, data: Tensor | None = None) -> Posterior:
+        r"""The posterior over points: shared by all queries, ``(n, d)``, or each query's own,
+        ``(B, n, d)``; without them, its scalars.
+        """
+        log_sum = (-self.excess).logsumexp(-1, keepdim=True)
+        log_weights = -self.excess - log_sum
+        weights = log_weights.exp()
+        if data is None:
+            mean = weights[..., :0]
+        elif data.ndim == 2:
+            mean = torch.tensordot(weights, data, dims=1)
+        else:
+            mean = (weights.transpose(0, 1) @ data).transpose(0, 1)
+        log_partition, remainder = two_sum(-self.least, log_sum[..., 0] - self.rest)
+        return Posterior(
+            log_partition,
+            mean,
+            weights.square().sum(-1),
+            -(weights * log_weights).sum(-1),
+            torch.zeros_like(log_partition).masked_fill(self.undecided, torch.inf),
+            remainder,
+        )
 
 
 def rounding_of_products(x_squares: Tensor, largest: Tensor, d: int) -> Tensor:
@@ -123,30 +150,98 @@ def rounding_of_products(x_squares: Tensor, largest: Tensor, d: int) -> Tensor:
     return bound
 
 
-def _squared_distances(x: Tensor, data: Tensor, levels: Tensor) -> Tensor:
-    x_squares, data_squares = x.square().sum(1, keepdim=True), data.square().sum(1)
-    distances = x_squares + data_squares - 2 * x @ data.T
-    error = rounding_of_products(x_squares, data_squares.max(), x.shape[1])
-    again = _inaccurate(distances.detach(), error.detach(), levels)
-    b, i = again.nonzero(as_tuple=True)
+def decide(
+    excess: Tensor,
+    nearest: Tensor,
+    x: Tensor,
+    levels: Tensor,
+    points: Callable[[Tensor, Tensor], Tensor],
+) -> tuple[Tensor, Tensor, Tensor]:
+    r"""Takes distances again, to 32 digits, where those of float64 would blur the weights.
+
+    Arguments:
+        excess: Squared distances above the smallest, with shape :math:`(B, n)`, in float64, from
+            explicit differences; those that blur are replaced.
+        nearest: The smallest squared distances, with shape :math:`(B)`.
+        x: The queries, with shape :math:`(B, d)`.
+        levels: The noise levels, with shape :math:`(T, B)`.
+        points: The points of pairs (query, column), with shape :math:`(P, d)`.
+
+    Returns:
+        The smallest squared distances as a sum of two float64, each with shape :math:`(B)`, and
+        where even they do not decide, with shape :math:`(T, B)`.
+    """
+    rest, undecided = torch.zeros_like(nearest), torch.zeros_like(levels, dtype=torch.bool)
+    error = rounding_of_products(nearest, rest, x.shape[1])
+    b, i = _blurred(excess, error, levels)
     if len(b) == 0:
-        return distances
-    return distances.index_put((b, i), explicit_distances(x, data, b, i))
-
-
-def _inaccurate(distances: Tensor, error: Tensor, levels: Tensor) -> Tensor:
-    # Rounding reaches the weights at levels below `blurred`, and there only those of points
-    # within exp(-60) of the nearest.
-    blurred = error[:, 0] / (2 * LOG_WEIGHT_ERROR)
-    largest = torch.minimum(blurred, levels.max(0).values ** 2)[:, None]
-    nearest = distances.min(1, keepdim=True).values
-    visible = distances <= nearest + 2 * _NEGLIGIBLE * largest + 2 * error
-    again: Tensor = visible & (levels.min(0).values.square() < blurred)[:, None]
-    return again
-
-
-def explicit_distances(x: Tensor, data: Tensor, b: Tensor, i: Tensor) -> Tensor:
-    r""":math:`|x_b - x_i|^2` for pairs, with shape :math:`(P)`: subtract before squaring."""
-    size = max(1, 2**21 // x.shape[1])
+        return nearest, rest, undecided
+    size = max(1, _ELEMENTS // x.shape[1])
     pairs = zip(torch.split(b, size), torch.split(i, size), strict=True)
-    return torch.cat([(x[p] - data[q]).square().sum(1) for p, q in pairs])
+    found = [squared_distances(x[p], points(p, q)) for p, q in pairs]
+    high, low = (torch.cat([pair[k] for pair in found]) for k in (0, 1))
+    # The smallest of the pairs: by the first number, then by the second.
+    least = nearest.scatter_reduce(0, b, high, "amin", include_self=False)
+    ties = torch.where(high == least[b], low, torch.inf)
+    rest = rest.scatter_reduce(0, b, ties, "amin", include_self=False)
+    excess[b, i] = (high - least[b]) + (low - rest[b])
+    doubt = ROUNDING * least
+    for t, s in enumerate(levels):
+        shaky = doubt / (2 * s.square()) > UNDECIDED
+        if bool(shaky.any()):
+            seen = excess <= (2 * NEGLIGIBLE * s.square() + 2 * doubt)[:, None]
+            undecided[t] = shaky & (seen.sum(1) > 1)
+    return least, rest, undecided
+
+
+def _blurred(excess: Tensor, error: Tensor, levels: Tensor) -> tuple[Tensor, Tensor]:
+    # Rounding reaches the weights at levels whose square is below `reach`, and there only those
+    # of points within exp(-60) of the nearest.
+    reach = error / (2 * LOG_WEIGHT_ERROR)
+    blurred = levels.amin(0).square() < reach
+    if not bool(blurred.any()):
+        none = torch.empty(0, dtype=torch.long, device=levels.device)
+        return none, none
+    largest = torch.minimum(reach, levels.amax(0).square())
+    visible = excess <= (2 * NEGLIGIBLE * largest + 2 * error)[:, None]
+    b, i = (visible & blurred[:, None]).nonzero(as_tuple=True)
+    return b, i
+
+
+def all_pairs(x: Tensor, levels: Tensor, block: Block) -> Energies:
+    r"""Exponents of every pair in float64, differentiable in ``x`` and the levels.
+
+    Arguments:
+        x: The queries, with shape :math:`(B, d)`, in float64.
+        levels: The noise levels, with shape :math:`(T, B)`.
+        block: The training points.
+
+    Raises:
+        InputError: If a point is not finite.
+    """
+    q, y = x - block.centre, block.centred(slice(None), torch.float64)
+    x_squares, y_squares = q.square().sum(1, keepdim=True), y.square().sum(1)
+    if not bool(torch.isfinite(y_squares).all()):
+        raise InputError(NOT_FINITE)
+    squares = x_squares + y_squares - 2 * q @ y.T
+    error = rounding_of_products(x_squares, y_squares.max(), x.shape[1]).detach()[:, 0]
+    fixed = squares.detach()
+    b, i = _blurred(fixed - fixed.amin(1, keepdim=True), error, levels.detach())
+    if len(b):
+        size = max(1, 2**21 // x.shape[1])
+        pairs = zip(torch.split(b, size), torch.split(i, size), strict=True)
+        again = [(x[p] - block.points(k)).square().sum(1) for p, k in pairs]
+        squares = squares.index_put((b, i), torch.cat(again))
+    nearest = squares.gather(1, squares.detach().argmin(1, keepdim=True))
+    excess = squares - nearest
+    sharp = excess.detach().clone()
+    high, low, undecided = decide(
+        sharp, nearest.detach()[:, 0], x.detach(), levels.detach(), lambda p, k: block.points(k)
+    )
+    # The numbers of one, the derivatives of the other.
+    excess = sharp + (excess - excess.detach())
+    variances = 2 * levels**2
+    least = nearest[:, 0] / variances
+    exact, rest = divide(high, low, variances.detach())
+    least = exact + (least - least.detach())
+    return Energies(excess / variances[..., None], least, rest, undecided)

@@ -1,6 +1,6 @@
 r"""What is asked of an exact denoiser, checked once at the door.
 
-Queries become float64 about the centre of the data, levels one for each query, and whatever a
+Queries become float64, levels one for each query, and whatever a
 caller has switched on around them (automatic low precision, gradients) is kept out.
 """
 
@@ -15,19 +15,23 @@ from torch import Tensor
 from geomem.errors import InputError
 from geomem.exact.blocks import Blocks
 from geomem.exact.posterior import Posterior
-from geomem.noise import check_levels
+from geomem.noise import Levels, as_levels, check_levels
 
 # Squares of anything beyond overflow or vanish in float64.
 _SMALLEST, _LARGEST = 1e-140, 1e140
 _ROWS = 4096
 
 
-def checked_queries(x: Tensor, item_shape: tuple[int, ...], centre: Tensor) -> Tensor:
-    r"""Queries ``(B, *)`` about the centre, with shape :math:`(B, d)`, in float64.
+def checked_queries(x: Tensor, item_shape: tuple[int, ...]) -> Tensor:
+    r"""Queries ``(B, *)`` with shape :math:`(B, d)`, in float64.
 
     Raises:
         InputError: If they have another shape, are no floats, or are not finite.
     """
+    if not isinstance(x, Tensor):
+        raise InputError(f"`x` is a {type(x).__name__}; pass a tensor of shape (B, *)")
+    if tuple(x.shape) == item_shape:
+        raise InputError(f"`x` is one point of shape {item_shape}; pass a batch of one, x[None]")
     if tuple(x.shape[1:]) != item_shape:
         raise InputError(
             f"a query has shape {tuple(x.shape[1:])} and a training point "
@@ -37,18 +41,21 @@ def checked_queries(x: Tensor, item_shape: tuple[int, ...], centre: Tensor) -> T
         raise InputError(f"queries are {x.dtype} and their means would be, too; pass floats")
     if not torch.isfinite(x).all():
         raise InputError("a query holds NaN or infinite values; check where it comes from")
-    return x.flatten(1).double() - centre
+    return x.flatten(1).double()
 
 
-def level_rows(sigmas: Tensor, x: Tensor) -> Tensor:
-    r"""Levels ``(T,)`` or ``(T, B)`` as :math:`(T, B)`, in float64.
+def level_rows(sigmas: Levels, x: Tensor) -> Tensor:
+    r"""Levels ``()``, ``(T,)`` or ``(T, B)`` as :math:`(T, B)`, in float64.
 
     Raises:
         InputError: If a level is not above 0, or cannot be squared, or shapes do not match.
     """
+    sigmas = as_levels(sigmas).to(x.device)
+    if sigmas.ndim == 0:
+        sigmas = sigmas[None]
     if len(x) == 0 and sigmas.ndim == 2 and sigmas.shape[1] == 0:
         return sigmas.double()  # a level for each of no queries
-    sigmas = check_levels(sigmas).to(x.device).double()
+    sigmas = check_levels(sigmas).double()
     smallest, largest = sigmas.detach().min(), sigmas.detach().max()
     if smallest < _SMALLEST or largest > _LARGEST:
         raise InputError(
@@ -64,17 +71,36 @@ def level_rows(sigmas: Tensor, x: Tensor) -> Tensor:
     return sigmas
 
 
+def product_dtype(x: Tensor, data: torch.dtype, wanted: torch.dtype | None) -> torch.dtype:
+    r"""The dtype of products that select points, which are looked at again."""
+    if wanted is not None:
+        return wanted
+    return torch.float64 if torch.float64 in (x.dtype, data) else torch.float32
+
+
+def weight_dtype(x: Tensor, levels: Tensor, dtype: torch.dtype) -> torch.dtype:
+    r"""The dtype of products that weights rest on.
+
+    Where tf32 products are switched on they may select and no more; and the squares of very
+    small or large numbers are no float32.
+    """
+    if not levels.numel() or not x.numel():
+        return dtype
+    tf32 = x.is_cuda and torch.backends.cuda.matmul.allow_tf32
+    extreme = float(levels.min()) < 1e-15 or float(x.abs().max()) > 1e15
+    return torch.float64 if tf32 or extreme else dtype
+
+
 def needs_derivatives(*tensors: Tensor) -> bool:
     r"""Whether someone differentiates: autograd, or a transform of torch.func around us."""
     if torch.is_grad_enabled() and any(t.requires_grad for t in tensors):
         return True
     wrapped = getattr(torch._C._functorch, "is_functorch_wrapped_tensor", lambda t: False)
-    return any(wrapped(t) or _is_dual(t) for t in tensors)
-
-
-def _is_dual(t: Tensor) -> bool:
-    dual = torch.autograd.forward_ad.unpack_dual(t)  # type: ignore[no-untyped-call]
-    return dual.tangent is not None
+    unpack = torch.autograd.forward_ad.unpack_dual
+    return any(
+        wrapped(t) or unpack(t).tangent is not None  # type: ignore[no-untyped-call]
+        for t in tensors
+    )
 
 
 @contextmanager
@@ -96,7 +122,7 @@ def centre_of(source: Blocks) -> Tensor:
     return mean.to(rows.dtype if rows.dtype.is_floating_point else torch.float32).double()
 
 
-def nobody(T: int, x: Tensor) -> Posterior:
+def no_answer(T: int, x: Tensor) -> Posterior:
     r"""The answer to no queries."""
     none = x.new_empty(T, 0, dtype=torch.float64)
-    return Posterior(none, x.new_empty(T, *x.shape), none, none, none)
+    return Posterior(none, x.new_empty(T, *x.shape), none, none, none, none)

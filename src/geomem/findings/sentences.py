@@ -16,6 +16,8 @@ from geomem.measure.subject import NETWORKS
 from geomem.stats import Estimate, Proportion
 
 ALPHA = 0.05
+UNALIKE = 0.01  # p-value from which two sets of images are said not to be drawn alike
+ALLOWED_Z = 4.0  # of the identity check, over all levels and subjects
 SHOWN = 6  # rows that a sentence lists, the first ones and the last ones
 
 
@@ -33,7 +35,8 @@ def networks(known: xr.Dataset, *, early: bool = False) -> list[xr.Dataset]:
         early: Whether steps of a training before its last one are among them.
     """
     rows = [known.isel(subject=k) for k in range(known.sizes["subject"])]
-    rows = [row for row in rows if row["kind"].item() in NETWORKS]
+    main = str(known.attrs.get("control", ""))
+    rows = [row for row in rows if row["kind"].item() in NETWORKS and row["kind"].item() != main]
     last: dict[tuple[str, ...], float] = {}
     for row in rows:
         last[_recipe(row)] = max(last.get(_recipe(row), -1.0), np.nan_to_num(float(row.step)))
@@ -64,7 +67,8 @@ def sentences(known: xr.Dataset) -> list[str]:
             f"No {missing.removeprefix('a ')} was measured, so nothing is said about memorization; "
             f"add {missing}."
         ]
-    found = [_how_much(known, rows), _where(rows)]
+    found = [*_faults(known), *_not_alike(known), _how_much(known, rows), _where(rows)]
+    found += [*_controls(known, rows), *_images(rows)]
     return [*found, _samples(rows)] if "copies" in known else [*found, NO_SAMPLES]
 
 
@@ -84,11 +88,43 @@ def window(known: xr.Dataset) -> str:
 
 
 def state(row: xr.Dataset) -> str:
-    r"""What can be said of a row: underfit, no test, not significant, or told apart."""
-    nats, p = estimate(row, "information"), float(row.p_value)
-    if nats.value < -2 * nats.stderr:
+    r"""What can be said of a row: underfit, not alike, no test, not significant, or told apart.
+
+    Underfit is a network that is worse than the linear control at its own training images.
+    """
+    name = "beside_linear" if "beside_linear" in row else "information"
+    linear, p = estimate(row, name), float(row.p_value)
+    if linear.value < -2 * linear.stderr:
         return "underfit"
+    if not drawn_alike(row):
+        return "not alike"
     return "no test" if math.isnan(p) else "told apart" if p <= ALPHA else "not significant"
+
+
+def drawn_alike(known: xr.Dataset) -> bool:
+    r"""Whether nothing speaks against training and held-out images being drawn alike."""
+    return "alike_p_value" not in known or not float(known.alike_p_value) <= UNALIKE
+
+
+def _faults(known: xr.Dataset) -> list[str]:
+    z = np.abs(known.identity_z.values) if "identity_z" in known else np.array([])
+    largest = float(np.nanmax(z)) if np.isfinite(z).any() else 0.0
+    if largest <= ALLOWED_Z:
+        return []
+    return [
+        f"The identity check FAILED (largest |z| = {largest:.1f}, at most {ALLOWED_Z:g} is "
+        "allowed): schedule, code or model is at fault, and no number below can be trusted."
+    ]
+
+
+def _not_alike(known: xr.Dataset) -> list[str]:
+    if drawn_alike(known):
+        return []
+    p = float(known.alike_p_value)
+    return [
+        f"Training and held-out images are not drawn alike (p = {p:.1g}, without any network): a "
+        "difference between them is no evidence of memory; hold out images of the same kind."
+    ]
 
 
 def _how_much(known: xr.Dataset, rows: Sequence[xr.Dataset]) -> str:
@@ -97,7 +133,12 @@ def _how_much(known: xr.Dataset, rows: Sequence[xr.Dataset]) -> str:
     parts = "; ".join(_one_row(row) for row in listed(rows))
     unfinished = known.attrs["subjects_done"] < known.attrs["subjects_planned"]
     note = " The run is unfinished, and these numbers will change." if unfinished else ""
-    return f"{what} information beside the {control} control ({window(known)}): {parts}.{note}"
+    them = f"the {control} control"
+    if control == "reference":
+        sizes = known.num_samples.values[known["kind"].values == "reference"]
+        count = f"{int(sizes[0]):,} " if len(sizes) else ""
+        them = f"a reference network trained on {count}other images"
+    return f"{what} information beside {them} ({window(known)}): {parts}.{note}"
 
 
 def _one_row(row: xr.Dataset) -> str:
@@ -110,6 +151,8 @@ def _one_row(row: xr.Dataset) -> str:
             f"{name}: nothing can be said (undertrained: {nats} nats, worse than the control at "
             "its own training images; train longer)"
         )
+    if found == "not alike":
+        return f"{name}: nothing can be said ({nats} nats, images not drawn alike)"
     if found == "no test":
         return f"{name}: nothing can be said ({nats} nats, fewer than 8 image groups a side)"
     if found == "not significant":
@@ -120,8 +163,43 @@ def _one_row(row: xr.Dataset) -> str:
     )
 
 
+def _controls(known: xr.Dataset, rows: Sequence[xr.Dataset]) -> list[str]:
+    # Two controls that differ beyond their joint error are a finding.
+    if "disagreement" not in known:
+        return []
+    main = str(known.attrs["control"])
+    parts = []
+    for row in rows:
+        for name in map(str, known["control"].values):
+            one = row.sel(control=name)
+            gap = estimate(one, "disagreement")
+            if name != main and abs(gap.value) > 2 * gap.stderr > 0:
+                there = estimate(one, "information_beside")
+                parts.append(f"{row.label.values}: {there} nats beside the {name} one")
+    if not parts:
+        return []
+    return [f"Controls that disagree with the {main} one beyond error: {'; '.join(parts[:SHOWN])}."]
+
+
+def _images(rows: Sequence[xr.Dataset]) -> list[str]:
+    if "auc" not in rows[0]:
+        return []
+    parts = []
+    for row in listed(rows):
+        auc, low, high = (float(row[f"auc{end}"][0]) for end in ("", "_low", "_high"))
+        if math.isnan(auc) or state(row) not in ("told apart", "not significant"):
+            continue
+        total = int(np.isfinite(row.point_p_value).sum())
+        parts.append(
+            f"{row.label.values}: {float(row.memorized_images):.0f} of {total} memorized one by "
+            f"one, AUC {auc:.3f} ({low:.3f} to {high:.3f}; plain loss {float(row.auc[1]):.3f})"
+        )
+    return [f"Single images: {'; '.join(parts)}."] if parts else []
+
+
 def _where(rows: Sequence[xr.Dataset]) -> str:
-    row = rows[0]
+    said = [row for row in rows if state(row) in ("told apart", "not significant")]
+    row = (said or rows)[0]
     share = row.lost_share
     if not np.isfinite(share.values).any():
         return f"No lost share is known of {row.label.values}."
@@ -184,9 +262,11 @@ def copy_rate(row: xr.Dataset, name: str = "copies") -> Proportion | str:
 SCALARS = (
     "information",
     "control_information",
-    "damage",
+    "excess",
+    "beside_linear",
     "exact_information",
     "p_value",
+    "memorized_images",
     "copies",
     "copies_of",
     "unseen_copies",
@@ -231,6 +311,18 @@ def _summary_of(row: xr.Dataset) -> dict[str, Any]:
     found |= {
         name: [plain(v) for v in row[name].values.tolist()] for name in BY_LEVEL if name in row
     }
+    for name, attack in (("auc", "auc"), ("tpr_at_1_fpr", "tpr")):
+        if attack in row:
+            ends = ("", "_low", "_high")
+            found |= {name + end: plain(row[attack + end].values[0]) for end in ends}
+    if "information_beside" in row:
+        for control in map(str, row["control"].values):
+            one = row.sel(control=control)
+            for end in ("", "_stderr"):
+                number = plain(one[f"information_beside{end}"].item())
+                found[f"information_beside_{control}{end}"] = number
+    if "alike_p_value" in row:
+        found["alike_p_value"] = plain(row.alike_p_value.item())
     if "identity_z" in row:
         z = np.abs(row.identity_z.values)
         found["largest_identity_z"] = plain(float(np.nanmax(z, initial=0.0)))

@@ -24,13 +24,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from geomem.errors import InputError
 from geomem.manifolds.quadrature import Embedding, check_points, gaussian_log_norm
-from geomem.noise import check_levels
+from geomem.noise import level_of_each
 
 # Nodes of the midpoint rule: with p = 2 they lie .24 apart, an error of exp(-2 pi (pi/2)/.24).
 _NODES = 801
@@ -108,21 +109,44 @@ class SphereDenoiser:
         embedding: Where the K p coordinates lie in the ambient space.
     """
 
+    exact: Literal[True] = True
+
     def __init__(self, radii: Tensor, size: int, embedding: Embedding) -> None:
         self.radii, self.size, self.embedding = radii.double(), size, embedding
 
-    def _blocks(self, x: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _blocks(self, x: Tensor, sigma: Tensor | float) -> tuple[Tensor, Tensor, Tensor]:
         check_points(x, self.embedding.ambient_dim)
-        levels = check_levels(sigma).to(x.device).double().expand(len(x))
+        levels = level_of_each(sigma, x)
         y = self.embedding.inside(x).reshape(len(x), len(self.radii), self.size)
         return y, self.radii.to(x.device), levels
 
-    def __call__(self, x: Tensor, sigma: Tensor) -> Tensor:
+    def __call__(self, x: Tensor, sigma: Tensor | float) -> Tensor:
         y, radii, levels = self._blocks(x, sigma)
         denoised, _ = _denoise(y, radii, levels[:, None])
         return self.embedding.place(denoised.flatten(1)).to(x.dtype)
 
-    def log_density(self, x: Tensor, sigma: Tensor) -> Tensor:
+    def jacobian_diagonal(self, x: Tensor, sigma: Tensor | float, directions: Tensor) -> Tensor:
+        r"""Diagonal along directions ``(d, n)``, with shape :math:`(B, n)`, in float64.
+
+        With :math:`D = g(\kappa) y` and :math:`\kappa = r |y| / \sigma^2` the Jacobian is
+        :math:`g I + \kappa g' \hat y \hat y^\top` on each sphere.
+        """
+        y, radii, levels = self._blocks(x, sigma)
+        U = (directions.to(self.embedding.frame).T @ self.embedding.frame).to(x.device)
+        U = U.reshape(-1, len(radii), self.size)
+        length, scale = _length(y), radii**2 / levels[:, None] ** 2
+        kappa = (radii * length / levels[:, None] ** 2).detach()
+        with torch.enable_grad():
+            at = kappa.requires_grad_()
+            ratio = bessel_ratio(at, self.size)
+            (slope,) = torch.autograd.grad(ratio.sum(), at)
+        gain, kappa = ratio.detach(), kappa.detach()
+        unit = y / length.clamp(min=torch.finfo(torch.float64).tiny)[..., None]
+        along = torch.einsum("bkp,nkp->bnk", unit, U).square()
+        radial = (scale * kappa * slope)[:, None] * along
+        return (radial + (scale * gain)[:, None] * U.square().sum(2)).sum(2)
+
+    def log_density(self, x: Tensor, sigma: Tensor | float) -> Tensor:
         r"""Logarithm of the noisy density in nats, with shape :math:`(B)`, in float64."""
         y, radii, levels = self._blocks(x, sigma)
         inside = _log_density(y, radii, levels[:, None]).sum(1)

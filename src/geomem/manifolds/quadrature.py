@@ -23,15 +23,16 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from geomem.errors import InputError
-from geomem.noise import check_levels
+from geomem.noise import level_of_each
 
 Chart = Callable[[Tensor], Tensor]
 
@@ -122,6 +123,8 @@ class QuadratureDenoiser:
         tensor([[0.7500]])
     """
 
+    exact: Literal[True] = True
+
     def __init__(self, nodes: Tensor, weights: Tensor) -> None:
         nodes, weights = nodes.double(), weights.double()
         if nodes.ndim != 2 or not len(nodes) or weights.shape != nodes.shape[:1]:
@@ -137,21 +140,27 @@ class QuadratureDenoiser:
         self.nodes = nodes[kept]
         self.log_weights = (weights[kept] / weights.sum()).log()
 
-    def __call__(self, x: Tensor, sigma: Tensor) -> Tensor:
-        flat = check_points(x.flatten(1), self.nodes.shape[1]).double()
-        levels = check_levels(sigma).to(x.device).double().expand(len(x))
-        parts = [self._at(y, t)[0] for y, t in zip(flat, levels, strict=True)]
+    def __call__(self, x: Tensor, sigma: Tensor | float) -> Tensor:
+        parts = [weighted_mean(y, t, *known)[0] for y, t, known in self._points(x, sigma)]
         return torch.stack(parts).reshape(x.shape).to(x.dtype)
 
-    def log_density(self, x: Tensor, sigma: Tensor) -> Tensor:
+    def log_density(self, x: Tensor, sigma: Tensor | float) -> Tensor:
         r"""Logarithm of the noisy density in nats, with shape :math:`(B)`, in float64."""
-        flat = check_points(x.flatten(1), self.nodes.shape[1]).double()
-        levels = check_levels(sigma).to(x.device).double().expand(len(x))
-        logs = [self._at(y, t)[1] for y, t in zip(flat, levels, strict=True)]
-        return torch.stack(logs) - gaussian_log_norm(levels, flat.shape[1])
+        logs = [weighted_mean(y, t, *known)[1] for y, t, known in self._points(x, sigma)]
+        return torch.stack(logs) - gaussian_log_norm(level_of_each(sigma, x), x[0].numel())
 
-    def _at(self, y: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
-        return weighted_mean(y, sigma, self.nodes.to(y.device), self.log_weights.to(y.device))
+    def jacobian_diagonal(self, x: Tensor, sigma: Tensor | float, directions: Tensor) -> Tensor:
+        r"""Diagonal along directions ``(d, n)``, with shape :math:`(B, n)`, in float64."""
+        U = directions.double().to(x.device)
+        return torch.stack([variances(y, t, *known, U) for y, t, known in self._points(x, sigma)])
+
+    def _points(
+        self, x: Tensor, sigma: Tensor | float
+    ) -> Iterator[tuple[Tensor, Tensor, tuple[Tensor, Tensor]]]:
+        flat = check_points(x.flatten(1), self.nodes.shape[1]).double()
+        known = self.nodes.to(x.device), self.log_weights.to(x.device)
+        for y, t in zip(flat, level_of_each(sigma, x), strict=True):
+            yield y, t, known
 
 
 def weighted_mean(
@@ -162,13 +171,30 @@ def weighted_mean(
     Nodes are taken about the one nearest to ``y``: differences of points that are a few
     sigma apart keep their digits at any sigma, and the mean moves little from that node.
     """
+    nearest, about, logits = _about_nearest(y, sigma, nodes, log_weights)
+    mean = nearest + logits.softmax(0) @ about
+    return mean, logits.logsumexp(0) - (y - nearest).square().sum() / (2 * sigma**2)
+
+
+def variances(
+    y: Tensor, sigma: Tensor, nodes: Tensor, log_weights: Tensor, directions: Tensor
+) -> Tensor:
+    r"""Posterior variances along directions ``(p, n)`` over sigma², with shape ``(n)``."""
+    _, about, logits = _about_nearest(y, sigma, nodes, log_weights)
+    weights, along = logits.softmax(0), about @ directions
+    spread: Tensor = weights @ (along - weights @ along).square()
+    return spread / sigma**2
+
+
+def _about_nearest(
+    y: Tensor, sigma: Tensor, nodes: Tensor, log_weights: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
     with torch.no_grad():
         nearest = nodes[(nodes - y).square().sum(1).argmin()]
-    about, point = nodes - nearest, y - nearest
+    about = nodes - nearest
     # -|y - y_i|²/2 sigma² up to its value at the nearest node
-    logits = log_weights + (about @ point - about.square().sum(1) / 2) / sigma**2
-    mean = nearest + logits.softmax(0) @ about
-    return mean, logits.logsumexp(0) - point.square().sum() / (2 * sigma**2)
+    logits = log_weights + (about @ (y - nearest) - about.square().sum(1) / 2) / sigma**2
+    return nearest, about, logits
 
 
 @dataclass(frozen=True)
@@ -223,6 +249,8 @@ class ChartDenoiser:
         rule: How finely to integrate; :meth:`error` says what it is worth.
     """
 
+    exact: Literal[True] = True
+
     def __init__(
         self,
         chart: Chart,
@@ -240,12 +268,19 @@ class ChartDenoiser:
         nodes, logs = self._nodes_in(self._base, self._half)
         self._log_total = (log_prior(nodes) + logs).logsumexp(0)
 
-    def __call__(self, x: Tensor, sigma: Tensor) -> Tensor:
+    def __call__(self, x: Tensor, sigma: Tensor | float) -> Tensor:
         return self._evaluate(x, sigma)[0].to(x.dtype)
 
-    def log_density(self, x: Tensor, sigma: Tensor) -> Tensor:
+    def jacobian_diagonal(self, x: Tensor, sigma: Tensor | float, directions: Tensor) -> Tensor:
+        r"""Diagonal along directions ``(d, n)``, with shape :math:`(B, n)`, in float64."""
+        y = self.embedding.inside(check_points(x, self.embedding.ambient_dim))
+        U = (self.embedding.frame.T @ directions.to(self.embedding.frame)).to(x.device)
+        pairs = zip(y, level_of_each(sigma, x), strict=True)
+        return torch.stack([variances(p, t, *self._seen(p, t), U) for p, t in pairs])
+
+    def log_density(self, x: Tensor, sigma: Tensor | float) -> Tensor:
         r"""Logarithm of the noisy density in nats, with shape :math:`(B)`, in float64."""
-        levels = sigma.double().to(x.device).expand(len(x))
+        levels = level_of_each(sigma, x)
         logs = self._evaluate(x, sigma)[1] - self.embedding.outside(x) / (2 * levels**2)
         return logs - gaussian_log_norm(levels, self.embedding.ambient_dim)
 
@@ -267,22 +302,22 @@ class ChartDenoiser:
         length: Tensor = torch.linalg.vector_norm(difference, dim=1)
         return length / sigma.double()
 
-    def _evaluate(self, x: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
+    def _evaluate(self, x: Tensor, sigma: Tensor | float) -> tuple[Tensor, Tensor]:
         check_points(x, self.embedding.ambient_dim)
-        levels = check_levels(sigma).to(x.device).double().expand(len(x))
-        y = self.embedding.inside(x)
-        found = [self._at(point, level) for point, level in zip(y, levels, strict=True)]
+        pairs = zip(self.embedding.inside(x), level_of_each(sigma, x), strict=True)
+        found = [weighted_mean(y, t, *self._seen(y, t)) for y, t in pairs]
         means, logs = zip(*found, strict=True)
         return self.embedding.place(torch.stack(means)), torch.stack(logs)
 
-    def _at(self, y: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
+    def _seen(self, y: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
+        # Points of the chart that weigh something, and the logarithms of their weights.
         with torch.no_grad():
             theta, log_weights = self.nodes(y.detach(), sigma.detach())
             points = self.chart(theta).to(y.device)
             logs = (log_weights + self.log_prior(theta) - self._log_total).to(y.device)
             energy = (points - y).square().sum(1) / (2 * sigma**2) - logs
             seen = energy <= energy.min() + self.rule.reach
-        return weighted_mean(y, sigma, points[seen], logs[seen])
+        return points[seen], logs[seen]
 
     def nodes(self, y: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
         r"""Parameters ``(n, m)`` and log-weights ``(n)`` of the integral seen from one point.

@@ -35,7 +35,8 @@ class LocalDimensions:
     r"""Gives ``local_dimension``, its ``_stderr``, and ``no_gap``: why a point has none.
 
     All of them (dimension_method, at, sigma, point). ``no_gap_kept`` is the number of kept
-    directions where a point without a gap keeps a known number of them, such as 0.
+    directions where a point without a gap keeps a known number of them, such as 0;
+    ``no_gap_soft_count`` and its ``_stderr`` are the soft count there, where it is known.
 
     Attributes:
         methods: Names, or ``package.module:Class``, with arguments in parentheses if any.
@@ -63,7 +64,7 @@ class LocalDimensions:
         levels, methods = study.sigmas.tolist(), self.built
         _check_costs(subject, methods, next(iter(points.values()))[0], levels[0])
         shape = (len(methods), len(points), len(levels), study.width)
-        values = np.full((3, *shape), np.nan, np.float32)
+        values = np.full((5, *shape), np.nan)
         reasons = np.full(shape, "", dtype=object)
         total, done = sum(map(len, points.values())) * len(methods) * len(levels), 0
         for m, a, k in np.ndindex(*shape[:3]):
@@ -75,6 +76,9 @@ class LocalDimensions:
                 if isinstance(answer, NoGap):
                     reasons[m, a, k, i] = answer.reason
                     values[2, m, a, k, i] = np.nan if answer.kept is None else answer.kept
+                    if answer.soft_count is not None:
+                        soft = answer.soft_count
+                        values[3:, m, a, k, i] = soft.value, soft.stderr
                 else:
                     values[:2, m, a, k, i] = answer.value, answer.stderr
                 done += 1
@@ -83,12 +87,16 @@ class LocalDimensions:
         named = one | {"long_name": "kept directions; NaN where there is no gap"}
         error = one | {"long_name": "standard error of local_dimension"}
         kept = one | {"long_name": "kept directions where there is no gap, as far as known"}
+        soft_count = one | {"long_name": "soft count where there is no gap, as far as known"}
+        soft_error = one | {"long_name": "standard error of no_gap_soft_count"}
         why = {"units": "1", "long_name": "why there is no gap"}
         return xr.Dataset(
             {
                 "local_dimension": (DIMS, values[0], named),
                 "local_dimension_stderr": (DIMS, values[1], error),
                 "no_gap_kept": (DIMS, values[2], kept),
+                "no_gap_soft_count": (DIMS, values[3], soft_count),
+                "no_gap_soft_count_stderr": (DIMS, values[4], soft_error),
                 "no_gap": (DIMS, reasons.astype(str), why),
             },
             coords={"at": list(points), "dimension_method": list(methods)},

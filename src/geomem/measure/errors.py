@@ -25,7 +25,8 @@ class Errors:
     r"""Signed errors ``u·(D - x_0)/sigma`` at noised points, and what they say of the Jacobian.
 
     Gives ``error`` (at, sigma, point, draw, direction) and ``forward_diagonal`` (at, sigma,
-    point, direction), the mean over draws of ``z_u u·(D - x_0)/sigma`` (Stein), in float32.
+    point, direction), the mean over draws of ``z_u u·(D - x_0)/sigma`` (Stein), in float32; and
+    ``predicted_noise`` (at, sigma, point), the squared norm of the noise that is predicted.
 
     Attributes:
         batch_size: How many noised points are denoised at a time. It changes the result by
@@ -46,6 +47,7 @@ class Errors:
         entries = len(study.directions.counts)
         error = np.full((*shape, study.draws, entries), np.nan, np.float32)
         forward = np.full((*shape, entries), np.nan, np.float32)
+        predicted = np.full(shape, np.nan, np.float32)
         for a, (at, x_0) in enumerate(points.items()):
             z = study.noise(at, len(x_0)).to(x_0)
             clean, noise = x_0[:, None].expand_as(z).flatten(0, 1), z.flatten(0, 1)
@@ -70,6 +72,10 @@ class Errors:
                     )
                 error[a, k, : len(x_0)] = signed.float().numpy(force=True)
                 forward[a, k, : len(x_0)] = product.mean(1).float().numpy(force=True)
+                # |(x - D)/sigma|² = |z|² - 2 z·e + |e|², of the same calls.
+                squares = z.double().square().flatten(2).sum(2) + signed.square().sum(2)
+                norm = (squares - 2 * product.sum(2)).mean(1) / x_0[0].numel()
+                predicted[a, k, : len(x_0)] = norm.float().numpy(force=True)
                 report((a * len(study.sigmas) + k + 1) / (len(points) * len(study.sigmas)))
         named = "u.(D - x_0)/sigma, signed; a norm for bands"
         stein = "z_u u.(D - x_0)/sigma, mean over draws"
@@ -77,6 +83,11 @@ class Errors:
             {
                 "error": ((*DIMS[:3], "draw", DIMS[3]), error, {"units": "1", "long_name": named}),
                 "forward_diagonal": (DIMS, forward, {"units": "1", "long_name": stein}),
+                "predicted_noise": (
+                    DIMS[:3],
+                    predicted,
+                    {"units": "1", "long_name": "|(x - D)/sigma|²/d, mean over draws"},
+                ),
             },
             coords={"at": list(points)},
         )

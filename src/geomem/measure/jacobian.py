@@ -9,7 +9,7 @@ import numpy as np
 import xarray as xr
 
 from geomem.arguments import Whole, checked
-from geomem.checks import is_exact
+from geomem.denoiser import is_exact
 from geomem.measure.errors import DIMS
 from geomem.measure.study import Report, Study
 from geomem.measure.subject import Subject

@@ -12,6 +12,7 @@ import xarray as xr
 
 from geomem.arguments import Number, Text, Whole, checked
 from geomem.errors import InputError
+from geomem.measure.alike import Alike
 from geomem.measure.copies import Copies
 from geomem.measure.dimension import LocalDimensions
 from geomem.measure.errors import Errors
@@ -63,7 +64,7 @@ class MeasureOptions:
         """
         if len(set(self.dimension)) < len(self.dimension):
             raise InputError(f"`dimension` names a method twice: {list(self.dimension)}")
-        asked: list[Probe] = [Errors(), Jacobian(jacobian_points), PosteriorWeights()]
+        asked: list[Probe] = [Errors(), Jacobian(jacobian_points), PosteriorWeights(), Alike()]
         if self.dimension:
             asked.append(LocalDimensions(self.dimension, self.dimension_points))
         if self.samples:

@@ -46,7 +46,8 @@ class Samples:
 
     def __call__(self, subject: Subject, study: Study, report: Report) -> xr.Dataset:
         r"""Asks; see :class:`geomem.measure.study.Probe`."""
-        if not self.count or subject.description.kind not in NETWORKS:
+        kind = subject.description.kind
+        if not self.count or kind not in NETWORKS or kind == "reference":
             return xr.Dataset()
         pixels = samples_of(subject, study, self.count)[: self.gallery].float().numpy()
         dims = ("gallery", *(f"axis_{k}" for k in range(pixels.ndim - 1)))

@@ -25,8 +25,8 @@ from torch.func import vjp, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from geomem.arguments import Number, Values, Whole, check, checked
-from geomem.checks import admit, check_answer, is_exact
-from geomem.denoiser import Denoiser
+from geomem.checks import admit, check_answer
+from geomem.denoiser import Denoiser, is_exact
 from geomem.errors import InputError
 from geomem.operators.linear import LinearOperator, median_seconds, random_signs
 from geomem.stats import Estimate, torch_rng

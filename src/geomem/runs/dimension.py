@@ -28,10 +28,10 @@ from geomem.measure.dimension import LocalDimensions
 from geomem.measure.study import Study
 from geomem.measure.subject import Description, Subject
 from geomem.models.networks import load_network
+from geomem.runs.design import Size, choose_levels, choose_sizes, study_of
 from geomem.runs.kinds import open_run
 from geomem.runs.records import RunFolder
 from geomem.runs.run import Run
-from geomem.runs.sweep import Size, choose_levels, choose_sizes, study_of
 from geomem.stats import numpy_rng
 
 At = Literal["training", "held_out"]

@@ -140,16 +140,17 @@ def _study_coordinates(study: Mapping[str, Any], dataset: xr.Dataset) -> dict[st
     if "at" not in dataset.dims:
         return found | {"point": np.arange(width)}
     kinds = [str(at) for at in dataset["at"].values]
-    for name, blank in (("points", -1), ("point_groups", -1), ("point_names", "")):
-        rows = [study[name].get(at, []) for at in kinds]
-        padded = [[*row, *[blank] * (width - len(row))][:width] for row in rows]
-        short = {
-            "points": "point_index",
-            "point_groups": "point_group",
-            "point_names": "point_name",
-        }
-        values = np.array(padded, dtype=object if blank == "" else np.int64)
-        found[short[name]] = (("at", "point"), values)
+    for name, source, blank in (
+        ("point_index", "points", -1),
+        ("point_group", "point_groups", -1),
+        ("point_name", "point_names", ""),
+        ("point_label", "point_labels", ""),
+    ):
+        if source in study:  # labels are not always known
+            rows = [study[source].get(at, []) for at in kinds]
+            padded = [[*row, *[blank] * (width - len(row))][:width] for row in rows]
+            dtype = object if blank == "" else np.int64
+            found[name] = (("at", "point"), np.array(padded, dtype=dtype))
     return found | {"point": np.arange(width)}
 
 

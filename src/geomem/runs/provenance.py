@@ -17,7 +17,7 @@ PACKAGES = ("geomem", "torch", "numpy", "scipy", "scikit-learn", "diffusers", "x
 
 
 def write_session(run: Path, started: float, device: str, data_digest: str) -> None:
-    r"""Adds a session to a run's provenance: one file each, so that none is lost.
+    r"""Adds a session to a run's provenance: one file each, so that none is lost, and all in one.
 
     Arguments:
         run: The run folder.
@@ -40,6 +40,9 @@ def write_session(run: Path, started: float, device: str, data_digest: str) -> N
     name = f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime(started))}-{uuid.uuid4().hex[:8]}"
     text = json.dumps(session, indent=1, sort_keys=True) + "\n"
     atomic_write_text(run / "provenance" / f"{name}.json", text, inside=run)
+    together = {"schema_version": 2, "sessions": sessions(run)}
+    text = json.dumps(together, indent=1, sort_keys=True) + "\n"
+    atomic_write_text(run / "provenance.json", text, inside=run)
 
 
 def sessions(run: Path) -> list[dict[str, Any]]:

@@ -81,4 +81,3 @@ def _stored(folder: RunFolder) -> xr.Dataset | None:
             return lazy.load() if same and lazy.attrs.get("geomem") == __version__ else None
     except (OSError, ValueError, KeyError, RuntimeError):
         return None
-

@@ -100,9 +100,10 @@ class Run:
             value = getattr(self, field.name)
             if value == field.default and value in (None, (), False):
                 continue
-            if isinstance(value, Path):
-                value = str(value)
-            plain[field.name] = list(value) if isinstance(value, tuple) else value
+            if isinstance(value, tuple):
+                plain[field.name] = [str(v) if isinstance(v, Path) else v for v in value]
+            else:
+                plain[field.name] = str(value) if isinstance(value, Path) else value
         return plain
 
     @classmethod

@@ -7,10 +7,9 @@ ends with the same records.
 
 from __future__ import annotations
 
-import hashlib
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Annotated, Any, ClassVar, Literal
@@ -22,22 +21,20 @@ from numpy.typing import NDArray
 from geomem.arguments import Number, Whole, checked
 from geomem.compute.threads import one_thread
 from geomem.data.source import LINEAR_NAMES, DataOptions, Source, load_source
-from geomem.data.splits import nested_subsets, split_text
+from geomem.data.splits import nested_subsets
 from geomem.denoiser import Denoiser
 from geomem.errors import InputError
 from geomem.exact import EmpiricalDenoiser
 from geomem.measure.dimension import LocalDimensions
 from geomem.measure.probes import MeasureOptions
-from geomem.measure.study import Study, make_study
+from geomem.measure.study import Study
 from geomem.measure.subject import Description, Subject
 from geomem.models.networks import NetworkConfig, save_network
 from geomem.models.train import Training, TrainState, checkpoint_step, train
-from geomem.noise import log_levels
+from geomem.runs.design import Size, choose_levels, choose_sizes, study_of
 from geomem.runs.records import RunFolder
 from geomem.runs.run import Run, exact_seconds
 from geomem.stats import numpy_rng
-
-Size = Annotated[int, Whole(least=2)] | Literal["all"]
 
 
 @checked
@@ -61,6 +58,10 @@ class TrainOptions:
     """The backbone; auto takes an MLP up to 256 coordinates, a U-Net for larger images."""
     channels: tuple[Annotated[int, Whole(least=1)], ...] = (32, 64, 64)
     """Channels of the U-Net at each resolution."""
+    control: Literal["auto", "population", "reference", "linear"] = "auto"
+    """What networks are compared with: auto takes the population where it is known, else a
+    reference network that never saw the measured images where the pool allows it, else the
+    linear control."""
 
 
 @checked
@@ -118,6 +119,7 @@ class Sweep(Run, TrainOptions, MeasureOptions, DataOptions):
         self.network_config.build(seed=0)  # refuses channels that it cannot be built of
         order = nested_subsets(source.split.pool, [sizes[-1]], self.seed)[sizes[-1]]
         held_out = numpy_rng(self.seed, "held-out points").permutation(source.split.held_out)
+        control, reason = self._choose_control(order[: self.points], sizes)
         default = self.points if self.network_config.kind == "mlp" else 8
         jacobians = default if self.jacobian_points is None else self.jacobian_points
         return study_of(
@@ -130,16 +132,49 @@ class Sweep(Run, TrainOptions, MeasureOptions, DataOptions):
             probes=self.probes_of(jacobians),
             draws=self.draws,
             seed=self.seed,
-            more={"order": order.tolist(), "sizes": sizes},
+            control=control,
+            more={
+                "order": order.tolist(),
+                "sizes": sizes,
+                "control_reason": reason,
+                "reference": self._rest(order[: self.points]) if control == "reference" else [],
+            },
         )
+
+    def _rest(self, measured: NDArray[np.int64]) -> list[int]:
+        # The pool without the measured images, and without what belongs to their groups.
+        source = self.source
+        pool = source.split.pool
+        there = np.isin(source.groups[pool], source.groups[measured])
+        return [int(i) for i in pool[~there]]
+
+    def _choose_control(self, measured: NDArray[np.int64], sizes: Sequence[int]) -> tuple[str, str]:
+        known = self.source.population is not None
+        left, least = len(self._rest(measured)), max(2 * len(measured), sizes[-1] // 2)
+        if self.control == "population" and not known:
+            raise InputError("`control` is population, which these data do not know; pass auto")
+        if self.control == "reference" and left < 2:
+            raise InputError("`control` is reference, and no image of the pool is left to train it")
+        if self.control != "auto":
+            return self.control, "as asked"
+        if known:
+            return "population", "the population is known"
+        if left >= least:
+            return "reference", f"{left} images of the pool are not measured"
+        return "linear", f"only {left} images of the pool are not measured, and {least} are wanted"
 
     def subjects(self, study: Study) -> list[Description]:
         r"""Controls, exact denoisers and networks, in this order."""
-        sizes = study.content["sizes"]
+        sizes, rest = study.content["sizes"], study.content["reference"]
         known = [Description("linear")]
         known += [Description("population")] if self.source.population is not None else []
         known += [Description("empirical", num_samples=n) for n in sizes]
         steps = sorted({*self.measured_steps, self.steps})
+        if rest:
+            first = self.seeds[0]
+            known.append(
+                Description("reference", num_samples=len(rest), seed=first, step=self.steps)
+            )
         return known + [
             Description("learned", num_samples=n, seed=s, step=k)
             for n in sizes
@@ -160,7 +195,7 @@ class Sweep(Run, TrainOptions, MeasureOptions, DataOptions):
         r"""Builds exact denoisers; trains networks and stops at each step that is measured."""
         subjects = folder.subjects
         for number in numbers:
-            if subjects[number].kind == "learned":
+            if subjects[number].kind in ("learned", "reference"):
                 yield from self._trained(folder, study, numbers, device, report)
                 return
             yield number, self._exact(subjects[number], study), 1.0
@@ -185,7 +220,9 @@ class Sweep(Run, TrainOptions, MeasureOptions, DataOptions):
         subjects = folder.subjects
         wanted = {subjects[k].step: k for k in numbers}
         recipe = subjects[numbers[-1]]
+        reference = recipe.kind == "reference"
         index = study.content["order"][: recipe.num_samples]
+        index = study.content["reference"] if reference else index
         state = TrainState(
             self.network_config,
             self.training,
@@ -195,7 +232,7 @@ class Sweep(Run, TrainOptions, MeasureOptions, DataOptions):
             unit=int(recipe.seed or 0),
             device=device,
         )
-        name = f"N{recipe.num_samples:06d}-seed{recipe.seed}"
+        name = "reference-" * reference + f"N{recipe.num_samples:06d}-seed{recipe.seed}"
         checkpoint = folder.path / "checkpoints" / f"{name}.safetensors"
         if checkpoint_step(checkpoint) > min(int(step or 0) for step in wanted):
             checkpoint.unlink(missing_ok=True)  # a record was deleted that lies before it
@@ -209,9 +246,9 @@ class Sweep(Run, TrainOptions, MeasureOptions, DataOptions):
                 number = wanted[moment.step]
                 path = folder.path / "networks" / f"{name}-step{moment.step}"
                 save_network(moment.average, self.network_config, path)
-                subject = Subject(
-                    subjects[number], moment.average, torch.float32, device, training=index
-                )
+                # The reference is measured at the training points of the others.
+                own = None if reference else index
+                subject = Subject(subjects[number], moment.average, torch.float32, device, own)
                 yield number, subject, share + (0.13 if moment.step == self.steps else 0.0)
         checkpoint.unlink(missing_ok=True)
 
@@ -221,7 +258,7 @@ class Sweep(Run, TrainOptions, MeasureOptions, DataOptions):
         r"""Seconds that a subject takes, roughly."""
         levels = len(study.sigmas)
         asked = 2 * self.dimension_points * levels * self._question_seconds(subject, study)
-        if subject.kind != "learned":
+        if subject.kind not in ("learned", "reference"):
             return exact_seconds(study, subject.num_samples) + asked
         return self._step_seconds * self.steps * 1.15 + asked
 
@@ -229,7 +266,7 @@ class Sweep(Run, TrainOptions, MeasureOptions, DataOptions):
         # Of one question to each dimension method, on a denoiser of the same size.
         if not self.dimension:
             return 0.0
-        if description.kind == "learned":
+        if description.kind in ("learned", "reference"):
             network = self.network_config.build(0).eval()
             subject = Subject(description, network, torch.float32)
         else:
@@ -257,121 +294,3 @@ class Sweep(Run, TrainOptions, MeasureOptions, DataOptions):
         entries = len(study.directions.counts)
         record = 8.0 * 2 * self.points * len(study.sigmas) * (self.draws + 2) * entries
         return 8.0 * n * d + 8.0 * 4 * 512 * n + 8.0 * 3 * d * d + batch + record + 4e8
-
-
-# ------------------------------------------------------------------------------------ choices
-
-
-def study_of(
-    source: Source,
-    index: Mapping[str, Sequence[int]],
-    *,
-    sigmas: NDArray[np.float64],
-    probes: Sequence[Any],
-    draws: int,
-    seed: int,
-    more: dict[str, Any],
-) -> Study:
-    r"""A study of images of a source, with all that it rests on by digest.
-
-    Arguments:
-        source: The data and their parts.
-        index: The numbers of the points of each kind in the data.
-        sigmas: The noise levels in the data's units, increasing.
-        probes: What is asked.
-        draws: Noise draws for each image.
-        seed: The seed of the noise.
-        more: Further JSON values that belong to the study.
-    """
-    data, split = source.data, source.split
-    if min(len(split.held_out), len(split.reserved)) < 8:
-        raise InputError(
-            "fewer than 8 held-out or reserved images say nothing; hold out more of the data"
-        )
-    points = {at: [int(i) for i in numbers] for at, numbers in index.items()}
-    digests = data.digests()
-    names = data.files if data.files is not None else [str(i) for i in range(len(data))]
-    about = {
-        "name": data.name,
-        "digest": data.digest,
-        "item_shape": list(data.item_shape),
-        "ambient_dim": math.prod(data.item_shape),
-        "quantum": data.quantum,
-        "pool": len(split.pool),
-        "held_out": len(split.held_out),
-        "reserved": len(split.reserved),
-        "left_out": split.left_out,
-        "split": _digest(split_text(split, data).encode()),
-        "groups": _digest(source.groups.tobytes()),
-        "labels": None if data.labels is None else _digest(data.labels.tobytes()),
-    }
-    return make_study(
-        {at: data.tensor(i) for at, i in points.items()},
-        directions=source.directions,
-        sigmas=torch.from_numpy(sigmas),
-        probes=probes,
-        rms=source.rms,
-        draws=draws,
-        seed=seed,
-        control="linear" if source.population is None else "population",
-        points=points,
-        source=source,
-        more={
-            "data": about,
-            "point_groups": {at: [int(g) for g in source.groups[i]] for at, i in points.items()},
-            "point_names": {at: [names[k] for k in i] for at, i in points.items()},
-            "point_digests": {at: [digests[k] for k in i] for at, i in points.items()},
-            **more,
-        },
-    )
-
-
-def _digest(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
-
-
-def default_window(source: Source) -> tuple[float, float]:
-    r"""The default window of noise levels, in the data's units.
-
-    From the larger of .03 rms and half a quantisation step (below it noise sees the grid of
-    grey levels) to where the control's error is below 2 % of its maximum.
-    """
-    low = max(0.03 * source.rms, source.data.quantum / 2)
-    grid = np.geomspace(low, 1e4 * source.rms, 2000)
-    control = source.linear_control
-    variances = torch.cat([control.variances, torch.full((control.complement,), control.rest)])
-    errors = np.array([float((variances / (variances + s**2)).sum()) for s in grid])
-    return low, float(grid[errors < 0.02 * errors[0]][0])
-
-
-def choose_levels(
-    source: Source, relative: Sequence[float] | None, count: int, least: int = 2
-) -> NDArray[np.float64]:
-    r"""The noise levels in the data's units: those asked for, or a grid over the window."""
-    if relative is None:
-        return log_levels(*default_window(source), count).numpy()
-    levels = np.array(sorted(set(relative)), dtype=float)
-    if len(levels) < least:
-        raise InputError(
-            f"`sigmas` is {list(relative)}; pass at least {least} different levels, in units of "
-            "the data's rms"
-        )
-    if not (levels[0] >= 1e-6 and levels[-1] <= 1e6):
-        raise InputError(f"`sigmas` is {list(relative)}; pass levels from 1e-6 to 1e6 rms")
-    return levels * source.rms
-
-
-@checked
-def choose_sizes(sizes: tuple[Size, ...], pool: int) -> list[int]:
-    r"""Training-set sizes, increasing; ``all`` is the whole pool.
-
-    Raises:
-        InputError: If one is below 2, or above the pool.
-    """
-    numbers = sorted({pool if size == "all" else int(size) for size in sizes})
-    if numbers[-1] > pool:
-        raise InputError(
-            f"`sizes` has N = {numbers[-1]}, larger than the pool of {pool} images; pass sizes up "
-            f"to {pool}, or `all`"
-        )
-    return numbers

@@ -171,7 +171,11 @@ def _check_refusals(method: DimensionMethod) -> None:
     case = _CASES[0]
     x = case.x(place_of(method))
     questions: list[tuple[str, Denoiser, Tensor, Tensor]] = [
-        *((f"sigma = {s:g}", case.denoiser, x, case.level * s) for s in (0.0, -1.0, math.nan)),
+        # Of a denoiser that answers at any level: an exact one would refuse by itself.
+        *(
+            (f"sigma = {s:g}", lambda y, sigma: y / 2, x, case.level * s)
+            for s in (0.0, -1.0, math.nan)
+        ),
         ("NaN in the point", case.denoiser, x * math.nan, case.level),
         ("NaN in the answer", lambda y, sigma: y * math.nan, x, case.level),
     ]

@@ -22,9 +22,9 @@ from geomem.measure.study import Probe, Study, describe, make_study
 from geomem.measure.subject import Description, Subject
 from geomem.models.networks import NetworkConfig
 from geomem.noise import log_levels
+from geomem.runs.design import study_of
 from geomem.runs.load import load, subject_coordinates
 from geomem.runs.records import RunFolder, bytes_of
-from geomem.runs.sweep import study_of
 from geomem.subspaces import PrincipalDirections
 from geomem.testing.common import as_failures, nothing_changes, require
 

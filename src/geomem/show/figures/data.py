@@ -70,8 +70,9 @@ def shown_rows(known: xr.Dataset, most: int = MOST_ROWS) -> list[int]:
     Returns:
         Their numbers along ``subject``.
     """
-    rows = networks(known)
-    rows = rows if len(rows) > 1 else networks(known, early=True)
+    about = known.coords.to_dataset()
+    rows = networks(about)
+    rows = rows if len(rows) > 1 else networks(about, early=True)
     found = [int(row["subject"]) for row in rows]
     found = found or _of_kind(known, "empirical") or list(range(known.sizes["subject"]))
     spread = np.linspace(0, len(found) - 1, min(len(found), most)).round().astype(int)
@@ -79,13 +80,13 @@ def shown_rows(known: xr.Dataset, most: int = MOST_ROWS) -> list[int]:
 
 
 def strongest_row(known: xr.Dataset) -> xr.Dataset:
-    r"""The row of those shown that memorized most, one that is no undertrained network if any."""
+    r"""The row of those shown that memorized most: of those that are told apart, if any."""
     rows = [known.isel(subject=k) for k in shown_rows(known)]
     if "information" not in known:
         return rows[0]
-    rows = [row for row in rows if state(row) != "underfit"] or rows
+    order = ("underfit", "no test", "not significant", "told apart")
     nats = [float(np.nan_to_num(row.information, nan=-np.inf)) for row in rows]
-    return rows[int(np.argmax(nats))]
+    return max(zip(rows, nats, strict=True), key=lambda r: (order.index(state(r[0])), r[1]))[0]
 
 
 def peak_level(row: xr.Dataset) -> int:
@@ -186,7 +187,7 @@ def panels(known: xr.Dataset, name: str = "dimension") -> list[Panel]:
     exact = [k for k in _of_kind(known, "empirical") if k not in rows]
     sizes = set(known.num_samples.values[rows])
     exact = [k for k in exact if known.num_samples.values[k] in sizes] or exact[:MOST_ROWS]
-    who = "Networks" if networks(known) else "Exact denoisers"
+    who = "Networks" if networks(known.coords.to_dataset()) else "Exact denoisers"
     wanted = [(who, at, rows) for at in kinds]
     if exact and kinds:
         at = "training" if "training" in kinds else kinds[0]
@@ -210,17 +211,17 @@ def panels(known: xr.Dataset, name: str = "dimension") -> list[Panel]:
 def colour_limit(values: Array) -> float:
     r"""Where a colour map centred at 0 ends: a few outliers must not wash out the rest.
 
-    Four times what 98 % of the cells stay below, or the largest if that is less.
+    Three times what 95 % of the cells stay below, or the largest if that is less.
 
     Example:
-        >>> colour_limit(np.array([*np.linspace(-1, 1, 99), 1000.0])).__round__(2)
-        3.96
+        >>> colour_limit(np.array([*np.linspace(-1, 1, 101), 1000.0])).__round__(2)
+        2.88
     """
     finite = np.abs(values[np.isfinite(values)])
     if not finite.size:
         return 1.0
-    bulk = float(np.quantile(finite, 0.98, method="lower"))
-    return max(min(float(finite.max()), 4 * bulk or np.inf), 1e-3)
+    bulk = float(np.quantile(finite, 0.95, method="lower"))
+    return max(min(float(finite.max()), 3 * bulk or np.inf), 1e-3)
 
 
 def direction_labels(counts: NDArray[np.int64]) -> list[str]:
@@ -245,7 +246,7 @@ def row_colours(known: xr.Dataset, *, dark: bool = False) -> dict[int, str]:
         dark: Whether they are for a dark background.
     """
     rows = shown_rows(known)
-    ends = (0.25, 0.97) if dark else (0.0, 0.82)
+    ends = (0.35, 0.97) if dark else (0.0, 0.82)
     scale = [to_hex(colormaps["viridis"](x)) for x in np.linspace(*ends, max(len(rows), 2))]
     found = dict.fromkeys(range(known.sizes["subject"]), "#9aa4ae" if dark else "#57606a")
     sizes = known.num_samples.values

@@ -11,6 +11,9 @@ const LEFT = 54, RIGHT = 12;
 const SIGMA = "noise level σ (rms)";
 const HOVER = { hovertemplate: "%{text}<extra></extra>", showlegend: false };
 
+// A label that is as long as a file's path is cut where it stands above a map.
+const short = (label) => (label.length > 28 ? `${label.slice(0, 27)}…` : label);
+
 const log10 = (values) => values.map(Math.log10);
 
 // As the tables write it: two digits of the error, and as many of the value.
@@ -65,13 +68,11 @@ function columnTicks(page, room) {
   const tick = (u) => ({ at: (u + 0.5) * room / n, text: labels[u], value: u + 1 });
   for (const step of [1, 2, 4, 5, 8, 10, 16, 20, 32, 64, n]) {
     const ticks = [tick(0)];
-    for (let u = step - 1; u < n - 1; u += step) if (u) ticks.push(tick(u));
+    for (let u = step - 1; u < n - 1; u += step) if (u > step / 2) ticks.push(tick(u));
     const last = tick(n - 1);
     while (ticks.length > 1 && n > 1 && !free([ticks[ticks.length - 1], last])) ticks.pop();
     if (n > 1) ticks.push(last);
-    const even = ticks.slice(0, -1).filter((t, i) => !i || free([ticks[0], t])); // 4, 8 and not 1 beside 4
-    const found = [...even, ...ticks.slice(even.length ? -1 : 0)].filter((t, i, all) => all.indexOf(t) === i);
-    if (free(found) || step === n) return { tickvals: found.map((t) => t.value), ticktext: found.map((t) => t.text) };
+    if (free(ticks) || step === n) return { tickvals: ticks.map((t) => t.value), ticktext: ticks.map((t) => t.text) };
   }
 }
 
@@ -118,8 +119,8 @@ function levelMarks(page, state, marks) {
 // The first axis of a figure has no number: "y1 domain" is not understood.
 const axisName = (letter, i) => (i ? `${letter}${i + 1}` : letter);
 
-function mark(page, state, i, upright) {
-  const x = axisName("x", i), y = axisName("y", i), line = { color: THEMES[state.theme].ink, width: 1.4, dash: "dot" };
+function mark(page, state, i, upright, color = THEMES[state.theme].ink) {
+  const x = axisName("x", i), y = axisName("y", i), line = { color, width: 1.4, dash: "dot" };
   const whole = upright ? { xref: x, yref: `${y} domain`, y0: 0, y1: 1 } : { xref: `${x} domain`, yref: y, x0: 0, x1: 1 };
   return levelMarks(page, state, [{ type: "line", line, ...whole }])[0];
 }
@@ -144,9 +145,11 @@ const lineOf = (state, row) => ({ width: row === state.row ? 3.2 : 1.8 });
 // ---------------------------------------------------------------- (a) maps with their margins
 
 // Boxes for maps in rows, and a last one for the margin by level.
-function mapBoxes(count, width) {
-  const wide = width >= WIDE, gap = wide ? 22 : 0;
-  const columns = wide ? Math.min(count + 1, count === 4 ? 5 : 4) : 1;
+function mapBoxes(titles, width) {
+  const count = titles.length, wide = width >= WIDE, gap = wide ? 22 : 0;
+  const need = Math.max(170, ...titles.map((t) => 6.8 * t.length + 8)); // titles stand side by side
+  const fit = Math.floor((width - LEFT - RIGHT + gap) / (need + gap));
+  const columns = wide ? Math.max(1, Math.min(count + 1, fit, count === 4 ? 5 : 4)) : 1;
   const each = Math.min((width - LEFT - RIGHT - gap * (columns - 1)) / columns, 520);
   const map = wide ? Math.max(200, Math.min(320, each * 1.25)) : 230;
   const strip = wide ? 72 : 60, row = 26 + map + 8 + strip + 50, top = 58;
@@ -165,10 +168,11 @@ function mapBoxes(count, width) {
 
 function mapFigure(page, state, width) {
   const map = page.maps[state.quantity], { rows } = page, theme = THEMES[state.theme];
-  const { boxes, height } = mapBoxes(rows.length, width), x = page.columns.labels.map((_, u) => u + 1), y = log10(page.levels);
+  const titles = rows.map((label, i) => `${short(label)}: ${map.total_text[i]}`);
+  const { boxes, height } = mapBoxes(titles, width), x = page.columns.labels.map((_, u) => u + 1), y = log10(page.levels);
   const layout = base(state, width, height, {
     bargap: 0.15,
-    shapes: [...rows, null].map((_, i) => mark(page, state, i, false)),
+    shapes: [...rows, null].map((label, i) => mark(page, state, i, false, label === null ? theme.ink : THEMES.light.ink)), // maps are white
     coloraxis: {
       colorscale: page.scale, cmin: -map.limit, cmid: 0, cmax: map.limit,
       colorbar: {
@@ -189,7 +193,7 @@ function mapFigure(page, state, width) {
     layout[`yaxis${a}`] = { ...levels(box, first), domain: upper.y, anchor: `x${a}` };
     layout[`yaxis${i + 51}`] = axis(state, { domain: lower.y, anchor: `x${a}`, range: strips, nticks: 4, showgrid: true, zeroline: true, showticklabels: first, title: first ? { text: "nats", standoff: 2 } : undefined });
     const size = box.width < 260 ? 12 : 13;
-    layout.annotations.push({ ...heading(`<b>${label}</b>: ${map.total_text[i]}`, upper), font: { size, color: theme.ink } });
+    layout.annotations.push({ ...heading(`<b>${short(label)}</b>: ${map.total_text[i]}`, upper), font: { size, color: theme.ink } });
     const cells = map.value[i].map((line, k) => line.map((v, u) =>
       `${label}, ${columnText(page, u)}<br>${sigmaText(page, k)}<br><b>${pm(v, map.value_stderr[i][k][u])}</b> ${map.cell_units}`));
     const bars = map.by_direction[i].map((v, u) => `${label}, ${columnText(page, u)}<br><b>${pm(v, map.by_direction_stderr[i][u])}</b> nats`);
@@ -238,7 +242,7 @@ const dimensionFigure = (page, state, width) => panelFigure(page, state, width, 
 const localFigure = (index) => (page, state, width) => panelFigure(page, state, width, page.local[index].panels, "local dimension", "", page.local[index].enough);
 
 function panelFigure(page, state, width, panels, name, units, enough = null) {
-  const columns = width >= WIDE ? Math.min(panels.length, 3) : 1, gap = 24;
+  const columns = width >= WIDE ? Math.min(panels.length, width < 960 ? 2 : 3) : 1, gap = 24;
   const each = Math.min((width - LEFT - RIGHT - gap * (columns - 1)) / columns, 640);
   const tall = width >= WIDE ? 280 : 210, row = 26 + tall + 50, height = 6 + row * Math.ceil(panels.length / columns);
   const x = log10(page.levels), curves = panels.flatMap((p) => [...p.curves, ...(p.control ? [p.control] : [])]);

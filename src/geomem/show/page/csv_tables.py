@@ -1,8 +1,10 @@
 r"""All that a page draws, as CSV files: one row of a file for each of what the file is named by.
 
-Every file begins with what is known of the subject (``subject, kind, label, num_samples, step,
-width``), then says where (``at, sigma, sigma_relative, directions, ...``), then the numbers, each
-``x`` with its ``x_stderr``. Empty is what is not known.
+Every file begins with what is known of the subject (its ``row`` of numbers, ``kind, label,
+num_samples, step, width``), then says where (``at, sigma, sigma_relative, directions, ...``),
+then the numbers, each ``x`` with its ``x_stderr``. Directions that are a band hold the sum over
+them. Empty is what is not known. ``samples.csv`` is of single trainings: it has the number of
+the ``subject`` and its ``seed`` instead.
 """
 
 from __future__ import annotations
@@ -62,8 +64,9 @@ def write_csv(folder: Path, dataset: xr.Dataset, known: xr.Dataset) -> list[Path
 
 def _rows(dataset: xr.Dataset, dims: tuple[str, ...], names: list[str]) -> list[list[Any]]:
     # One row for each place where something is known; of subjects each has a row.
-    about = [*ABOUT, *(["seed"] if "seed" in dataset.coords else [])]
-    header = ["subject", *about]
+    single = "seed" in dataset.coords
+    about = [*ABOUT, *(["seed"] if single else [])]
+    header = ["subject" if single else "row", *about]
     leads: list[tuple[tuple[str, ...], np.ndarray]] = [
         (("subject",), dataset[name].values) for name in ("subject", *about)
     ]

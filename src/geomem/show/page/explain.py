@@ -7,9 +7,10 @@ from typing import Any
 
 import xarray as xr
 
-from geomem.findings.numbers import MIN_UNITS, REPLICATES
+from geomem.findings.measured import MIN_UNITS
+from geomem.findings.numbers import REPLICATES
 from geomem.findings.sentences import networks, window
-from geomem.show.figures.data import PLACES, words
+from geomem.show.figures.data import PLACES, shown_rows, words
 from geomem.show.page.pictures import is_picture
 
 
@@ -21,9 +22,14 @@ def errors(known: xr.Dataset) -> str:
         if known.attrs["error_over"] == "images"
         else "over trainings with different seeds"
     )
+    shown, there = len(shown_rows(known)), len(networks(known, early=True))
+    fewer = (
+        f" Figures show {shown} of {there} networks, the table has all." if shown < there else ""
+    )
     return (
         f"Every ± is one standard error {over}, if nothing else is said. Nats are integrals over "
         f"the noise levels σ from {window(known)}; rms is the data's root-mean-square deviation."
+        f"{fewer}"
     )
 
 
@@ -54,7 +60,7 @@ def explain(
         "White is nothing. Below each map its integral over noise, by direction; at the end its "
         "sum over directions, by level."
     )
-    if bool((known.direction_count > 1).any()):
+    if "direction_count" in known and bool((known.direction_count > 1).any()):
         maps += " Directions far down the spectrum come in bands, drawn as the mean of theirs."
     exact = bool((known["kind"] == "empirical").any())
     density = (

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from geomem.findings.numbers import rows_of
 from geomem.findings.openings import LEAST, openings
+from geomem.findings.rows import rows_of
 from geomem.findings.sentences import estimate
 from geomem.measure.copies import LEVEL
 from geomem.show.figures.data import direction_labels, shown_rows
@@ -182,15 +182,15 @@ def first_known(dataset: xr.Dataset, name: str) -> Floats | None:
 def image_names(study: Mapping[str, Any]) -> dict[int, str]:
     r"""What the images of a study are called, by their number: file names, or ``image 17``.
 
-    A name is as short as tells it apart: without the folders that all have in common.
+    Folders are left out where files are told apart without them.
     """
     found = {
         int(i): str(name)
         for at, index in study["points"].items()
         for i, name in zip(index, study["point_names"][at], strict=True)
     }
-    files = [PurePath(name).name for name in found.values()]
-    short = len(set(files)) == len(files)
+    names = set(found.values())
+    short = len({PurePath(name).name for name in names}) == len(names)
     return {
         i: f"image {i}" if name == str(i) else PurePath(name).name if short else name
         for i, name in found.items()

@@ -55,7 +55,9 @@ GLOSSARY = {
     "rms": "Root-mean-square deviation of the data per coordinate, the unit of noise levels.",
     "nats": "Units of information: one nat is 1.44 bits.",
     "e-fold": "A change of the noise level by the factor e = 2.718.",
-    "damage": "By how many nats new images are denoised worse than by the control.",
+    "excess": (
+        "By how many nats new images are denoised worse than by the control; below 0, better."
+    ),
     "distance ratio": (
         "Distance to the nearest training image over that to the nearest of another group: near "
         "0 for a copy, near 1 for a new image."

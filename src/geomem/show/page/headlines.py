@@ -49,7 +49,7 @@ def unbroken(text: str) -> str:
     r"""Keeps numbers together with their errors and names where lines break."""
     for sign in ("±", "="):
         text = text.replace(f" {sign} ", f"\u00a0{sign}\u00a0")
-    return text
+    return text.replace("e-fold", "e\u2011fold")
 
 
 def of(row: xr.Dataset) -> str:
@@ -67,9 +67,13 @@ def _page(known: xr.Dataset) -> str:
     what = words(known, "density").total
     if not networks(known) or not has(known, "information"):
         return ""
-    rows = [row for row in _rows(known) if math.isfinite(float(row.information))]
-    states = [state(row) for row in rows]
-    clear = [row for row, found in zip(rows, states, strict=True) if found == "told apart"]
+    rows: dict[str, list[xr.Dataset]] = {}
+    for row in _rows(known):
+        found, nats = state(row), estimate(row, "information")
+        if math.isfinite(nats.value):
+            weak = found == "told apart" and not nats.value > CLEAR * nats.stderr
+            rows.setdefault("weak" if weak else found, []).append(row)
+    clear, text = rows.pop("told apart", []), ""
     if clear:
         first, last = (estimate(row, "information") for row in (clear[0], clear[-1]))
         text = f"{what.capitalize()} {of(clear[0])}: {first} nats"
@@ -79,16 +83,17 @@ def _page(known: xr.Dataset) -> str:
             text += of(clear[-1])
         elif len(clear) > 1:
             text += f", {last} {of(clear[-1])}"
-        rest = {"underfit": "undertrained", "not significant": "none beyond chance"}
-        for found, said in rest.items():
-            names = [of(r) for r, s in zip(rows, states, strict=True) if s == found]
-            text += f"; {said} {', '.join(names)}" if names else ""
-        return text
-    if set(states) == {"underfit"}:
-        return f"Nothing can be said about {what}: undertrained, worse than the control"
-    if "not significant" not in states:
-        return f"Nothing can be said about {what}: fewer than 8 image groups a side"
-    return f"No {what} beyond chance {', '.join(of(row) for row in rows)}"
+    said = {
+        "weak": f"{{}}: training and held-out images differ, {what} is not above its error",
+        "not significant": f"no {what} beyond chance {{}}",
+        "underfit": "nothing can be said {}: undertrained, worse than the control",
+        "no test": "nothing can be said {}: fewer than 8 image groups a side",
+    }
+    for found in said:
+        if found in rows and not (clear and found == "no test"):
+            names = ", ".join(of(row) for row in rows[found])
+            text += ("; " if text else "") + said[found].format(names)
+    return text[:1].upper() + text[1:]
 
 
 def _levels(known: xr.Dataset) -> str:
@@ -123,16 +128,17 @@ def _dimension(known: xr.Dataset) -> str:
     training, held_out = (estimate(row, "dimension", at=at) for at in SIDES)
     if math.isnan(training.value) or math.isnan(held_out.value):
         return "Dimension kept against the noise level"
-    at = f"{of(row)} and σ = {float(row.sigma_relative):.2g} rms"
-    who = "network" if networks(known) else "exact denoiser"
+    kind = str(row["kind"].item())
+    who = {"empirical": "exact denoiser"}.get(kind, "network" if networks(known) else "denoiser")
+    who = f"At σ = {float(row.sigma_relative):.2g} rms the {who} {of(row)}"
     if not _differ(training, held_out):
         return (
-            f"The {who} {at} keeps as many directions at training images ({training}) "
+            f"{who} keeps as many directions at training images ({training}) "
             f"as at held-out ones ({held_out}), within error"
         )
     verb = "fewer" if training.value < held_out.value else "more"
     return (
-        f"The {who} {at} keeps {verb} directions at its training images ({training}) "
+        f"{who} keeps {verb} directions at its training images ({training}) "
         f"than at held-out ones ({held_out})"
     )
 
@@ -150,7 +156,7 @@ def _local(known: xr.Dataset) -> str:
     k, level = np.unravel_index(int(shares.argmax()), shares.shape)
     row = one.isel(subject=int(k), sigma=int(level))
     texts = []
-    for at in row["at"].values.tolist():
+    for at in row["at"].values.tolist()[:2]:
         share, place = float(row.local_dimension_answered.sel(at=at)), PLACES.get(at, at)
         if math.isnan(share):
             continue
@@ -160,7 +166,7 @@ def _local(known: xr.Dataset) -> str:
         else:
             texts.append(f"no answer at {'most' if share > 0 else 'any'} of the {place}")
     sigma = float(row.sigma_relative)
-    return f"Local dimension{by} {of(row)} and σ = {sigma:.2g} rms: {'; '.join(texts)}"
+    return f"Local dimension{by} at σ = {sigma:.2g} rms {of(row)}: {'; '.join(texts)}"
 
 
 def _samples(known: xr.Dataset) -> str:

@@ -57,7 +57,9 @@ def payload(known: xr.Dataset) -> dict[str, Any]:
             "labels": direction_labels(known.direction_count.values),
             "counts": known.direction_count.values.tolist(),
             "variances": plain(known.direction_variance.values / known.attrs["rms"] ** 2, 3),
-        },
+        }
+        if "direction_count" in known
+        else None,
         "maps": {name: _map(known, name) for name in QUANTITIES if has(known, name)},
         "panels": _panels(known, "dimension"),
         "local": local,

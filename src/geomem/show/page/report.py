@@ -79,7 +79,9 @@ def page_html(folder: RunFolder, found: Results, *, show_images: bool) -> str:
         found: Its results.
         show_images: Whether pixels of the data are shown.
     """
-    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    environment = jinja2.Environment(
+        autoescape=True, trim_blocks=True, undefined=jinja2.StrictUndefined
+    )
     environment.filters["explained"] = Explained()
     template = environment.from_string((HERE / "page.html").read_text(encoding="utf-8"))
     dataset, known, name = found.dataset, found.numbers, folder.path.resolve().name
@@ -90,6 +92,9 @@ def page_html(folder: RunFolder, found: Results, *, show_images: bool) -> str:
         "data": folder.study["data"],
         "about": about(dataset, folder.study),
         "notice": _notice(found),
+        "known": known is not None,
+        "fault": "",
+        "findings": [],
         "facts": facts(folder, known),
         "config": json.dumps(folder.config, indent=1, sort_keys=True),
         "css": _own("page.css"),
@@ -100,7 +105,6 @@ def page_html(folder: RunFolder, found: Results, *, show_images: bool) -> str:
         titles = headlines(known)
         content |= {
             "title": titles.page,
-            "known": True,
             "fault": identity_fault(known),
             "findings": [unbroken(sentence) for sentence in sentences(known)],
             "errors": errors(known),
@@ -125,7 +129,7 @@ def _notice(found: Results) -> str:
     state = "" if done == planned else f"This run is not finished: {done} of {planned} subjects "
     state += "are measured." if state else ""
     if found.numbers is None:
-        return f"{state} There is nothing to draw: {found.reason}.".strip()
+        return f"{state} There is nothing to draw yet: {found.reason}.".strip()
     if not state:
         return ""
     if found.dataset.attrs["control"] == "linear":

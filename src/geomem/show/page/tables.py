@@ -64,6 +64,8 @@ def table(known: xr.Dataset) -> Table:
 
         return cell
 
+    many = "control" in known.dims
+
     def exact(row: xr.Dataset) -> Cell:
         beside = exact_row(known, row)
         return MISSING if beside is None else _estimate(beside, "information")
@@ -76,6 +78,8 @@ def table(known: xr.Dataset) -> Table:
     def p_value(row: xr.Dataset) -> Cell:
         if "information" in row and state(row) == "underfit":
             return "nothing can be said", "undertrained: worse than the control"
+        if "p_value" not in row:
+            return MISSING
         p = float(row.p_value)
         return ("no test", "too few image groups") if math.isnan(p) else (f"{p:.2g}", "")
 
@@ -90,6 +94,40 @@ def table(known: xr.Dataset) -> Table:
             return count, interval.rstrip(")").removesuffix(" at 95 %")
 
         return cell
+
+    def memorized(row: xr.Dataset) -> Cell:
+        count = float(row.memorized_images) if "memorized_images" in row else math.nan
+        total = int(np.isfinite(row.point_p_value).sum()) if "point_p_value" in row else 0
+        return MISSING if math.isnan(count) else (f"{count:.0f} of {total}", "")
+
+    def auc(row: xr.Dataset) -> Cell:
+        if "auc" not in row or math.isnan(float(row.auc[0])):
+            return MISSING
+        low, high = float(row.auc_low[0]), float(row.auc_high[0])
+        loss = f"; plain loss {float(row.auc[1]):.3f}"
+        return f"{float(row.auc[0]):.3f}", f"{low:.3f} to {high:.3f}{loss}"
+
+    def tpr(row: xr.Dataset) -> Cell:
+        if "tpr" not in row or math.isnan(float(row.tpr[0])):
+            return MISSING
+        low, high = float(row.tpr_low[0]), float(row.tpr_high[0])
+        return f"{100 * float(row.tpr[0]):.0f} %", f"{100 * low:.0f} % to {100 * high:.0f} %"
+
+    def beside_control(name: str) -> Callable[[xr.Dataset], Cell]:
+        def cell(row: xr.Dataset) -> Cell:
+            return _estimate(row.sel(control=name), "information_beside")
+
+        return cell
+
+    others = [str(c) for c in known["control"].values if str(c) != control] if many else []
+    beside = [
+        (
+            f"{information.capitalize()} beside the {name} control, nats",
+            "the same images and calls, another control",
+            beside_control(name),
+        )
+        for name in others
+    ]
 
     def ratio(row: xr.Dataset) -> Cell:
         value = float(row.median_ratio) if "median_ratio" in row else math.nan
@@ -124,9 +162,25 @@ def table(known: xr.Dataset) -> Table:
         ("Dimension kept at training images", "directions, at that level", kept("training")),
         ("Dimension kept at held-out images", "directions, at that level", kept("held_out")),
         (
-            "Damage, nats",
-            "by which the network is worse than the control on new images",
-            plain("damage"),
+            "Excess on new images, nats",
+            "by which the network is worse than the control there; below 0, better",
+            plain("excess"),
+        ),
+        *beside,
+        (
+            "Images memorized one by one",
+            "their nats beyond held-out images', at most 5 % of them by chance",
+            memorized,
+        ),
+        (
+            "AUC of members",
+            "training against held-out images, by nats; beside it by the plain loss",
+            auc,
+        ),
+        (
+            "True positives at 1 % false ones",
+            "of the same score, with 95 % interval",
+            tpr,
         ),
         (
             "Copies among samples",

@@ -1,0 +1,163 @@
+r"""The records of a run as arrays, with the resampling of their images."""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from geomem.findings.rows import Row
+from geomem.information import cluster_weights
+from geomem.measure.subject import NETWORKS
+from geomem.stats import numpy_rng
+
+Array = NDArray[np.float64]
+MIN_UNITS = 8  # image groups a side for a test, and images for a mean of Jacobians
+CONTROLS = ("population", "reference", "linear")
+SIDES = ("training", "held_out")
+
+
+class Measured:
+    r"""The records as arrays.
+
+    Arguments:
+        dataset: What :func:`geomem.load` returns.
+        rows: Its rows of numbers.
+        replicates: How many bootstrap resamplings.
+        seed: Their seed.
+    """
+
+    def __init__(self, dataset: xr.Dataset, rows: list[Row], replicates: int, seed: int) -> None:
+        self.dataset, self.rows, self.replicates, self.seed = dataset, rows, replicates, seed
+        self.sigmas = dataset.sigma.values
+        self.kinds = [str(at) for at in dataset["at"].values] if "at" in dataset.dims else []
+        both = set(SIDES) <= set(self.kinds) and "error" in dataset
+        first = {row.kind: row.members[0] for row in reversed(rows)} if both else {}
+        self.controls = {name: first[name] for name in CONTROLS if name in first}
+        self._squares: dict[tuple[int, str], Array] = {}
+        self._weights: dict[tuple[str, int, int], Array] = {}
+        self._means: dict[tuple[int, str, int, int], Array] = {}
+
+    def errors(self, member: int, at: str) -> Array:
+        r"""Signed errors of the images that were measured, with shape (T, n, draws, u)."""
+        dims = ("sigma", "point", "draw", "direction")
+        values = self.dataset.error.isel(subject=member).sel(at=at).transpose(*dims).values
+        return np.asarray(values[:, ~np.isnan(values).all((0, 2, 3))], dtype=float)
+
+    def squares(self, member: int, at: str) -> Array:
+        r"""Squared errors, draws averaged, with shape (T, n, u)."""
+        if (member, at) not in self._squares:
+            self._squares[member, at] = np.square(self.errors(member, at)).mean(2)
+        return self._squares[member, at]
+
+    def weights(self, at: str, row: Row, count: int) -> Array:
+        r"""Bootstrap weights of the first images of a kind, with shape (R, n)."""
+        unit = row.unit if at == "training" else 0
+        if (at, unit, count) not in self._weights:
+            groups = self.dataset.point_group.sel(at=at).values[:count]
+            rng = numpy_rng(self.seed, f"bootstrap/{at}", unit)
+            self._weights[at, unit, count] = cluster_weights(groups, self.replicates, rng)
+        return self._weights[at, unit, count]
+
+    def mean_squares(self, member: int, row: Row, at: str, count: int) -> Array:
+        r"""Mean squared errors of the first images for each resampling, with shape (R, T, u)."""
+        unit = row.unit if at == "training" else 0
+        key = (member, at, unit, count)
+        if key not in self._means:
+            weights, values = self.weights(at, row, count), self.squares(member, at)[:, :count]
+            found = np.einsum("rn,tnu->rtu", weights, values, optimize=True)
+            self._means[key] = np.asarray(found)
+        return self._means[key]
+
+    def both_means(
+        self, member: int, row: Row, at: str, control: str
+    ) -> tuple[Array, Array] | None:
+        r"""Mean squared errors of a control and a subject at the same images; None if not known."""
+        if control not in self.controls or self.controls[control] == member:
+            return None
+        count = self.squares(member, at).shape[1]
+        if not count:
+            return None
+        them = self.mean_squares(self.controls[control], row, at, count)
+        return them, self.mean_squares(member, row, at, count)
+
+    def densities(
+        self, member: int, row: Row, control: str, *, ratio: bool = True
+    ) -> tuple[Array, Array] | None:
+        r"""What a control keeps wrong at training images, and what a subject does.
+
+        Arguments:
+            member: The subject.
+            row: Its row.
+            control: The name of the control.
+            ratio: Whether the linear control is taken for as good a generalizer as the best
+                network of the run.
+
+        Returns:
+            Two arrays with shape (R, T, u), whose difference is the memorized density; None
+            where one side was not measured.
+        """
+        pair = self.both_means(member, row, "training", control)
+        if pair is None:
+            return None
+        them, own = pair
+        if control == "linear" and ratio:
+            if self.ratio is None:
+                return None
+            them = self.ratio * them
+        return them, own
+
+    def excess(self, member: int, row: Row, control: str) -> Array:
+        r"""By how much new images are denoised worse than by a control, with shape (R, T, u)."""
+        pair = self.both_means(member, row, "held_out", control)
+        if pair is None:
+            shape = (self.replicates + 1, len(self.sigmas), self.dataset.sizes["direction"])
+            return np.full(shape, np.nan)
+        return pair[1] - pair[0]
+
+    @cached_property
+    def ratio(self) -> Array | None:
+        r"""How good a generalizer the linear control is taken for, with shape (R, T, u).
+
+        The smallest ratio of held-out errors over the networks of the run, by direction: one
+        for every training-set size. The reference network is not among them.
+        """
+        found = []
+        for row in self.rows:
+            for member in row.members if row.kind in NETWORKS and row.kind != "reference" else ():
+                pair = self.both_means(member, row, "held_out", "linear")
+                if pair is not None and self.squares(member, "training").shape[1]:
+                    with np.errstate(divide="ignore", invalid="ignore"):
+                        ratio = np.minimum(1.0, pair[1] / pair[0])
+                    found.append(np.where(pair[0] > 0, ratio, 1.0))
+        return np.minimum.reduce(found) if found else None
+
+    def diagonal(self, member: int, at: str) -> tuple[Array, NDArray[np.bool_]]:
+        r"""Diagonals (T, n, u) of the images that have one, and which (point) these are."""
+        name = "diagonal" if self.has_jacobian(member) else "forward_diagonal"
+        array = self.dataset[name].isel(subject=member).sel(at=at)
+        values = np.asarray(array.transpose("sigma", "point", "direction").values, dtype=float)
+        there = ~np.isnan(values).any((0, 2))
+        return values[:, there], there
+
+    def has_jacobian(self, member: int) -> bool:
+        r"""Whether dimension comes from the Jacobian, or from ``z·(D - x_0)/sigma``."""
+        if "diagonal" not in self.dataset:
+            return False
+        one = self.dataset.diagonal.isel(subject=member, sigma=0, direction=0)
+        measured = self.dataset.error.isel(subject=member, sigma=0, draw=0, direction=0)
+        kinds = measured.notnull().any("point").values
+        counts = one.notnull().sum("point").values
+        return bool((counts[kinds] >= MIN_UNITS).all())
+
+    def mean_diagonal(self, member: int, row: Row, at: str) -> Array:
+        r"""Mean diagonals for each resampling, with shape (R, T, u)."""
+        values, there = self.diagonal(member, at)
+        if not values.shape[1]:
+            return np.full((self.replicates + 1, len(self.sigmas), values.shape[2]), np.nan)
+        measured = self.squares(member, at).shape[1]
+        weights = self.weights(at, row, measured)[:, there[:measured]]
+        weights = weights / np.maximum(weights.sum(1, keepdims=True), 1e-300)
+        return np.asarray(np.einsum("rn,tnu->rtu", weights, values, optimize=True))
