@@ -63,7 +63,7 @@ def quotes() -> Iterator[ModuleType]:
     folder = str(ROOT / "docs" / "figures")
     sys.path.insert(0, folder)
     try:
-        import quotes
+        import quotes  # type: ignore[import-not-found]
 
         yield quotes
     finally:
@@ -103,7 +103,7 @@ def test_a_number_without_a_file_is_found_unless_it_is_a_setting(quotes: ModuleT
 
 
 def test_the_page_of_results_is_what_its_file_says(quotes: ModuleType) -> None:
-    import results
+    import results  # type: ignore[import-not-found]
 
     sections = json.loads((ROOT / "docs/figures/results.json").read_text())
     assert results.page(sections) == (ROOT / "docs/results.md").read_text()
@@ -162,7 +162,7 @@ def test_a_formula_that_cannot_be_converted_stops_the_build(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.syspath_prepend(str(ROOT / "docs"))
-    import mathml
+    import mathml  # type: ignore[import-not-found]
     from sphinx.errors import ExtensionError
 
     assert "<msup>" in mathml.formula(r"\sigma^2", "inline")
@@ -184,3 +184,32 @@ def test_the_glossary_has_each_word_of_the_page_in_one_sentence() -> None:
         assert len(sentence.split()) <= 45, word
     page = pytest.importorskip("geomem.show.page.glossary")
     assert not sorted(set(page.GLOSSARY) - set(words))
+
+
+def test_the_page_of_records_names_all_that_a_run_holds(tmp_path: Path) -> None:
+    import geomem
+
+    sweep = geomem.Sweep(
+        data="linear",
+        sizes=(16,),
+        steps=10,
+        levels=3,
+        points=8,
+        samples=8,
+        dimension=("soft-count",),
+        show_images=True,
+    )
+    dataset = sweep.run(tmp_path / "run", processes=1, quiet=True)
+    geomem.report(tmp_path / "run")
+    files = {p.name: json.loads(p.read_text()) for p in (tmp_path / "run").glob("*.json")}
+    names = {str(name) for name in (*dataset.variables, *dataset.dims)}
+    names |= {*files["study.json"], *files["study.json"]["data"]} - {"schema_version"}
+    names |= {*files["summary.json"]}
+    rows = {key for row in files["summary.json"]["subjects"] for key in row}
+    names |= {re.sub(r"_(stderr|low|high)$", "", key) for key in rows}
+    names |= {path.name + "/" * path.is_dir() for path in (tmp_path / "run").iterdir()}
+    text = (ROOT / "docs" / "records.md").read_text()
+    plain = {"name", "pool", "held_out", "reserved", "left_out", "unseen_copies_of"}
+    numbered = {"records/", "subjects/"}  # named with an example inside
+    assert not [n for n in sorted(names - plain - numbered) if f"`{n}`" not in text]
+    assert all(f"`{n}0000" in text for n in numbered)

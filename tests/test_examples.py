@@ -8,8 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from geomem.cli.main import run
-
 ROOT = Path(__file__).parent.parent
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 
@@ -30,17 +28,3 @@ def test_the_tutorial_quotes_the_example() -> None:
         quoted = code[start : code.index("\n\n\n", start)]
         assert quoted in page
     assert len(code[code.index("class TwoNodes") : code.index("class Part")].splitlines()) < 40
-
-
-def test_the_example_is_used_by_the_command_line(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (tmp_path / "own_method.py").write_text((ROOT / "examples/own_method.py").read_text())
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "200")
-    nested = "own_method:Participation(spectrum=own_method.TwoNodes(probes=4))"
-    arguments = "dimension --data linear --sizes 50 --sigmas 0.5 --points 1 --dimension".split()
-    assert run([*arguments, "own_method:Participation", nested]) == 0
-    out = capsys.readouterr().out
-    assert nested in out
-    assert "each exact" in out

@@ -97,7 +97,7 @@ def test_the_figure_is_on_the_page(
         new = re.sub(re.escape(place), text, old, count=1) if place != "$" else old
         assert (new != old) == bool(text), f"{name} has no {place!r}"
         (tmp_path / name).write_text(new)
-    peaks = sys.modules["geomem.show.figures.peaks"].peaks  # type: ignore[attr-defined]
+    peaks = sys.modules["geomem.show.figures.peaks"].peaks
     before = payload.payload
     monkeypatch.setattr(report, "HERE", tmp_path)
     monkeypatch.setattr(

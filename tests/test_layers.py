@@ -154,3 +154,41 @@ def test_what_a_floor_does_without(floor: str, name: str) -> None:
         text = path.read_text()
         assert f"import {name}\n" not in text, path
         assert f"from {name}" not in text, path
+
+
+# ------------------------------------------------------------------------- as the page says it
+
+PAGE = (SOURCE.parents[1] / "docs" / "architecture.md").read_text()
+
+
+def test_the_page_lists_the_floors_and_files_that_there_are() -> None:
+    table = re.findall(r"^\| `(\w+)` \|.*\|.*\|$", PAGE, re.MULTILINE)
+    assert table == ORDER
+    for name in re.findall(r"`((?:\w+/)*\w+\.(?:py|js|html))`", PAGE):
+        assert (SOURCE / name).exists() or (SOURCE.parents[1] / name).exists(), name
+    for name in re.findall(r"`([\w.]+)`(?:, `[\w.]+`)* (?:in|of) `[\w/]+\.py`", PAGE):
+        assert name.rpartition(".")[2] in "".join(
+            path.read_text() for path in SOURCE.rglob("*.py")
+        ), name
+
+
+def test_names_are_no_more_than_the_page_says() -> None:
+    recipes = (SOURCE.parents[1] / "docs" / "extend.md").read_text()
+    imported = {
+        alias.name
+        for block in re.findall(r"^```python\n(.*?)^```", recipes, re.MULTILINE | re.DOTALL)
+        for node in ast.walk(ast.parse(block))
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("geomem.")
+        for alias in node.names
+    }
+    theory = [
+        node.name
+        for path in (SOURCE / "theory").glob("*.py")
+        for node in ast.parse(path.read_text()).body
+        if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_")
+    ]
+    public = set(geomem.__all__) - {"__version__"}
+    counts = [len(public), len(imported - public), len(theory)]
+    said = PAGE[PAGE.index("## How many names") :]
+    stated = [int(n) for n in re.findall(r"\d+", said.partition("-->")[2])]
+    assert all(n <= most for n, most in zip(counts, stated, strict=True)), (counts, stated)

@@ -164,6 +164,9 @@ class Once(torch.autograd.Function):
         return grad / 2
 
 
+once: Any = Once.apply  # untyped in torch
+
+
 BAD_DENOISERS: dict[str, tuple[Denoiser, str]] = {
     "another shape": (lambda x, s: pull(x, s)[..., :2], "shape"),
     "NaN": (lambda x, s: x * math.nan, "NaN"),
@@ -175,7 +178,7 @@ BAD_DENOISERS: dict[str, tuple[Denoiser, str]] = {
     "no graph": (no_graph, "detached"),
     "half a graph": (lambda x, s: (pull(x, s) + pull(x.detach(), s)) / 2, "look for .detach"),
     "rounding inside": (lambda x, s: pull((x * 8).round() / 8, s), "has no derivative"),
-    "one derivative": (lambda x, s: Once.apply(x), "has no derivative"),
+    "one derivative": (lambda x, s: once(x), "has no derivative"),
     "in place": (in_place, "in place"),
     "threads": (changes_threads, "number of threads"),
 }
@@ -375,11 +378,27 @@ class Sampled:
     seed: int = 0
 
     def __call__(self, denoiser: Denoiser, x: Tensor, sigma: Tensor) -> Any:
-        return self.break_it(ForwardSoftCount(pairs=512, seed=self.seed)(denoiser, x, sigma))
+        found = ForwardSoftCount(pairs=512, seed=self.seed)(denoiser, x, sigma)
+        assert isinstance(found, Estimate)
+        return self.break_it(found)
 
 
 def eigenvalues(denoiser: Denoiser, x: Tensor, sigma: Tensor) -> Tensor:
     return jacobian_spectrum(denoiser, x, sigma, Dense()).nodes[0]
+
+
+def dimension(denoiser: Denoiser, x: Tensor, sigma: Tensor) -> Estimate:
+    r"""What a method that is right says, where there is a dimension."""
+    found = Threshold()(denoiser, x, sigma)
+    assert isinstance(found, Estimate)
+    return found
+
+
+def jacobian(denoiser: Denoiser, x: Tensor, sigma: Tensor) -> Tensor:
+    r"""The whole of it, with shape (d, d)."""
+    whole: Any = torch.autograd.functional.jacobian  # untyped in torch
+    rows: Tensor = whole(lambda p: denoiser(p[None], sigma)[0], x)
+    return rows.reshape(x.numel(), -1)
 
 
 def by_score(denoiser: Denoiser, x: Tensor, sigma: Tensor) -> Estimate:
@@ -388,19 +407,17 @@ def by_score(denoiser: Denoiser, x: Tensor, sigma: Tensor) -> Estimate:
 
 
 def about_zero(denoiser: Denoiser, x: Tensor, sigma: Tensor) -> Estimate:
-    found = Threshold()(denoiser, x, sigma)
+    found = dimension(denoiser, x, sigma)
     return Estimate(found.value + float(denoiser(x[None], sigma).mean().round().clamp(min=0)))
 
 
 def along_axes(denoiser: Denoiser, x: Tensor, sigma: Tensor) -> Estimate:
-    J = torch.autograd.functional.jacobian(lambda p: denoiser(p[None], sigma)[0], x)
-    return Estimate(float((J.reshape(x.numel(), -1).diagonal() > 0.5).sum()))
+    return Estimate(float((jacobian(denoiser, x, sigma).diagonal() > 0.5).sum()))
 
 
 def careless(denoiser: Denoiser, x: Tensor, sigma: Tensor) -> Estimate:
     # No question asked at the door.
-    J = torch.autograd.functional.jacobian(lambda p: denoiser(p[None], sigma)[0], x)
-    J = J.reshape(x.numel(), -1).nan_to_num()
+    J = jacobian(denoiser, x, sigma).nan_to_num()
     return Estimate(float((torch.linalg.eigvalsh(J) > 0.5).sum()))
 
 
@@ -413,27 +430,32 @@ def gap_at_any_price(denoiser: Denoiser, x: Tensor, sigma: Tensor) -> Estimate |
 
 
 def moves_x(denoiser: Denoiser, x: Tensor, sigma: Tensor) -> Estimate:
-    found = Threshold()(denoiser, x, sigma)
+    found = dimension(denoiser, x, sigma)
     x += 1
     return found
 
 
 def only_vectors(denoiser: Denoiser, x: Tensor, sigma: Tensor) -> Estimate:
-    return Threshold()(lambda y, s: denoiser(y.flatten(1), s), x.flatten(), sigma)
+    return dimension(lambda y, s: denoiser(y.flatten(1), s), x.flatten(), sigma)
 
 
 def only_double(denoiser: Denoiser, x: Tensor, sigma: Tensor) -> Estimate:
-    return Threshold()(denoiser, x.double(), sigma.double())
+    return dimension(denoiser, x.double(), sigma.double())
 
 
 def no_batch(denoiser: Denoiser, x: Tensor, sigma: Tensor) -> Estimate:
     denoiser(x, sigma)
-    return Threshold()(denoiser, x, sigma)
+    return dimension(denoiser, x, sigma)
 
 
 def plain_sigma(denoiser: Denoiser, x: Tensor, sigma: Tensor) -> Estimate:
     denoiser(x[None], float(sigma))  # type: ignore[arg-type]
-    return Threshold()(denoiser, x, sigma)
+    return dimension(denoiser, x, sigma)
+
+
+def in_two_threads(denoiser: Denoiser, x: Tensor, sigma: Tensor) -> Estimate:
+    torch.set_num_threads(2)
+    return dimension(denoiser, x, sigma)
 
 
 class Drifts:
@@ -443,7 +465,7 @@ class Drifts:
 
     def __call__(self, denoiser: Denoiser, x: Tensor, sigma: Tensor) -> Estimate:
         self.calls += 1
-        return Estimate(Threshold()(denoiser, x, sigma).value + 1e-3 * self.calls)
+        return Estimate(dimension(denoiser, x, sigma).value + 1e-3 * self.calls)
 
 
 BAD_DIMENSIONS: dict[str, tuple[Any, str]] = {
@@ -466,7 +488,7 @@ BAD_DIMENSIONS: dict[str, tuple[Any, str]] = {
     "errors too small": (Sampled(lambda e: replace(e, stderr=e.stderr / 5)), "too small"),
     "no error": (Sampled(lambda e: Estimate(e.value)), "too small|says"),
     "errors too large": (Sampled(lambda e: replace(e, stderr=5 * e.stderr)), "too large"),
-    "threads": (Own(lambda *a: torch.set_num_threads(2) or Threshold()(*a)), "threads"),
+    "threads": (Own(in_two_threads), "threads"),
     "unseeded": (Own(lambda *a: torch.rand(()) and Threshold()(*a)), "torch's random state"),
 }
 
@@ -485,7 +507,9 @@ def test_a_seed_that_does_nothing_fails() -> None:
         seed: int = 0
 
         def __call__(self, denoiser: Denoiser, x: Tensor, sigma: Tensor) -> Estimate:
-            return ForwardSoftCount(pairs=64)(denoiser, x, sigma)
+            found = ForwardSoftCount(pairs=64)(denoiser, x, sigma)
+            assert isinstance(found, Estimate)
+            return found
 
     with pytest.raises(AssertionError, match="is it used"):
         check_dimension_method(Frozen())
