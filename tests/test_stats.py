@@ -48,8 +48,9 @@ def test_mean_and_standard_error_are_those_of_scipy() -> None:
     assert found.value == pytest.approx(values.mean())
     assert found.stderr == pytest.approx(scipy_stats.sem(values))
     assert math.isnan(Estimate.of_mean([2.0]).stderr)  # one draw knows no error
-    with pytest.raises(InputError, match="no values"):
-        Estimate.of_mean([])
+    for values in ([], [1.0, math.nan], ["a"]):
+        with pytest.raises(InputError, match="`values`"):
+            Estimate.of_mean(values)
 
 
 def test_z_scores() -> None:
@@ -88,10 +89,21 @@ def test_proportions_in_words() -> None:
     assert repr(Proportion(3, 100)) == "3 of 100 (3.0 %, 0.6 % to 8.5 % at 95 %)"
 
 
-@pytest.mark.parametrize(("k", "n"), [(-1, 3), (4, 3), (0, 0)])
-def test_what_is_no_proportion(k: int, n: int) -> None:
-    with pytest.raises(InputError, match="not a proportion"):
-        Proportion(k, n)
+@pytest.mark.parametrize(
+    ("k", "n", "confidence", "name"),
+    [
+        (-1, 3, 0.95, "`successes` is -1"),
+        (4, 3, 0.95, "not a proportion"),
+        (0, 0, 0.95, "`trials` is 0"),
+        (1.5, 4, 0.95, "`successes` is 1.5"),
+        (True, 4, 0.95, "`successes` is True"),
+        (1, 4, 1.0, "`confidence` is 1"),
+        (1, 4, math.nan, "`confidence` is nan"),
+    ],
+)
+def test_what_is_no_proportion(k: int, n: int, confidence: float, name: str) -> None:
+    with pytest.raises(InputError, match=name):
+        Proportion(k, n, confidence)
 
 
 # ------------------------------------------------------------------------ bootstrap
@@ -184,8 +196,33 @@ def test_what_cannot_be_permuted() -> None:
         permutation_test(np.ones((1, 3)), np.ones((5, 3)), rng=rng)
     with pytest.raises(InputError, match="same looks"):
         permutation_test(np.ones((5, 3)), np.ones((5, 2)), rng=rng)
-    constant = permutation_test(np.ones((5, 3)), np.ones((5, 3)), rng=rng, permutations=99)
-    assert constant.p_value == 1  # no difference, and no 0/0
+    for bad in (math.nan, math.inf):
+        with pytest.raises(InputError, match="`larger` holds"):
+            permutation_test([[bad], [1.0], [2.0]], [[0.0], [1.0]], rng=rng)
+    with pytest.raises(InputError, match="`permutations` is 0"):
+        permutation_test(np.ones((5, 3)), np.ones((5, 3)), rng=rng, permutations=0)
+
+
+@pytest.mark.parametrize("value", [1.0, 0.1, -1e-30, 1e30])
+def test_groups_that_do_not_vary_are_compared_by_counting(value: float) -> None:
+    def p_value(larger: float, smaller: float) -> float:
+        rng = np.random.default_rng(0)
+        first, second = np.full((5, 2), larger), np.full((5, 2), smaller)
+        return permutation_test(first, second, rng=rng, permutations=9999).p_value
+
+    assert p_value(value, value) == 1  # no difference, and no 0/0
+    large, small = max(value, 0.3 * value), min(value, 0.3 * value)
+    # One relabeling in 252 divides them so: 4 standard errors of 9,999 draws.
+    assert p_value(large, small) == pytest.approx(1 / 252, abs=4 * math.sqrt(1 / 252 / 9999))
+    assert p_value(small, large) == 1
+
+
+def test_ties_count_whatever_the_rounding() -> None:
+    # Values in steps of .1: each statistic is that of many relabelings, summed in another order.
+    first, second = np.array([[0.3], [0.3], [0.3], [0.1]]), np.array([[0.1], [0.1], [0.1], [0.3]])
+    found = permutation_test(first, second, rng=np.random.default_rng(0), permutations=9999)
+    # C(4, 3)² + 1 of C(8, 4) relabelings have three or four of the larger values in front.
+    assert found.p_value == pytest.approx(17 / 70, abs=4 * math.sqrt(17 / 70 / 9999))
 
 
 # -------------------------------------------------------- false discoveries, conformal
@@ -195,6 +232,12 @@ def test_what_cannot_be_permuted() -> None:
 def test_benjamini_hochberg_is_that_of_scipy(p: list[float]) -> None:
     expected = scipy_stats.false_discovery_control(p)
     np.testing.assert_allclose(benjamini_hochberg(p), expected, atol=1e-12)
+
+
+@pytest.mark.parametrize("p_values", [[2.0, -1.0], [math.nan], [], [[0.1, 0.2]], "abc"])
+def test_what_are_no_p_values(p_values: object) -> None:
+    with pytest.raises(InputError, match="`p_values`"):
+        benjamini_hochberg(p_values)  # type: ignore[arg-type]
 
 
 @given(
@@ -252,6 +295,6 @@ def test_seeds_stay_what_they_are() -> None:
 @pytest.mark.parametrize("seed", [-1, 2.5, "a", None])
 def test_a_seed_is_a_whole_number(seed: int) -> None:
     for rng in (numpy_rng, torch_rng):
-        with pytest.raises(InputError, match="pass 0 or a positive integer"):
+        with pytest.raises(InputError, match="`seed` is"):
             rng(seed, "test")
     assert numpy_rng(np.int64(3), "test").random() == numpy_rng(3, "test").random()  # type: ignore[arg-type]

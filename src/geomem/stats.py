@@ -14,12 +14,13 @@ from __future__ import annotations
 import math
 import zlib
 from dataclasses import dataclass
-from numbers import Integral
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from geomem.arguments import Number, Values, Whole, checked
+from geomem.compute.progress import Forecast
 from geomem.errors import InputError
 
 if TYPE_CHECKING:
@@ -28,7 +29,10 @@ if TYPE_CHECKING:
 Array = NDArray[np.float64]
 
 
-def seed_sequence(seed: int, purpose: str, unit: int = 0) -> np.random.SeedSequence:
+@checked
+def seed_sequence(
+    seed: Annotated[int, Whole(least=0)], purpose: str, unit: Annotated[int, Whole(least=0)] = 0
+) -> np.random.SeedSequence:
     r"""Seed of one purpose and one unit of work, independent of every other.
 
     Results then depend neither on the order of the work nor on who does it.
@@ -36,8 +40,6 @@ def seed_sequence(seed: int, purpose: str, unit: int = 0) -> np.random.SeedSeque
     Raises:
         InputError: If the seed is not an integer from 0 on.
     """
-    if not isinstance(seed, Integral) or seed < 0:
-        raise InputError(f"the seed is {seed!r}; pass 0 or a positive integer")
     return np.random.SeedSequence([seed, zlib.crc32(purpose.encode()), unit])
 
 
@@ -95,7 +97,8 @@ class Estimate:
         return difference / joint
 
     @staticmethod
-    def of_mean(values: ArrayLike) -> Estimate:
+    @checked
+    def of_mean(values: Annotated[ArrayLike, Values(shape="(n)")]) -> Estimate:
         r"""Mean of independent values, with shape :math:`(n)`, and its standard error.
 
         Example:
@@ -103,13 +106,12 @@ class Estimate:
             2.0 ± 1.0
         """
         sample = np.asarray(values, dtype=float)
-        if sample.size == 0:
-            raise InputError("the mean of no values is not a number; pass at least one")
         if sample.size == 1:
             return Estimate(float(sample[0]), math.nan)
         return Estimate(float(sample.mean()), float(sample.std(ddof=1) / math.sqrt(sample.size)))
 
 
+@checked
 @dataclass(frozen=True)
 class Proportion:
     r"""So many of so many, with the exact (Clopper-Pearson) interval.
@@ -123,19 +125,20 @@ class Proportion:
         30 of 60 (50 %, 37 % to 63 % at 95 %)
     """
 
-    successes: int
-    trials: int
-    confidence: float = 0.95
+    successes: Annotated[int, Whole(least=0)]
+    trials: Annotated[int, Whole(least=1)]
+    confidence: Annotated[float, Number(above=0, below=1)] = 0.95
 
     def __post_init__(self) -> None:
-        if not 0 <= self.successes <= self.trials or self.trials < 1:
+        if self.successes > self.trials:
             raise InputError(
                 f"{self.successes} of {self.trials} is not a proportion; "
-                "pass 0 <= successes <= trials and trials >= 1"
+                "pass at most as many `successes` as `trials`"
             )
 
     @property
     def value(self) -> float:
+        r"""The share."""
         return self.successes / self.trials
 
     @property
@@ -192,7 +195,12 @@ def clustered_mean(values: Array, groups: NDArray[Any]) -> tuple[Array, Array]:
     return mean, np.sqrt(correction * np.square(sums).sum(0)) / len(values)
 
 
-def bootstrap_weights(num_units: int, replicates: int, rng: np.random.Generator) -> Array:
+@checked
+def bootstrap_weights(
+    num_units: Annotated[int, Whole(least=1)],
+    replicates: Annotated[int, Whole(least=0)],
+    rng: np.random.Generator,
+) -> Array:
     r"""Weights of bootstrap replicates: a resampled mean is one row times the values.
 
     Arguments:
@@ -202,7 +210,11 @@ def bootstrap_weights(num_units: int, replicates: int, rng: np.random.Generator)
 
     Returns:
         The weights, with shape :math:`(R, n)`; each row sums to 1.
+
+    Raises:
+        InputError: If there is no unit, or the weights would not fit into memory.
     """
+    Forecast(0, 16.0 * num_units * replicates).check_memory("pass fewer `replicates`")
     counts = rng.multinomial(num_units, np.full(num_units, 1 / num_units), size=replicates)
     return counts / num_units
 
@@ -222,13 +234,19 @@ class PermutationTest:
     statistic: Array
 
 
+@checked
 def permutation_test(
-    larger: ArrayLike, smaller: ArrayLike, *, rng: np.random.Generator, permutations: int = 9999
+    larger: Annotated[ArrayLike, Values()],
+    smaller: Annotated[ArrayLike, Values()],
+    *,
+    rng: np.random.Generator,
+    permutations: Annotated[int, Whole(least=1)] = 9999,
 ) -> PermutationTest:
     r"""Is the mean of one group larger than the other's in any of several looks?
 
     One-sided, studentised (Welch), with the maximum over looks under permuted labels, so
-    that looking at twenty noise levels costs nothing in false alarms.
+    that looking at twenty noise levels costs nothing in false alarms. Where neither group
+    varies, any difference is infinitely many standard errors.
 
     Arguments:
         larger: One row per unit of the group said to be larger, with shape :math:`(n, L)`.
@@ -237,7 +255,7 @@ def permutation_test(
         permutations: How many are drawn; the p-value is never below 1/(permutations + 1).
 
     Raises:
-        InputError: If either group has fewer than two units, or the looks differ.
+        InputError: If either group has fewer than two units, the looks differ, or there is NaN.
 
     Example:
         >>> rng = np.random.default_rng(0)
@@ -247,23 +265,28 @@ def permutation_test(
     """
     first = np.atleast_2d(np.asarray(larger, float))
     second = np.atleast_2d(np.asarray(smaller, float))
-    if min(len(first), len(second)) < 2 or first.shape[1] != second.shape[1]:
+    shapes = first.shape, second.shape
+    if min(len(first), len(second)) < 2 or shapes[0][1:] != shapes[1][1:] or 0 in shapes[0]:
         raise InputError(
             "a permutation test needs two units a side and the same looks; "
-            f"got shapes {first.shape} and {second.shape}"
+            f"`larger` and `smaller` have shapes {first.shape} and {second.shape}"
         )
+    if first.ndim != 2:
+        raise InputError(f"`larger` has shape {first.shape}; pass one row a unit, (n, L)")
     pooled = np.concatenate([first, second])
     pooled = pooled - pooled.mean(0)  # a common offset would cancel in the variances
     labels = np.zeros(len(pooled))
     labels[: len(first)] = 1
     statistic = _welch(labels[None], pooled)[0]
+    # The same relabeling gives the same statistic up to rounding, and is a tie.
+    reached = statistic * (1 - 1e-9 * np.sign(statistic))
     exceed = np.zeros(len(statistic))
     top = 0
     for start in range(0, permutations, 1000):
         rows = np.tile(labels, (min(1000, permutations - start), 1))
         maximum = _welch(rng.permuted(rows, axis=1), pooled).max(1)
-        exceed += (maximum[:, None] >= statistic).sum(0)
-        top += int((maximum >= statistic.max()).sum())
+        exceed += (maximum[:, None] >= reached).sum(0)
+        top += int((maximum >= reached.max()).sum())
     return PermutationTest(
         (top + 1) / (permutations + 1), (exceed + 1) / (permutations + 1), statistic
     )
@@ -275,16 +298,31 @@ def _welch(labels: Array, values: Array) -> Array:
     m = labels.shape[1] - n
     total, squares = values.sum(0), (values**2).sum(0)
     sum_a, square_a = labels @ values, labels @ values**2
-    mean_a, mean_b = sum_a / n, (total - sum_a) / m
-    var_a = np.maximum(square_a / n - mean_a**2, 0) / (n - 1)
-    var_b = np.maximum((squares - square_a) / m - mean_b**2, 0) / (m - 1)
-    noise = np.sqrt(var_a + var_b)
+    difference = sum_a / n - (total - sum_a) / m
+    spread_a = square_a - sum_a**2 / n
+    spread_b = squares - square_a - (total - sum_a) ** 2 / m
+    # Below a few roundings of the sums, a spread or a difference is none.
+    rounding = 64 * np.finfo(float).eps
+    variance = sum(
+        np.where(spread > rounding * squares, spread, 0) / (k * (k - 1))
+        for spread, k in ((spread_a, n), (spread_b, m))
+    )
+    difference = np.where(np.abs(difference) > rounding * np.sqrt(squares), difference, 0)
     with np.errstate(divide="ignore", invalid="ignore"):
-        return np.where(noise > 0, (mean_a - mean_b) / noise, 0.0)
+        return np.where(difference == 0, 0.0, difference / np.sqrt(variance))
 
 
-def benjamini_hochberg(p_values: ArrayLike) -> Array:
-    r"""Adjusted p-values that control the false discovery rate.
+@checked
+def benjamini_hochberg(
+    p_values: Annotated[ArrayLike, Values(shape="(n)", least=0, most=1)],
+) -> Array:
+    r"""Adjusted p-values that control the false discovery rate, with shape :math:`(n)`.
+
+    Arguments:
+        p_values: The p-values, with shape :math:`(n)`.
+
+    Raises:
+        InputError: If one is not between 0 and 1.
 
     Example:
         >>> benjamini_hochberg([0.01, 0.02, 0.5]).round(3).tolist()

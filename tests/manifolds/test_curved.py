@@ -3,6 +3,7 @@ r"""Spheres and flat tori: closed forms against Bessel functions, Monte Carlo an
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -293,3 +294,18 @@ def test_what_is_no_question(x: Tensor, sigma: float, says: str) -> None:
     for manifold in (Sphere(2, 5), Torus([1.0], 5)):
         with pytest.raises(InputError, match=says):
             manifold.population_denoiser()(x, level(sigma))
+
+
+@pytest.mark.parametrize(
+    ("build", "says"),
+    [
+        (lambda: Sphere(2.5, 30), "`dim` is 2.5"),  # type: ignore[arg-type]
+        (lambda: Sphere(2, "a"), "`ambient_dim` is 'a'"),  # type: ignore[arg-type]
+        (lambda: Sphere(2, 30, math.nan), "`radius` is nan"),
+        (lambda: Sphere(2, 30, seed=1.5), "`seed` is 1.5"),  # type: ignore[arg-type]
+        (lambda: Sphere(10**6, 10**8), "of memory"),
+    ],
+)
+def test_what_is_no_sphere_is_named(build: Callable[[], Sphere], says: str) -> None:
+    with pytest.raises(InputError, match=says):
+        build()

@@ -101,9 +101,9 @@ def test_references_may_be_absent_for_predictions():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"variances": [1.0, -1.0]}, "variance 2 is -1"),
+        ({"variances": [1.0, -1.0]}, "`variances` has -1"),
         ({"variances": "1"}, "list of numbers"),
-        ({"variances": []}, "above zero"),
+        ({"variances": []}, "`variances` has shape"),
         ({"num_samples": 1}, "N >= 2"),
         ({"num_samples": 2.5}, "whole number"),
         ({"num_samples": True}, "must be a number"),

@@ -1,5 +1,7 @@
 """The paper's formulas, and the literal values that its figures rest on."""
 
+import math
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -28,7 +30,7 @@ def test_literal_levels(size, high, low):
 def test_t_star_solves_its_equation(variances, size, gaussian):
     t = paper.t_star(variances, size, gaussian=gaussian)
     own = [
-        paper.directional_level(level, variances, size, gaussian=gaussian)[j]
+        paper.condensation_level(level**0.5 * np.eye(len(t))[j], variances, size, gaussian=gaussian)
         for j, level in enumerate(t)
     ]
     np.testing.assert_allclose(own, t, rtol=1e-9)
@@ -50,7 +52,8 @@ def test_higher_variance_condenses_first(variances, size, gaussian):
 def test_displacement_is_the_directional_level():
     x = np.array([0.0, np.sqrt(0.05)])
     at_x = paper.condensation_level(x, [1.0, 0.09], 1000)
-    assert at_x == pytest.approx(paper.directional_level(0.05, [1.0, 0.09], 1000)[1])
+    # A + t v_j = 1/2 (1 + .09²) + .05 * .09
+    assert at_x == pytest.approx(math.sqrt((0.50405 + 0.0045) / (2 * math.log(1000))))
 
 
 def drops(form, size, levels):
@@ -104,7 +107,7 @@ def test_how_far_off_the_random_energy_model_is():
     from geomem.theory.priors import Gaussian
 
     t_c = paper.condensation_level(np.zeros(7), FIGURE, 1000)
-    model = 1 / paper.inverse_effective_points(0.05, t_c)
+    model = 1 / (1 - 0.05 / t_c)
     exact = predict(Gaussian(FIGURE), np.zeros(7), 0.05**0.5, 1000)
     assert model == pytest.approx(1.2, abs=0.05)
     assert exact.participation == pytest.approx(0.039, abs=0.001)
@@ -118,8 +121,11 @@ def test_how_far_off_the_random_energy_model_is():
         lambda: paper.log_n_star(0.0, [1.0], gaussian=True),
         lambda: paper.condensation_level([0.0], [1.0, 1.0], 10),
         lambda: paper.condensation_level([np.nan], [1.0], 10),
+        lambda: paper.smoothed_spectrum([1.0, 1.0], 1, 0.1, 10, form="consistent"),
+        lambda: paper.smoothed_spectrum([1.0], 10**13, 0.1, 10, form="consistent"),
+        lambda: paper.smoothed_spectrum([1.0], 5, 0.1, 10, form="other"),
     ],
 )
 def test_bad_input(call):
-    with pytest.raises(InputError):
+    with pytest.raises(InputError, match="`"):
         call()

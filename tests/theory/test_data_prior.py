@@ -87,9 +87,13 @@ def test_samples_of_a_gaussian_keep_what_the_exact_theory_says():
     ("options", "message"),
     [
         ({"num_samples": [501]}, "exceeds the 500 points"),
-        ({"noise": NOISE}, "noise needs shape"),
+        ({"noise": NOISE}, "`noise` has shape"),
         ({"sources": [500]}, "indices below 500"),
-        ({"sigmas": [0.0]}, "sigma > 0"),
+        ({"sources": [0.5]}, "whole indices"),
+        ({"sources": [-1]}, "`sources` holds -1"),
+        ({"num_samples": []}, "`num_samples` has shape"),
+        ({"num_samples": [1e13]}, "`num_samples` holds"),
+        ({"sigmas": [0.0]}, "`sigmas` holds 0"),
         ({"directions": 2 * AXES}, "has length 2"),
     ],
 )

@@ -130,7 +130,7 @@ def test_a_failed_identity_is_simulated_or_refused(monkeypatch):
         zero = np.zeros((1, 2))
         return Quenched(zero, np.array([0.5]), np.array([0.2]))
 
-    monkeypatch.setattr(finite_size, "_contour", broken)
+    monkeypatch.setattr(finite_size, "average_point", broken)
     small = predict(Gaussian([1.0, 0.1]), [0.1, 0.0], 0.3, 5)
     assert small.route == "simulation"
     assert (small.retention_stderr > 1e-4).all()
@@ -142,11 +142,16 @@ def test_a_failed_identity_is_simulated_or_refused(monkeypatch):
     ("arguments", "options", "message"),
     [
         (([1.0, 0.1], 0.3, 5), {"directions": [[1.0, 1.0]]}, "direction 1 has length 1.41"),
-        (([1.0, 0.1], -0.3, 5), {}, "sigma > 0"),
-        (([1.0, 0.1], 0.3, 0), {}, "N >= 2"),
-        (([1.0], 0.3, 5), {}, "2 coordinates"),
+        (([1.0, 0.1], -0.3, 5), {}, "`sigma` is -0.3"),
+        (([1.0, 0.1], 1e-200, 5), {}, "`sigma` is 1e-200"),
+        (([1.0, 0.1], 0.3, 0), {}, "`num_samples` holds 0"),
+        (([1.0, 0.1], 0.3, 1.5), {}, "N >= 2"),
+        (([1.0, 0.1], 0.3, 1e13), {}, "`num_samples` holds 1e[+]13"),
+        (([1.0, 0.1], 0.3, []), {}, "`num_samples` has shape"),
+        (([1.0, 0.1], 0.3, 5), {"matrix": 2}, "`matrix` is 2"),
+        (([1.0], 0.3, 5), {}, "`x` has shape"),
         (([1.0, np.nan], 0.3, 5), {}, "NaN"),
-        (([1.0, 0.1], 0.3, 5), {"directions": [[1.0]]}, "2 components"),
+        (([1.0, 0.1], 0.3, 5), {"directions": [[1.0]]}, "`directions` has shape"),
     ],
 )
 def test_bad_input_is_one_sentence(arguments, options, message):
@@ -159,7 +164,7 @@ def test_bad_input_is_one_sentence(arguments, options, message):
 @pytest.mark.parametrize(
     ("build", "message"),
     [
-        (lambda: Gaussian([1.0, -1.0]), "variance 2 is -1"),
+        (lambda: Gaussian([1.0, -1.0]), "`variances` has -1 at place 2"),
         (lambda: Gaussian([0.0]), "above zero"),
         (lambda: Gaussian.from_covariance([[1.0, 0.5], [0.0, 1.0]]), "symmetric"),
         (lambda: Gaussian.from_covariance([[1.0, 2.0], [2.0, 1.0]]), "eigenvalue"),

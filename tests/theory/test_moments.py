@@ -25,11 +25,11 @@ def on_the_line(a, h):
 @pytest.mark.parametrize(("a", "h"), [(1000.0, 20.0), (10.0, 0.0), (1.0, 1.5), (0.01, 0.3)])
 def test_moments_of_one_dimension(a, h):
     g = gaussian([a], [h])
-    grid = fresh_grid([g], 1e4)
-    m = contour_moments(g, grid.log_lambda, grid.weights, scale=np.array([0.7]))
+    log_lambda, weights = fresh_grid([g], 1e4)
+    m = contour_moments(g, log_lambda, weights, scale=np.array([0.7]))
     y, w = on_the_line(a, h)
-    for j in range(0, len(grid.log_lambda), 17):
-        b = np.exp(np.minimum(grid.log_lambda[j] - y**2 / 2, 700))
+    for j in range(0, len(log_lambda), 17):
+        b = np.exp(np.minimum(log_lambda[j] - y**2 / 2, 700))
         kernel = w * b * np.exp(-b)
         # 1e-4: the rule on the line, not the contour, is the coarser of the two
         assert m.phi[j] == pytest.approx((w * np.exp(-b)).sum(), abs=1e-6)
@@ -50,12 +50,11 @@ def test_identity_holds_for_all_sizes(dim, t):
     y = rng.normal(size=dim) * np.sqrt(v)
     offset = y + rng.normal(size=dim)
     g = gaussian(v, offset)
-    fresh = fresh_grid([g], SIZES.max())
-    q = average_fresh(contour_moments(g, fresh.log_lambda, fresh.weights), SIZES)
+    q = average_fresh(contour_moments(g, *fresh_grid([g], SIZES.max())), SIZES)
     assert q.identity_defect.max() < 2e-4  # 4e-5 is the largest seen in 72 other cases
     energy = np.array([((y - offset) ** 2).sum() / 2])
-    grid = planted_grid([g], SIZES.max(), energy)
-    moments = contour_moments(g, grid.log_lambda, grid.weights)
+    log_lambda, weights = planted_grid([g], SIZES.max(), energy)
+    moments = contour_moments(g, log_lambda, weights)
     q = average_planted(moments, Source((y - offset)[None], energy), SIZES)
     assert q.identity_defect.max() < 1e-4  # 3e-5 in 378 other cases
     assert (q.covariance > -1e-9).all()
@@ -64,8 +63,8 @@ def test_identity_holds_for_all_sizes(dim, t):
 def test_one_training_point_keeps_nothing():
     g = gaussian([4.0, 1.0], [0.5, 0.2])
     energy = np.array([1.3])
-    grid = planted_grid([g], 1.0, energy)
-    moments = contour_moments(g, grid.log_lambda, grid.weights)
+    log_lambda, weights = planted_grid([g], 1.0, energy)
+    moments = contour_moments(g, log_lambda, weights)
     q = average_planted(moments, Source(np.array([[1.5, 0.6]]), energy), np.array([1.0]))
     assert np.abs(q.covariance).max() == 0
     assert q.participation[0, 0] == pytest.approx(1, abs=1e-8)
@@ -73,9 +72,9 @@ def test_one_training_point_keeps_nothing():
 
 def test_full_matrix_has_the_variances_on_its_diagonal():
     g = gaussian([4.0, 1.0, 0.3], [0.5, -1.2, 0.1])
-    grid = fresh_grid([g], 100.0)
-    diagonal = average_fresh(contour_moments(g, grid.log_lambda, grid.weights), SIZES[:4])
-    full = average_fresh(contour_moments(g, grid.log_lambda, grid.weights, matrix=True), SIZES[:4])
+    log_lambda, weights = fresh_grid([g], 100.0)
+    diagonal = average_fresh(contour_moments(g, log_lambda, weights), SIZES[:4])
+    full = average_fresh(contour_moments(g, log_lambda, weights, matrix=True), SIZES[:4])
     np.testing.assert_allclose(
         np.diagonal(full.covariance, axis1=1, axis2=2), diagonal.covariance, rtol=1e-10
     )

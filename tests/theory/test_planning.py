@@ -7,20 +7,19 @@ import xarray as xr
 from geomem.errors import InputError
 from geomem.stats import numpy_rng
 from geomem.theory import planning
-from geomem.theory.averages import Effort
+from geomem.theory.averages import Effort, planted_average
 from geomem.theory.critical import critical_sizes
+from geomem.theory.duplicates import near_duplicates, without_copies
 from geomem.theory.planning import (
     FOUND,
     MORE,
     TOO_FEW,
     collapse_levels,
     gaussian_guide,
-    near_duplicates,
     needed_sizes,
     retention_of_subsets,
-    size_at,
 )
-from geomem.theory.priors import Gaussian
+from geomem.theory.priors import Gaussian, GaussianMixture
 
 M, V = 400, np.array([1.0, 0.5, 0.2])
 DATA = np.random.default_rng(1).normal(size=(M, 3)) * np.sqrt(V)
@@ -58,11 +57,13 @@ def variance(x, sets, sigma, direction):
 def test_subsets_of_the_planned_size_keep_what_was_planned(kept, level, direction, share):
     found = needed_sizes(kept, share)[level][direction]
     assert found.status == FOUND
+    one = kept.isel(sigma=level, direction=direction)
+    share_of_all = share / float(one.population_retention[-1])  # of what all M points keep
     around = [int(found.num_samples), int(found.num_samples) + 1]
     drawn = [drawn_retention(SIGMAS[level], n, direction, 48, 3, 150) for n in around]
     means, errors = np.transpose(drawn)
     mean = np.interp(np.log(found.num_samples), np.log(around), means)
-    assert abs(mean - share) < 3 * errors.max() + 0.005  # .5 %: the curve between sizes
+    assert abs(mean - share_of_all) < 3 * errors.max() + 0.005  # .5 %: the curve between sizes
 
 
 def test_half_is_kept_before_nine_tenths_and_at_more_noise_by_fewer(kept):
@@ -100,12 +101,15 @@ def test_what_the_exact_theory_needs_is_above_every_lower_end(kept):
         assert cell.low < np.exp(truth.value)
 
 
-def column(points, retention, control):
-    sizes, value = np.array([1.0, 10.0, 100.0]), np.array(retention)[None, :, None]
+def column(points, retention, control, shortfall):
+    dims, sizes = ("sigma", "num_samples", "direction"), np.array([1.0, 10.0, 100.0])
+    value = np.array(retention)[None, :, None]
     return xr.Dataset(
         {
-            "retention": (("sigma", "num_samples", "direction"), value),
-            "retention_stderr": (("sigma", "num_samples", "direction"), 0 * value),
+            "retention": (dims, value),
+            "retention_stderr": (dims, 0 * value),
+            "population_retention": (dims, (1 - shortfall) * value),
+            "population_retention_stderr": (dims, 0 * value + 0.01),
             "reference_points": ("sigma", [points]),
             "control": (("sigma", "direction"), [[control]]),
         },
@@ -114,28 +118,58 @@ def column(points, retention, control):
 
 
 @pytest.mark.parametrize(
-    ("points", "control", "kept", "status", "beyond"),
+    ("points", "control", "shortfall", "kept", "status", "beyond"),
     [
-        (100.0, 0.5, 0.5, FOUND, False),
-        (21.0, 0.5, 0.9, FOUND, True),  # 1 - 2.5 / 21 is below .9
-        (19.0, 0.5, 0.9, TOO_FEW, True),
-        (6.0, 0.5, 0.9, MORE, True),  # 1 - .7 / 6 is below .9
-        (6.0, 0.5, 0.5, TOO_FEW, True),
-        (1.2, 0.0, 0.5, MORE, True),  # M keeps nothing, which does not close the direction
-        (100.0, 0.01, 0.5, planning.CLOSED, True),
+        (100.0, 0.5, 0.0, 0.5, FOUND, False),
+        (100.0, 0.5, 0.3, 0.5, FOUND, False),
+        (21.0, 0.5, 0.09, 0.9, FOUND, True),  # its error reaches below what is asked
+        (21.0, 0.5, 0.2, 0.9, MORE, True),
+        (19.0, 0.5, 0.0, 0.9, TOO_FEW, True),
+        (6.0, 0.5, 0.0, 0.9, MORE, True),  # 1 - .7 / 6 is below .9
+        (6.0, 0.5, 0.0, 0.5, TOO_FEW, True),
+        (1.2, 0.0, 0.0, 0.5, MORE, True),  # M keeps nothing, which does not close the direction
+        (100.0, 0.01, 0.0, 0.5, planning.CLOSED, True),
     ],
 )
-def test_what_is_said_of_a_cell(points, control, kept, status, beyond):
-    cell = needed_sizes(column(points, [0.0, 0.6, 1.0], control), kept)[0][0]
+def test_what_is_said_of_a_cell(points, control, shortfall, kept, status, beyond):
+    cell = needed_sizes(column(points, [0.0, 0.6, 1.0], control, shortfall), kept)[0][0]
     assert cell.status == status
     assert (cell.high is None) == beyond
+    assert (cell.num_samples is None) == (status != FOUND)
 
 
-def test_sizes_are_interpolated_in_their_logarithm():
-    sizes = np.geomspace(1, 1000, 13)
-    assert size_at(sizes, 1 - 1 / sizes, 0.9) == pytest.approx(10, rel=2e-3)
-    assert size_at(sizes, 0.5 - 0.5 / sizes, 0.9) is None
-    assert size_at(sizes, np.full(13, 0.95), 0.9) == 1
+def test_a_shortfall_of_all_points_asks_for_more_of_them():
+    near, far = (
+        needed_sizes(column(100.0, [0.0, 0.6, 1.0], 0.5, short), 0.5)[0][0] for short in (0, 0.3)
+    )
+    assert near.low < near.num_samples < far.num_samples < far.high
+
+
+def test_copies_are_no_further_points():
+    once = retention_of_subsets(DATA, [0.6], [20], np.eye(3), sources=16)
+    four = retention_of_subsets(np.concatenate([DATA] * 4), [0.6], [20], np.eye(3), sources=16)
+    xr.testing.assert_identical(once, four)
+    with pytest.raises(InputError, match="400 points of the data, since 400 of 800 are copies"):
+        retention_of_subsets(np.tile(DATA, (2, 1)), [0.6], [500], np.eye(3), sources=16)
+
+
+@pytest.mark.parametrize("scale", ["heavy", "light"])
+def test_the_shortfall_of_all_points_is_read_from_them(scale):
+    """Against the population's exact posterior variance, of a mixture over scales."""
+    v, sigma, rng = np.array([1.0, 0.4, 0.1]), 0.35, np.random.default_rng(2)
+    levels = np.exp(np.linspace(-2.2, 2.2, 9)) if scale == "heavy" else np.ones(1)
+    weights = np.exp(-(np.log(levels) ** 2) / (2 * 0.8**2)) / len(levels)
+    weights /= weights.sum()
+    which = rng.choice(len(levels), 1200, p=weights)
+    data = rng.normal(size=(1200, 3)) * np.sqrt(v * levels[which][:, None])
+    found = retention_of_subsets(data, [sigma], [20], np.eye(3), sources=128)
+    mixture = GaussianMixture(weights, np.zeros((len(levels), 3)), np.outer(levels, v))
+    exact = planted_average(mixture, sigma, [1200], effort=Effort(points=32, sources=4))
+    last = found.isel(sigma=0, num_samples=-1)
+    error = np.hypot(last.population_retention_stderr, exact.retention_stderr[0])
+    # All 1,200 keep less than the population, by the amount that the data themselves say.
+    assert (np.abs(last.population_retention.values - exact.retention[0]) < 3 * error).all()
+    assert (exact.retention[0] < 0.99).all()
 
 
 def test_collapse_is_found_between_levels_and_near_the_gaussian_guide(kept):
@@ -170,6 +204,20 @@ def test_near_duplicates_are_found_and_none_else():
     assert 6 < found.dimension < 14
 
 
+@pytest.mark.parametrize(("share", "copies"), [(0.05, 1), (0.3, 1), (1.0, 1), (0.5, 5)])
+def test_near_duplicates_do_not_hide_each_other(share, copies):
+    rng = np.random.default_rng(0)
+    once = rng.normal(size=(400, 8))
+    again = [once[: int(400 * share)] + 0.02 * rng.normal(size=(int(400 * share), 8))] * copies
+    again = [a + 0.001 * k * rng.normal(size=a.shape) for k, a in enumerate(again)]
+    found = near_duplicates(np.concatenate([once, *again]), np.eye(8)[:4])
+    originals = {i for i, _, _ in found.pairs if i < 400}
+    assert originals == set(range(int(400 * share)))
+    assert 5 < found.dimension < 12
+    left = without_copies(400 + len(again) * len(again[0]), found.pairs)
+    assert left.tolist() == list(range(400))
+
+
 def test_chance_makes_no_duplicates_of_a_line():
     data = np.random.default_rng(0).uniform(size=(2000, 1))
     found = near_duplicates(data, np.eye(1))
@@ -188,9 +236,12 @@ def test_same_seed_same_numbers_another_seed_another():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"points": DATA[:10]}, "too few"),
-        ({"sources": 3}, "too few"),
-        ({"sigmas": [0.0]}, "sigma > 0"),
+        ({"points": DATA[:10]}, "10 different points"),
+        ({"sources": 3}, "`sources` is 3"),
+        ({"sigmas": [0.0]}, "`sigmas` holds 0"),
+        ({"sigmas": []}, "`sigmas` has shape"),
+        ({"sigmas": [1e300]}, "`sigmas` holds 1e[+]300"),
+        ({"seed": -1}, "`seed` is -1"),
         ({"num_samples": [M + 1]}, "exceeds"),
         ({"num_samples": [1.5]}, "N >= 2"),
         ({"points": np.full((20, 3), np.nan)}, "NaN"),
@@ -205,5 +256,5 @@ def test_bad_input_is_one_sentence(changes, message):
 
 
 def test_a_retention_is_asked_for_between_0_and_1(kept):
-    with pytest.raises(InputError, match="between 0 and 1"):
+    with pytest.raises(InputError, match="`kept` is 1"):
         needed_sizes(kept, 1.0)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from tyro.conf import FlagCreatePairsOff
 
 from geomem import __version__
@@ -22,6 +23,7 @@ from geomem.runs.design import LINEAR_NAMES, Source, default_window, load_source
 from geomem.show.page.plan import cell, findings, plan_page, size_text
 from geomem.theory.collapse import collapse_sigma
 from geomem.theory.data_prior import ENOUGH
+from geomem.theory.duplicates import near_duplicates, without_copies
 from geomem.theory.moments import Array
 from geomem.theory.planning import (
     BLOCKS,
@@ -29,7 +31,6 @@ from geomem.theory.planning import (
     LARGEST,
     collapse_levels,
     gaussian_guide,
-    near_duplicates,
     needed_sizes,
     retention_of_subsets,
 )
@@ -124,14 +125,19 @@ def make_plan(source: Source, command: PlanCommand) -> dict[str, Any]:
         InputError: If there are too few images, or they do not fit into memory.
     """
     _check_source(source, command.directions)
-    points = source.data.tensor(source.split.pool).flatten(1).double().numpy()
+    say("near-duplicates: every pair of images is compared")
+    twins, different = _twins(source, command.seed)
+    points = source.data.tensor(different).flatten(1).double().numpy()
+    if len(points) < BLOCKS:
+        raise InputError(
+            f"of {len(source.split.pool)} images {len(points)} are different, too few to plan "
+            f"with; {BLOCKS} are needed"
+        )
     axes = source.directions.vectors[:, : command.directions].double().numpy().T
     variances = _variances(source)
     sigmas = _sigmas(source, command, variances)
     sizes = np.unique(command.sizes or _usual_sizes(len(points))).astype(float)
     map_ = _retention(points, sigmas, sizes, axes, command)
-    say("near-duplicates: every pair of images is compared")
-    twins = _twins(source, command.seed)
     guide = _guide(variances, sigmas, command.directions)
     within = map_.sel(num_samples=sizes[sizes <= len(points)])
     document: dict[str, Any] = _rounded(
@@ -139,8 +145,8 @@ def make_plan(source: Source, command: PlanCommand) -> dict[str, Any]:
             "schema_version": SCHEMA_VERSION,
             "geomem": __version__,
             "predicts": "the exact denoiser of N images: a model that memorizes exactly",
-            "relative_to": "what all M images of the pool keep",
-            "data": _describe(source),
+            "relative_to": "the population, as the M different images of the pool extrapolate it",
+            "data": _describe(source) | {"pool": len(points)},
             "seed": command.seed,
             "rms": source.rms,
             "window": list(default_window(source)),
@@ -276,7 +282,8 @@ def _describe(source: Source) -> dict[str, Any]:
     }
 
 
-def _twins(source: Source, seed: int) -> dict[str, Any]:
+def _twins(source: Source, seed: int) -> tuple[dict[str, Any], NDArray[np.intp]]:
+    # What is said of duplicates, and the images of the pool without them.
     data = source.data
     by_digest: dict[str, list[int]] = {}
     for i, digest in enumerate(data.digests()):
@@ -288,7 +295,12 @@ def _twins(source: Source, seed: int) -> dict[str, Any]:
     pairs = [[int(distinct[i]), int(distinct[j]), r] for i, j, r in twins.pairs]
     exact = [group for group in by_digest.values() if len(group) > 1]
     shown = sorted({*(i for g in exact for i in g), *(i for p in pairs[:LISTED] for i in p[:2])})
-    return {
+    place = {int(i): k for k, i in enumerate(source.split.pool)}
+    copies = [(g[0], i) for g in exact for i in g[1:]]
+    copies += [(int(i), int(j)) for i, j, _ in pairs]
+    inside = [(place[i], place[j]) for i, j in copies if i in place and j in place]
+    different = np.asarray(source.split.pool)[without_copies(len(place), inside)]
+    found: dict[str, Any] = {
         "exact_groups": exact,
         "near_pairs": pairs[:LISTED],
         "near_count": len(pairs),
@@ -298,6 +310,7 @@ def _twins(source: Source, seed: int) -> dict[str, Any]:
         "neighbour_dimension": twins.dimension,
         "files": {str(i): data.files[int(i)] for i in shown} if data.files is not None else {},
     }
+    return found, different
 
 
 def _rounded(value: Any) -> Any:

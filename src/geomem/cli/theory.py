@@ -56,11 +56,12 @@ class Spectrum:
     def run(self) -> int:
         r"""Prints the spectrum at each level; returns the exit status."""
         d = self.ambient_dim or len(self.variances)
+        kept = dimension(self.variances, self.sigmas)
         rows = np.stack([jacobian_spectrum(self.variances, s, d) for s in self.sigmas])
         table = xr.Dataset(
             {
                 "eigenvalue": (("sigma", "rank"), rows),
-                "dimension": ("sigma", dimension(self.variances, self.sigmas)),
+                "dimension": ("sigma", kept),
                 "information": ("sigma", information(self.variances, self.sigmas)),
             },
             {"sigma": list(self.sigmas), "rank": np.arange(1, d + 1)},

@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from geomem.arguments import checked
 from geomem.errors import InputError
 from geomem.manifolds.quadrature import Axis, ChartDenoiser, Embedding, Rule, check_points
 from geomem.stats import torch_rng
@@ -30,6 +31,7 @@ def normal_axis(cells: int) -> Axis:
     return Axis(-_NORMAL_REACH, _NORMAL_REACH, cells)
 
 
+@checked
 class ChartManifold:
     r"""The image of a chart of m parameters, in d dimensions.
 
@@ -183,6 +185,7 @@ def _derivatives(chart: Callable[[Tensor], Tensor], theta: Tensor) -> Tensor:
     return torch.stack(columns, dim=2)
 
 
+@checked
 class RingTorus(ChartManifold):
     r"""The torus of a ring, uniform in its area: the product of circles bent into 3-d.
 
@@ -221,6 +224,7 @@ class RingTorus(ChartManifold):
         return kept[:num_samples]
 
 
+@checked
 class SwissRoll(ChartManifold):
     r"""The swiss roll, rolled from a rectangle, of largest radius 1.
 
@@ -272,6 +276,7 @@ def normal_log_prior(theta: Tensor) -> Tensor:
     return -theta.square().sum(1) / 2
 
 
+@checked
 class HiddenManifold(ChartManifold):
     r"""The hidden manifold :math:`y = \tanh(F z)` of a normal latent :math:`z`.
 

@@ -29,6 +29,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from geomem.arguments import checked
 from geomem.errors import InputError
 from geomem.manifolds.quadrature import Embedding, check_points, gaussian_log_norm
 from geomem.noise import level_of_each
@@ -154,6 +155,7 @@ class SphereDenoiser:
         return inside - outside - gaussian_log_norm(levels, self.embedding.ambient_dim)
 
 
+@checked
 class Sphere:
     r"""The uniform law on a sphere of dimension m, in d dimensions.
 
@@ -207,6 +209,7 @@ class Sphere:
         return SphereDenoiser(self.radius[None], self.dim + 1, self.embedding)
 
 
+@checked
 class Torus:
     r"""The flat torus: a product of m circles, in 2 m of d dimensions.
 

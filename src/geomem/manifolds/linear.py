@@ -12,6 +12,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from geomem.arguments import checked
+from geomem.compute.progress import Forecast
 from geomem.denoiser import Denoiser
 from geomem.errors import InputError
 from geomem.exact.gaussian import GaussianDenoiser
@@ -42,6 +44,7 @@ class Manifold(Protocol):
         r"""The denoiser that infinite data would teach."""
 
 
+@checked
 class LinearManifold:
     r"""Gaussian data on a linear subspace, with one variance per tangent direction.
 
@@ -73,6 +76,8 @@ class LinearManifold:
             )
         if not bool((torch.isfinite(variances) & (variances >= 0)).all()):
             raise InputError("variances must be finite and not negative")
+        num_bytes = 16.0 * ambient_dim * len(variances)
+        Forecast(0, num_bytes).check_memory("pass a smaller `ambient_dim`")
         self.variances = variances
         self._ambient_dim = ambient_dim
         self.basis = _orthonormal(basis, ambient_dim, len(variances))

@@ -31,6 +31,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from geomem.compute.progress import Forecast
 from geomem.errors import InputError
 from geomem.noise import level_of_each
 
@@ -61,6 +62,7 @@ class Embedding:
                 f"{size} coordinates do not fit into ambient_dim = {ambient_dim}; "
                 f"pass ambient_dim >= {max(size, 1)}"
             )
+        Forecast(0, 32.0 * ambient_dim * size).check_memory("pass a smaller `ambient_dim`")
         frame = torch.eye(ambient_dim, size, dtype=torch.float64)
         if seed is not None:
             rng = torch.Generator().manual_seed(seed)

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from geomem.arguments import checked
 from geomem.errors import InputError
 from geomem.manifolds.charts import ChartManifold, normal_axis, normal_draw, normal_log_prior
 
@@ -56,6 +57,7 @@ class Spreads:
         return dataclasses.replace(self, **{factor: share * getattr(self, factor)})
 
 
+@checked
 class RenderedShapes(ChartManifold):
     r"""Grey images of an ellipse, flattened, between -1 and 1.
 

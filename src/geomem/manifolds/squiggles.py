@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from geomem.arguments import checked
 from geomem.errors import InputError
 from geomem.exact import EmpiricalDenoiser
 from geomem.exact.mixture import MixtureDenoiser
@@ -21,6 +22,7 @@ from geomem.manifolds.linear import Manifold
 from geomem.manifolds.quadrature import Axis
 
 
+@checked
 class Squiggle(ChartManifold):
     r"""A closed curve or surface that wanders through p dimensions: random Fourier series.
 

@@ -24,63 +24,56 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Annotated
 
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy.stats import qmc
 
+from geomem.arguments import Number, Whole, checked
 from geomem.errors import Inconclusive
-from geomem.theory.finite_size import (
-    TOLERANCE,
-    Prediction,
-    as_prediction,
-    point_moments,
-    wave_number,
-)
-from geomem.theory.moments import (
-    Array,
-    Moments,
-    Quenched,
-    Source,
-    average_fresh,
-    average_planted,
-    pool,
-)
-from geomem.theory.priors import GaussianMixture, check_directions, check_sigma, check_sizes
+from geomem.theory.draws import Sampled, average_over_draws
+from geomem.theory.finite_size import point_moments
+from geomem.theory.moments import Array, Quenched, Source, average_fresh, average_planted, pool
+from geomem.theory.prediction import Prediction, pooled_prediction, wave_number
+from geomem.theory.priors import GaussianMixture, Sigma, Sizes, check_directions, check_sizes
 
 REPLICATES = 16  # independent scramblings: the t-distribution of 15 is close to normal
 
 
+@checked
 @dataclass(frozen=True)
 class Effort:
     r"""How much is drawn for an average over planted points.
 
     Attributes:
-        points: Noisy points in each replicate, a power of two.
-        sources: Planted points behind each of them, a power of two.
+        points: Noisy points in each replicate, a power of two; four times as many of a prior
+            that is only known by its draws.
+        sources: Planted points behind each of them, a power of two; there one.
         replicates: Independent scramblings.
         seed: The seed of all of them.
     """
 
-    points: int = 8
-    sources: int = 16
-    replicates: int = REPLICATES
-    seed: int = 0
+    points: Annotated[int, Whole(least=1)] = 8
+    sources: Annotated[int, Whole(least=1)] = 16
+    replicates: Annotated[int, Whole(least=2)] = REPLICATES
+    seed: Annotated[int, Whole(least=0)] = 0
 
 
 USUAL = Effort()
 
 
+@checked
 def planted_average(
-    prior: GaussianMixture,
-    sigma: float,
-    num_samples: ArrayLike,
+    prior: GaussianMixture | Sampled,
+    sigma: Sigma,
+    num_samples: Sizes,
     *,
     directions: ArrayLike | None = None,
     matrix: bool = False,
     bounded: bool = False,
     effort: Effort = USUAL,
-    accuracy: float | None = None,
+    accuracy: Annotated[float | None, Number(above=0)] = None,
     fresh: bool = False,
 ) -> Prediction:
     r"""What N points keep, averaged over training points and their noise.
@@ -111,21 +104,62 @@ def planted_average(
         >>> [Estimate(p.retention[0, k], p.retention_stderr[0, k]) for k in (0, 2)]
         [0.4973 ± 0.0056, 0.4348 ± 0.0056]
     """
-    sigma, sizes = check_sigma(sigma), check_sizes(num_samples)
+    sizes = check_sizes(num_samples)
     u = prior.axes if directions is None else check_directions(directions, prior.ambient_dim)
-    equal = _equal_axes(prior) if directions is None and not matrix else None
+    equal = None
+    components = () if isinstance(prior, Sampled) else prior.components
+    if directions is None and not matrix and len(components) == 1:
+        # Axes of equal variance are equal on average: their mean has the smaller error.
+        v = components[0].variances
+        same = np.isclose(v[:, None], v, rtol=1e-9, atol=0) | np.eye(len(v), dtype=bool)
+        equal = same / same.sum(0)
     for doubling in range(6):
         more = replace(effort, points=effort.points << doubling)
-        average = _Average(prior, sigma, sizes.ravel(), u, more, matrix, bounded, equal, fresh)
-        quenched, control = average.run()
-        prediction = as_prediction(quenched, control, sigma, sizes.shape, "planted points")
-        _check_identity(prediction)
-        if accuracy is None or _reached(prediction, accuracy):
-            return prediction
+        if isinstance(prior, Sampled):
+            samples, controls = _over_drawn(
+                prior, sigma, sizes.ravel(), u, more, matrix, bounded, fresh
+            )
+        else:
+            average = _Average(prior, sigma, sizes.ravel(), u, more, matrix, bounded, equal, fresh)
+            samples, controls = average.run()
+        p = pooled_prediction(samples, controls, sigma, sizes.shape, "planted points")
+        pairs = ((p.retention, p.retention_stderr), (p.participation, p.participation_stderr))
+        if accuracy is None or all(
+            bool((e <= np.maximum(accuracy * np.abs(value), 5e-4))[np.isfinite(value)].all())
+            for value, e in pairs
+        ):
+            return p
     raise Inconclusive(
         f"the average over planted points at sigma = {sigma:g} keeps an error above "
         f"{accuracy:.1%} after {more.points * more.replicates} points; ask for less accuracy"
     )
+
+
+def _over_drawn(
+    prior: Sampled,
+    sigma: float,
+    sizes: Array,
+    u: Array,
+    effort: Effort,
+    matrix: bool,
+    bounded: bool,
+    fresh: bool,
+) -> tuple[list[Quenched], list[Array]]:
+    samples, controls = [], []
+    for k in range(effort.replicates):
+        draws = prior.draw(k, prior.num_draws)
+        sources = prior.draw(k, 4 * effort.points, purpose=1 + effort.seed)
+        rng = np.random.default_rng(np.random.SeedSequence([prior.seed, 2, k, effort.seed]))
+        noisy = sources + sigma * rng.standard_normal(sources.shape)
+        each = [
+            average_over_draws(
+                draws, x, None if fresh else y, sigma, sizes, u, matrix=matrix, bounded=bounded
+            )
+            for x, y in zip(noisy, sources, strict=True)
+        ]
+        samples.append(replace(pool([q for q, _ in each]), errors=None))
+        controls.append(np.mean([c for _, c in each], axis=0))
+    return samples, controls
 
 
 @dataclass(frozen=True)
@@ -151,23 +185,17 @@ class _Average:
     equal: Array | None
     fresh: bool
 
-    def run(self) -> tuple[Quenched, Array]:
-        r"""The averages with their errors, and the control."""
-        rows = [self._replicate(k) for k in range(self.effort.replicates)]
-        samples, controls = _normalised(rows)
-        control = np.mean(controls, axis=0)
-        total = np.mean([q.covariance for q in samples], axis=0)
-        with np.errstate(invalid="ignore", divide="ignore"):
-            ratio = np.where(control != 0, total / control, 0.0)
-        # Numerator and control fluctuate together: the error of the ratio is that of
-        # covariance - ratio * control.
-        pairs = zip(samples, controls, strict=True)
-        return pool(
-            [replace(q, covariance=q.covariance - ratio * (c - control)) for q, c in pairs]
-        ), control
+    def run(self) -> tuple[list[Quenched], list[Array]]:
+        r"""Averages and controls of all replicates."""
+        return _normalised([self._replicate(k) for k in range(self.effort.replicates)])
 
     def _replicate(self, index: int) -> _Weighted:
-        x, x_weights, uniforms, y_weights = self._draws(index)
+        seeds = np.random.SeedSequence([self.effort.seed, index]).spawn(2)
+        n, k = self.effort.points, self.prior.num_uniforms
+        u, x_weights = _far_too(n, k, seeds[0])
+        v, v_weights = _far_too(n * self.effort.sources, k, seeds[1])
+        x = self.prior.noisy(self.sigma, u)
+        uniforms, y_weights = v.reshape(n, -1, k), v_weights.reshape(n, -1)
         rows = [self._point(*draw) for draw in zip(x, uniforms, y_weights, strict=True)]
         weight = x_weights * [row.weight for row in rows]
         q = _mean([row.sums for row in rows], x_weights)
@@ -177,39 +205,29 @@ class _Average:
         control = np.tensordot(weight, [row.control for row in rows], axes=1) / len(x)
         return _Weighted(q, control, float(weight.mean()))
 
-    def _draws(self, index: int) -> tuple[Array, Array, Array, Array]:
-        seeds = np.random.SeedSequence([self.effort.seed, index]).spawn(2)
-        n, k = self.effort.points, self.prior.num_uniforms
-        u, u_weights = _far_too(_sobol(n, k, seeds[0]))
-        v, v_weights = _far_too(_sobol(n * self.effort.sources, k, seeds[1]))
-        x = self.prior.noisy(self.sigma, u)
-        return x, u_weights, v.reshape(n, -1, k), v_weights.reshape(n, -1)
-
     def _point(self, x: Array, uniforms: Array, weights: Array) -> _Weighted:
         full = self.prior.control(x, self.sigma, self.directions)
         scale = wave_number(full) if self.bounded else None
         control = full if self.matrix else np.diag(full)
-        if self.fresh:
-            moments = self._moments(x, None, scale)
-            return _Weighted(average_fresh(moments, self.sizes), control, 1.0)
-        y = self.prior.behind(x, self.sigma, uniforms)
-        energies = self.prior.source_energy(x, y, self.sigma)
-        source = Source((y - x) @ self.directions.T / self.sigma, energies, scale)
-        q = average_planted(self._moments(x, energies, scale), source, self.sizes)
-        return _Weighted(_over_sources(q, weights), control, float(weights.mean()))
-
-    def _moments(self, x: Array, energies: Array | None, scale: Array | None) -> Moments:
-        largest, matrix = float(self.sizes.max()), self.matrix
-        return point_moments(
+        y, energies = None, None
+        if not self.fresh:
+            y = self.prior.behind(x, self.sigma, uniforms)
+            energies = self.prior.source_energy(x, y, self.sigma)
+        moments = point_moments(
             self.prior,
             x,
             self.sigma,
             self.directions,
-            largest,
+            float(self.sizes.max()),
             energies,
-            matrix=matrix,
+            matrix=self.matrix,
             scale=scale,
         )
+        if y is None or energies is None:
+            return _Weighted(average_fresh(moments, self.sizes), control, 1.0)
+        source = Source((y - x) @ self.directions.T / self.sigma, energies, scale)
+        q = average_planted(moments, source, self.sizes)
+        return _Weighted(_over_sources(q, weights), control, float(weights.mean()))
 
 
 def _over_sources(q: Quenched, weights: Array) -> Quenched:
@@ -256,44 +274,12 @@ def _normalised(rows: Sequence[_Weighted]) -> tuple[list[Quenched], list[Array]]
     return samples, shares([row.control for row in rows])
 
 
-def _far_too(uniforms: Array) -> tuple[Array, Array]:
-    # Points far out and close in are rare and matter most (N = 10^4 in 8 dimensions: all of
-    # the participation). The radius is drawn from u = (1 - cos πs) / 2 and weighted with
-    # du/ds. In 40 repetitions z-scores then have deviations of .8 to 1.1; without it, up to 2.
+def _far_too(count: int, dim: int, seed: np.random.SeedSequence) -> tuple[Array, Array]:
+    # Sobol points with their weights. Points far out and close in are rare and matter most (N =
+    # 10^4 in 8 dimensions: all of the participation). The radius is drawn from u = (1 - cos πs)
+    # / 2 and weighted with du/ds. In 40 repetitions z-scores then have deviations of .8 to 1.1;
+    # without it, up to 2.
+    uniforms = qmc.Sobol(dim, seed=np.random.default_rng(seed)).random(count)
     angle = np.pi * uniforms[:, 0]
     bent = np.concatenate([(1 - np.cos(angle))[:, None] / 2, uniforms[:, 1:]], axis=1)
     return bent, np.pi / 2 * np.sin(angle) + 1e-12
-
-
-def _sobol(count: int, dim: int, seed: np.random.SeedSequence) -> Array:
-    draws: Array = qmc.Sobol(dim, seed=np.random.default_rng(seed)).random(count)
-    return draws
-
-
-def _equal_axes(prior: GaussianMixture) -> Array | None:
-    # Axes of equal variance are equal on average: their mean has the smaller error.
-    if len(prior.components) > 1:
-        return None
-    v = prior.components[0].variances
-    same = np.isclose(v[:, None], v, rtol=1e-9, atol=0) | np.eye(len(v), dtype=bool)
-    share: Array = same / same.sum(0)
-    return share
-
-
-def _check_identity(prediction: Prediction) -> None:
-    if not (prediction.identity_defect < TOLERANCE).all():
-        raise Inconclusive(
-            f"the average over planted points at sigma = {prediction.sigma:g} fails its identity "
-            f"by {prediction.identity_defect.max():.1g}; no number is returned"
-        )
-
-
-def _reached(prediction: Prediction, accuracy: float) -> bool:
-    pairs = (
-        (prediction.retention, prediction.retention_stderr),
-        (prediction.participation, prediction.participation_stderr),
-    )
-    return all(
-        bool((stderr <= np.maximum(accuracy * np.abs(value), 5e-4))[np.isfinite(value)].all())
-        for value, stderr in pairs
-    )

@@ -29,8 +29,9 @@ from scipy.stats import binom, norm
 
 from geomem.errors import Inconclusive, InputError
 from geomem.theory.averages import planted_average
-from geomem.theory.finite_size import Prediction, predict
+from geomem.theory.finite_size import predict
 from geomem.theory.moments import Array
+from geomem.theory.prediction import Prediction
 from geomem.theory.priors import Gaussian, check_variances, finite
 
 KINDS = ("planted", "fresh", "centre", "planted_average")
@@ -171,12 +172,12 @@ def _reference(case: Mapping[str, Any], dim: int) -> Reference:
 
 
 def predict_cases(cases: Sequence[Case]) -> list[Prediction]:
-    r"""The prediction of each case; one that no method reaches is named and ends it all."""
+    r"""The prediction of each case; one that cannot be made is named and ends it all."""
     predictions = []
     for k, case in enumerate(cases, start=1):
         try:
             predictions.append(case.predict())
-        except Inconclusive as error:
+        except (Inconclusive, InputError) as error:
             raise InputError(f"case {k}: {error}") from error
     return predictions
 

@@ -23,56 +23,51 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Annotated
 
+import numpy as np
 from numpy.typing import ArrayLike
 from scipy.optimize import brentq
 
-from geomem.errors import Inconclusive, InputError
-from geomem.theory.population import information, log_density
-from geomem.theory.priors import GaussianMixture, check_variances, finite
+from geomem.arguments import Number, Values, checked
+from geomem.errors import Inconclusive
+from geomem.theory.population import log_density
+from geomem.theory.priors import GaussianMixture, Sigma, check_variances
 
 
-def collapse_sigma(variances: ArrayLike, num_samples: float) -> float:
-    r"""The level :math:`\sigma_C` for a Gaussian, by its variances.
-
-    Example:
-        >>> [round(collapse_sigma([1.0] * 8, N), 3) for N in (10**2, 10**4, 10**6)]
-        [0.68, 0.333, 0.181]
-    """
-    v = check_variances(variances)
-    return collapse_sigma_of(lambda sigma: float(information(v, sigma)), num_samples)
-
-
-def isotropic_collapse_sigma(variance: float, dim: int, num_samples: float) -> float:
-    r"""Closed form :math:`\sigma_C^2 = s^2 / (N^{2/m} - 1)` for equal variances.
-
-    Example:
-        >>> round(isotropic_collapse_sigma(1.0, 8, 10**4), 3)
-        0.333
-    """
-    _check_size(num_samples)
-    return math.sqrt(variance / math.expm1(2 * math.log(num_samples) / dim))
-
-
-def collapse_sigma_of(information: Callable[[float], float], num_samples: float) -> float:
-    r"""The level at which any falling information passes :math:`\ln N`.
+@checked
+def collapse_sigma(
+    law: ArrayLike | Callable[[float], float],
+    num_samples: Annotated[float, Number(least=2, most=1e300)],
+) -> float:
+    r"""The level :math:`\sigma_C` at which the information of a law passes :math:`\ln N`.
 
     Arguments:
-        information: :math:`I(x_0; x_\sigma)` in nats, or an information density, as a
-            function of the noise level.
+        law: The variances of a Gaussian, with shape :math:`(m)`; or any falling information
+            :math:`I(x_0; x_\sigma)` in nats, or information density, as a function of the level.
         num_samples: The size N.
 
     Raises:
         InputError: If N < 2: a single point is picked at any level.
         Inconclusive: If the information never reaches :math:`\ln N`, as that of a law on
             fewer than N points.
+
+    Example:
+        >>> [round(collapse_sigma([1.0] * 8, N), 3) for N in (10**2, 10**4, 10**6)]
+        [0.68, 0.333, 0.181]
     """
-    target = _check_size(num_samples)
+    nats: Callable[[float], float]
+    if callable(law):
+        nats = law
+    else:
+        v = check_variances(law)
+        nats = lambda sigma: float(np.log1p(v / sigma**2).sum() / 2)  # noqa: E731
+    target = math.log(num_samples)
 
     def excess(log_sigma: float) -> float:
-        return information(math.exp(log_sigma)) - target
+        return nats(math.exp(log_sigma)) - target
 
-    low, high = -40.0, 40.0
+    low, high = -60.0, 60.0
     if excess(low) < 0 or excess(high) > 0:
         raise Inconclusive(
             f"the information does not pass ln N = {target:.3g} at any noise level; "
@@ -81,8 +76,12 @@ def collapse_sigma_of(information: Callable[[float], float], num_samples: float)
     return math.exp(brentq(excess, low, high, xtol=1e-12))
 
 
+@checked
 def information_density(
-    prior: GaussianMixture, x_0: ArrayLike, x: ArrayLike, sigma: float
+    prior: GaussianMixture,
+    x_0: Annotated[ArrayLike, Values(shape="(d)")],
+    x: Annotated[ArrayLike, Values(shape="(d)")],
+    sigma: Sigma,
 ) -> float:
     r"""Information density :math:`\ln p(x | x_0) / p(x)` of one pair, in nats.
 
@@ -95,15 +94,7 @@ def information_density(
         >>> round(information_density(prior, [0.0], [0.0], 1.0), 4) == round(math.log(2), 4)
         True
     """
-    clean, noisy = finite(x_0, "x_0"), finite(x, "x")
+    clean, noisy = np.asarray(x_0, float), np.asarray(x, float)
     energy = ((noisy - clean) ** 2).sum() / sigma**2
     given = -(len(clean) * math.log(2 * math.pi) + energy) / 2
     return float(given - log_density(prior, noisy, sigma))
-
-
-def _check_size(num_samples: float) -> float:
-    if not num_samples >= 2:
-        raise InputError(
-            f"num_samples is {num_samples:g}: a single point is picked at any level; pass N >= 2"
-        )
-    return math.log(num_samples)

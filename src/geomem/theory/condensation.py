@@ -39,46 +39,62 @@ References:
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from geomem.arguments import Number, Values, Whole, checked
+from geomem.compute.progress import Forecast
 from geomem.errors import InputError
 from geomem.theory.moments import Array
-from geomem.theory.priors import check_variances, finite
+from geomem.theory.priors import check_variances
+
+Size = Annotated[float, Number(least=2, most=1e300)]
+Level = Annotated[float, Number(least=1e-60, most=1e60)]
 
 Form = Literal["as plotted", "consistent"]
 PAPER_WINDOW = (20, 29)  # the ranks among which the paper looks for a drop, at d = 30
 
 
+@checked
 def condensation_level(
-    x: ArrayLike, variances: ArrayLike, num_samples: float, *, gaussian: bool = True
-) -> float:
-    r"""The :math:`t_c(x)` of a point, given along the principal axes, with shape :math:`(m)`.
+    x: Annotated[ArrayLike, Values(shape="(*, m)", least=-1e30, most=1e30)],
+    variances: ArrayLike,
+    num_samples: Size,
+    *,
+    gaussian: bool = True,
+) -> Array:
+    r"""The :math:`t_c(x)` of points given along the principal axes.
+
+    One noise length along each direction, :math:`x = \sqrt t e_j`, it is :math:`t_{c,j}(t)`.
+
+    Arguments:
+        x: The points, with shape :math:`(*, m)`.
+        variances: The variances, with shape :math:`(m)`.
+        num_samples: The size N.
+        gaussian: Whether samples are Gaussian, or normalised.
+
+    Returns:
+        The levels, with shape :math:`(*)`.
 
     Example:
-        >>> round(condensation_level([0.0, 0.0], [1.0, 0.09], 1000), 4)
+        >>> float(condensation_level([0.0, 0.0], [1.0, 0.09], 1000).round(4))
         0.191
+        >>> condensation_level(0.05**0.5 * np.eye(2), [1.0, 0.09], 1000).round(4)
+        array([0.2003, 0.1919])
     """
-    v, point = check_variances(variances), finite(x, "x")
-    if point.shape != v.shape:
-        raise InputError(f"x needs one coordinate a variance: {v.shape}; got {point.shape}")
-    spread = gaussian * (v**2).sum() / 2 + (v * point**2).sum()
-    return float(np.sqrt(spread / (2 * _log_size(num_samples))))
+    v, point = check_variances(variances), np.asarray(x, float)
+    if point.shape[-1:] != v.shape:
+        raise InputError(f"`x` has shape {point.shape}; pass {len(v)} coordinates, one a variance")
+    spread = gaussian * (v**2).sum() / 2 + (v * point**2).sum(-1)
+    return np.asarray(np.sqrt(spread / (2 * math.log(num_samples))))
 
 
-def directional_level(
-    t: ArrayLike, variances: ArrayLike, num_samples: float, *, gaussian: bool = True
-) -> Array:
-    r"""The :math:`t_{c,j}(t)` one noise length along each direction, with shape :math:`(*, m)`."""
-    v, level = check_variances(variances), _positive(t)[..., None]
-    spread = gaussian * (v**2).sum() / 2 + level * v
-    return np.asarray(np.sqrt(spread / (2 * _log_size(num_samples))))
-
-
-def t_star(variances: ArrayLike, num_samples: float, *, gaussian: bool) -> Array:
+@checked
+def t_star(variances: ArrayLike, num_samples: Size, *, gaussian: bool) -> Array:
     r"""The self-consistent :math:`t^*_j`, with shape :math:`(m)`.
 
     Example:
@@ -87,12 +103,13 @@ def t_star(variances: ArrayLike, num_samples: float, *, gaussian: bool) -> Array
         >>> t_star([1.0, 0.09], 250, gaussian=False).round(5)
         array([0.09056, 0.00815])
     """
-    v, log_size = check_variances(variances), _log_size(num_samples)
+    v, log_size = check_variances(variances), math.log(num_samples)
     A = gaussian * (v**2).sum() / 2
     return np.asarray((v + np.sqrt(v**2 + 8 * A * log_size)) / (4 * log_size))
 
 
-def log_n_star(t: float, variances: ArrayLike, *, gaussian: bool) -> Array:
+@checked
+def log_n_star(t: Level, variances: ArrayLike, *, gaussian: bool) -> Array:
     r"""The size below which each direction is lost at t, as :math:`\ln N^*_j`.
 
     .. math:: g = 0: \frac{v_j}{2 t} \, , \qquad g = 1: \frac{A + t v_j}{2 t^2}
@@ -102,27 +119,8 @@ def log_n_star(t: float, variances: ArrayLike, *, gaussian: bool) -> Array:
         >>> bool(np.isclose(log_n_star(t[0], [1.0, 0.09], gaussian=True)[0], np.log(1000)))
         True
     """
-    v, level = check_variances(variances), _positive(t)
-    A = gaussian * (v**2).sum() / 2
-    return np.asarray((A + level * v) / (2 * level**2))
-
-
-def n_star(t: float, variances: ArrayLike, *, gaussian: bool) -> Array:
-    r"""The size :math:`N^*_j`; infinite where it exceeds floating point."""
-    with np.errstate(over="ignore"):
-        size: Array = np.exp(log_n_star(t, variances, gaussian=gaussian))
-    return size
-
-
-def inverse_effective_points(t: ArrayLike, t_c: ArrayLike) -> Array:
-    r"""The random energy model's :math:`1/\tilde N = (1 - t/t_c)_+`.
-
-    Example:
-        >>> inverse_effective_points([0.05, 0.2], 0.1)
-        array([0.5, 0. ])
-    """
-    with np.errstate(divide="ignore"):
-        return np.asarray(np.maximum(0.0, 1 - np.asarray(t) / np.asarray(t_c)))
+    v = check_variances(variances)
+    return np.asarray((gaussian * (v**2).sum() / 2 + t * v) / (2 * t**2))
 
 
 @dataclass(frozen=True)
@@ -168,11 +166,12 @@ class SmoothedSpectrum:
         return first + int(inside.argmax())
 
 
+@checked
 def smoothed_spectrum(
     variances: ArrayLike,
-    ambient_dim: int,
-    t: float,
-    num_samples: float,
+    ambient_dim: Annotated[int, Whole(least=1)],
+    t: Level,
+    num_samples: Size,
     *,
     form: Form,
     gaussian: bool = False,
@@ -194,28 +193,16 @@ def smoothed_spectrum(
         >>> [one.drop() for one in s]
         [28, 23, 25, None]
     """
-    v = np.concatenate([check_variances(variances), np.zeros(ambient_dim)])[:ambient_dim]
-    level = float(_positive(t))
-    F = (v / (level**2 * (level + v))).sum()
-    t_0 = condensation_level(np.zeros(ambient_dim), v, num_samples, gaussian=gaussian)
-    t_j = directional_level(level, v, num_samples, gaussian=gaussian)
+    known = check_variances(variances)
+    if ambient_dim < len(known):
+        raise InputError(f"`ambient_dim` is {ambient_dim}, below {len(known)} variances; raise it")
+    Forecast(0, 64.0 * ambient_dim).check_memory("pass a smaller `ambient_dim`")
+    v = np.append(known, np.zeros(ambient_dim - len(known)))
+    F = (v / (t**2 * (t + v))).sum()
+    spread = gaussian * (v**2).sum() / 2 + np.append(0, t * v)  # at x = 0, then along each j
     with np.errstate(divide="ignore"):
-        share_0, share_j = (inverse_effective_points(level, c) for c in (t_0, t_j))
+        share = np.maximum(0, 1 - t / np.sqrt(spread / (2 * math.log(num_samples))))
+    both = share[0] + share[1:]
     # phi = 1/t - 1/t_c is the effective number's inverse divided by t
-    fluctuation = (
-        (F * (share_0 + share_j) / level) ** 2 if form == "as plotted" else F * (share_0 + share_j)
-    )
-    return SmoothedSpectrum((level + v) ** -2.0, fluctuation, form)
-
-
-def _log_size(num_samples: float) -> float:
-    if not num_samples >= 2:
-        raise InputError(f"num_samples is {num_samples:g}; pass a size N >= 2")
-    return float(np.log(num_samples))
-
-
-def _positive(t: ArrayLike) -> Array:
-    level = finite(t, "t")
-    if (level <= 0).any():
-        raise InputError(f"t is {level.min():g}; pass t = sigma**2 > 0")
-    return level
+    fluctuation = (F * both / t) ** 2 if form == "as plotted" else F * both
+    return SmoothedSpectrum((t + v) ** -2.0, fluctuation, form)

@@ -148,9 +148,8 @@ def contour_moments(
     block, centre = _blocks(log_lambda, pull, _deviation(gaussian, saddle, 1))
     saddle = _saddle(gaussian, centre, 1, gaussian.edge, 1.0)
     contour = _contour(gaussian, centre, saddle, 1)
-    psi, square, parts = _moments(gaussian, log_lambda, block, contour, matrix, scale)
+    psi, square, first, second, wave = _moments(gaussian, log_lambda, block, contour, matrix, scale)
     phi, missing = _survival(gaussian, log_lambda, block, centre, saddle)
-    first, second, wave = parts
     return Moments(log_lambda, weights, phi, missing, psi, first, second, square, wave)
 
 
@@ -235,7 +234,7 @@ def _moments(
     contour: _Contour,
     matrix: bool,
     scale: Array | None,
-) -> tuple[Array, Array, tuple[Array, Array, Complex | None]]:
+) -> tuple[Array, Array, Array, Array, Complex | None]:
     kernel = _kernel(gaussian, log_lambda, block, contour, 1)
     theta = contour.theta
     residue = _residue(gaussian, log_lambda, contour.right[block])
@@ -243,22 +242,36 @@ def _moments(
     square = _integral(kernel * (1 - theta)[block])  # Γ(2 - θ) = (1 - θ) Γ(1 - θ)
 
     def integrate(values: Numbers, at_one: Numbers) -> Array:
-        inner = [_project(kernel[block == k], v) for k, v in enumerate(values)]
+        inner = [
+            np.tensordot(kernel[block == k], v, axes=1).imag / math.pi for k, v in enumerate(values)
+        ]
         return np.concatenate(inner) + residue.reshape((-1,) + (1,) * at_one.ndim) * at_one
 
     one = np.ones(())
     first = integrate(gaussian.mean(theta), gaussian.mean(one))
-    moment = _second_matrix if matrix else _second
-    second = integrate(moment(gaussian, theta), moment(gaussian, one))
+
+    def second_moment(at: Numbers) -> Numbers:
+        mean = gaussian.mean(at)
+        outer = mean[..., :, None] * mean[..., None, :] if matrix else mean**2
+        moment: Numbers = (gaussian.covariance(at) if matrix else gaussian.variance(at)) + outer
+        return moment
+
+    second = integrate(second_moment(theta), second_moment(one))
     wave = None
     if scale is not None:
-        real, imaginary = (_wave(gaussian, theta, scale, f) for f in (np.cos, np.sin))
-        at_one = [_wave(gaussian, one, scale, f) for f in (np.cos, np.sin)]
-        wave = integrate(real, at_one[0]) + 1j * integrate(imaginary, at_one[1])
+
+        def waves(at: Numbers, trig: np.ufunc) -> Complex:
+            # Real and imaginary part apart: each is conjugate-symmetric in θ, their sum is not.
+            damping = np.exp(-(scale**2) * gaussian.variance(at) / 2)
+            out: Complex = damping * trig(scale * gaussian.mean(at))
+            return out
+
+        real, imaginary = (integrate(waves(theta, f), waves(one, f)) for f in (np.cos, np.sin))
+        wave = real + 1j * imaginary
         # |wave| <= psi. It is lost in rounding where far points alone contribute (N = 2 at a
         # small noise level) and turn so fast that it is zero in truth.
         wave = np.where(np.abs(wave) <= 1.0001 * np.abs(psi)[:, None], wave, 0)
-    return psi, square, (first, second, wave)
+    return psi, square, first, second, wave
 
 
 def _residue(gaussian: TiltedGaussian, log_lambda: Array, right: NDArray[np.bool_]) -> Array:
@@ -267,33 +280,10 @@ def _residue(gaussian: TiltedGaussian, log_lambda: Array, right: NDArray[np.bool
     return np.exp(np.where(right, level, -np.inf))
 
 
-def _second(gaussian: TiltedGaussian, theta: Numbers) -> Numbers:
-    second: Numbers = gaussian.variance(theta) + gaussian.mean(theta) ** 2
-    return second
-
-
-def _second_matrix(gaussian: TiltedGaussian, theta: Numbers) -> Numbers:
-    mean = gaussian.mean(theta)
-    second: Numbers = gaussian.covariance(theta) + mean[..., :, None] * mean[..., None, :]
-    return second
-
-
-def _wave(gaussian: TiltedGaussian, theta: Numbers, scale: Array, trig: np.ufunc) -> Complex:
-    # Real and imaginary part apart: each is conjugate-symmetric in θ, their sum is not.
-    damping = np.exp(-(scale**2) * gaussian.variance(theta) / 2)
-    out: Complex = damping * trig(scale * gaussian.mean(theta))
-    return out
-
-
 def _integral(kernel: Complex) -> Array:
     # The lower half of the contour is the mirror image of the upper.
     value: Array = kernel.sum(-1).imag / math.pi
     return value
-
-
-def _project(kernel: Complex, values: Numbers) -> Array:
-    out: Array = np.tensordot(kernel, values, axes=1).imag / math.pi
-    return out
 
 
 def _survival(

@@ -8,24 +8,28 @@ critical value is read from these.
 from __future__ import annotations
 
 import math
+from typing import Annotated
 
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy.interpolate import PchipInterpolator
 
+from geomem.arguments import Number, checked
 from geomem.stats import Estimate
 from geomem.theory.averages import USUAL, Effort, planted_average
 from geomem.theory.moments import Array
-from geomem.theory.priors import GaussianMixture
+from geomem.theory.priors import GaussianMixture, Sigma, Sigmas
 
 LARGEST = 1e12
+Share = Annotated[float, Number(above=0, below=1)]
 
 
+@checked
 def critical_sizes(
     prior: GaussianMixture,
-    sigma: float,
+    sigma: Sigma,
     *,
-    level: float = 0.5,
+    level: Share = 0.5,
     directions: ArrayLike | None = None,
     effort: Effort = USUAL,
 ) -> list[Estimate | None]:
@@ -54,8 +58,9 @@ def critical_sizes(
     return [_crossing(log_sizes, r, e, level) for r, e in columns]
 
 
+@checked
 def critical_sigma(
-    sigmas: ArrayLike, retention: ArrayLike, stderr: ArrayLike, level: float = 0.5
+    sigmas: Sigmas, retention: ArrayLike, stderr: ArrayLike, level: Share = 0.5
 ) -> Estimate | None:
     r"""The level :math:`\sigma_u(N)` at which a retention over noise levels crosses a value.
 

@@ -27,15 +27,18 @@ are put into bins of width .05, and 60,000 points cost what 1,000 do.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 import xarray as xr
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from scipy.sparse import csr_array
 
+from geomem.arguments import Values, checked
+from geomem.compute.progress import Forecast
 from geomem.errors import InputError
 from geomem.theory.moments import Array
-from geomem.theory.priors import check_directions, check_sigma, check_sizes, finite
+from geomem.theory.priors import Sigmas, Sizes, check_directions, check_sizes
 
 BIN = 0.05  # of the energies; the error is BIN² / 24 times a curvature of order 1
 STEP = 0.5  # of ln λ, as in the module grid
@@ -60,13 +63,14 @@ class _Source:
     total: Array  # (d), or (0)
 
 
+@checked
 def data_prior(
-    points: ArrayLike,
-    sigmas: ArrayLike,
-    num_samples: ArrayLike,
+    points: Annotated[ArrayLike, Values(shape="(M, d)")],
+    sigmas: Sigmas,
+    num_samples: Sizes,
     *,
-    sources: ArrayLike,
-    noise: ArrayLike,
+    sources: Annotated[ArrayLike, Values(shape="(Q)", least=0, whole=True)],
+    noise: Annotated[ArrayLike, Values(shape="(Q, d)")],
     directions: ArrayLike | None = None,
     trace: bool = True,
 ) -> xr.Dataset:
@@ -100,33 +104,44 @@ def data_prior(
         >>> np.allclose(out.dimension[0, 0, 1], out.reference_dimension[0, 0], atol=1e-3)
         True
     """
-    data, z = finite(points, "the data"), finite(noise, "the noise")
-    index = np.asarray(sources, dtype=np.intp)
-    levels = np.array([check_sigma(s) for s in np.atleast_1d(np.asarray(sigmas, float))])
-    sizes = np.atleast_1d(check_sizes(num_samples))
-    _check(data, z, index, sizes)
+    data, z = np.asarray(points, dtype=float), np.asarray(noise, dtype=float)
+    index, levels = np.asarray(sources).astype(np.intp), np.atleast_1d(np.asarray(sigmas, float))
+    sizes, (M, d) = np.atleast_1d(check_sizes(num_samples)), data.shape
+    if M < 2:
+        raise InputError("`points` is a single point; pass two or more")
+    if sizes.max() > M:
+        raise InputError(
+            f"N = {sizes.max():g} exceeds the {M} points of the data; "
+            "what larger sets keep cannot be learned from a smaller one"
+        )
+    if np.asarray(sources).dtype.kind not in "iu" or index.max() >= M:
+        raise InputError(f"`sources` go up to {np.max(sources):g}; pass whole indices below {M}")
+    if z.shape != (len(index), d):
+        raise InputError(f"`noise` has shape {z.shape}; pass one of shape {(len(index), d)}")
     u = np.zeros((0, data.shape[1]))
     if directions is not None:
         u = check_directions(directions, data.shape[1])
+    cells = len(index) * len(levels) * len(sizes) * (len(u) + 4)
+    Forecast(0, 8.0 * (M * (len(u) + 8 + 3 * trace * d) + 3 * cells)).check_memory(
+        "pass fewer `points`, or fewer levels, sizes and `sources`"
+    )
     places = data @ u.T
     columns = [
         _query(data, places, j, zj, u, levels, sizes, trace) for j, zj in zip(index, z, strict=True)
     ]
-    return _dataset(columns, index, levels, sizes, trace)
-
-
-def _check(data: Array, noise: Array, index: NDArray[np.intp], sizes: Array) -> None:
-    if data.ndim != 2 or len(data) < 2:
-        raise InputError(f"the data need shape (M, d) with M >= 2; got {data.shape}")
-    if sizes.max() > len(data):
-        raise InputError(
-            f"N = {sizes.max():g} exceeds the {len(data)} points of the data; "
-            "what larger sets keep cannot be learned from a smaller one"
-        )
-    if noise.shape != (len(index), data.shape[1]):
-        raise InputError(f"the noise needs shape {(len(index), data.shape[1])}; got {noise.shape}")
-    if len(index) and (index.min() < 0 or index.max() >= len(data)):
-        raise InputError(f"sources are indices below {len(data)}")
+    dims = {
+        "kept": ("source", "sigma", "num_samples", "direction"),
+        "reference_kept": ("source", "sigma", "direction"),
+        "reference_dimension": ("source", "sigma"),
+        "reference_points": ("source", "sigma"),
+    }
+    usual = ("source", "sigma", "num_samples")
+    names = [k for k in columns[0][0] if trace or "dimension" not in k]
+    stacked = {k: np.stack([[level[k] for level in column] for column in columns]) for k in names}
+    return xr.Dataset(
+        {k: (dims.get(k, usual), v) for k, v in stacked.items()},
+        {"source": index, "sigma": levels, "num_samples": sizes},
+    )
 
 
 def _query(
@@ -139,72 +154,52 @@ def _query(
     sizes: Array,
     trace: bool,
 ) -> list[dict[str, Array]]:
-    squared, along = _distances(data, data[j], z)
-    others = np.arange(len(data)) != j
+    # What is kept at x = y_j + sigma z, level by level.
+    M, squared, along = len(data), np.empty(len(data)), np.empty(len(data))
+    for start in range(0, M, 4096):
+        rows = slice(start, start + 4096)
+        difference = data[rows] - data[j]
+        squared[rows], along[rows] = (difference**2).sum(1), difference @ z
     out = []
     for sigma in levels:
         # |x - y_i|² / 2σ², from differences to the source: nothing large cancels
         energy = (squared / sigma - 2 * along) / (2 * sigma) + z @ z / 2
         source = _Source(float(z @ z / 2), -(u @ z), -z if trace else z[:0])
-        keep = others & (energy < source.energy + 44 + np.log(len(data)))
-        bins = _binned(energy[keep], places[keep], data[keep] if trace else data[keep, :0])
-        x = data[j] + sigma * z
-        bins = _from_x(bins, places[j] + sigma * (u @ z), x if trace else x[:0], sigma)
-        out.append(_averages(bins, source, len(data), sizes))
+        keep = (np.arange(M) != j) & (energy < source.energy + 44 + np.log(M))
+        x_places, x = places[j] + sigma * (u @ z), data[j] + sigma * z
+        offsets = ((data[keep] - x) if trace else data[keep, :0]) / sigma
+        bins = _binned(energy[keep], (places[keep] - x_places) / sigma, offsets)
+        values = [_fixed_size(bins, source, float(N), M) for N in sizes]
+        found = {key: np.stack([row[key] for row in values]) for key in values[0]}
+        w = bins.count * np.exp(-bins.energy + bins.energy.min(initial=np.inf))
+        alone = (w**2 / np.maximum(bins.count, 1)).sum()
+        found["reference_points"] = np.asarray(w.sum() ** 2 / alone if len(w) else 0.0)
+        reference = _one_size(bins, source, 1.0)
+        found |= {f"reference_{key}": reference[key] for key in ("kept", "dimension")}
+        out.append(found)
     return out
 
 
-def _distances(data: Array, point: Array, z: Array) -> tuple[Array, Array]:
-    squared, along = np.empty(len(data)), np.empty(len(data))
-    for start in range(0, len(data), 4096):
-        rows = slice(start, start + 4096)
-        difference = data[rows] - point
-        squared[rows], along[rows] = (difference**2).sum(1), difference @ z
-    return squared, along
-
-
-def _binned(energy: Array, places: Array, data: Array) -> _Bins:
+def _binned(energy: Array, places: Array, offsets: Array) -> _Bins:
     if not len(energy):
         nothing = np.zeros(0)
-        return _Bins(nothing, nothing, places, places, data)
+        return _Bins(nothing, nothing, places, places, offsets)
     which = ((energy - energy.min()) / BIN).astype(np.intp)
     _, which = np.unique(which, return_inverse=True)
     shape = (int(which.max()) + 1, len(energy))
     add = csr_array((np.ones(len(energy)), (which, np.arange(len(energy)))), shape=shape)
     count = np.bincount(which).astype(float)
     mean = np.bincount(which, energy) / count
-    return _Bins(count, mean, add @ places, add @ places**2, add @ data)
-
-
-def _from_x(bins: _Bins, x_places: Array, x: Array, sigma: float) -> _Bins:
-    n = bins.count[:, None]
-    first = (bins.first - n * x_places) / sigma
-    second = (bins.second - 2 * x_places * bins.first + n * x_places**2) / sigma**2
-    return _Bins(bins.count, bins.energy, first, second, (bins.total - n * x) / sigma)
-
-
-def _averages(bins: _Bins, source: _Source, M: int, sizes: Array) -> dict[str, Array]:
-    reference = _one_size(bins, source, 1.0)
-    rows = [_fixed_size(bins, source, float(N), M) for N in sizes]
-    out = {key: np.stack([row[key] for row in rows]) for key in rows[0]}
-    w = bins.count * np.exp(-bins.energy + bins.energy.min(initial=np.inf))
-    alone = (w * np.exp(-bins.energy + bins.energy.min(initial=np.inf))).sum()
-    out["reference_points"] = np.asarray(w.sum() ** 2 / alone if len(w) else 0.0)
-    out |= {f"reference_{key}": reference[key] for key in ("kept", "dimension")}
-    return out
+    return _Bins(count, mean, add @ places, add @ places**2, add @ offsets)
 
 
 def _fixed_size(bins: _Bins, source: _Source, N: float, M: int) -> dict[str, Array]:
     # f(size N) = f(expected size N) - Var f'' / 2, with the second difference for f''.
-    def f(size: float) -> dict[str, Array]:
-        return _one_size(bins, source, (size - 1) / (M - 1))
-
     variance = (N - 1) * (1 - (N - 1) / (M - 1))
     h = min(np.sqrt(variance), N - 1, M - N)
-    middle = f(N)
     if h < 1e-9 * N:
-        return middle
-    low, high = f(N - h), f(N + h)
+        return _one_size(bins, source, (N - 1) / (M - 1))
+    low, middle, high = (_one_size(bins, source, (n - 1) / (M - 1)) for n in (N - h, N, N + h))
     for key in ("kept", "dimension", "participation"):
         curvature = (low[key] - 2 * middle[key] + high[key]) / h**2
         middle[key] = np.asarray(middle[key] - variance * curvature / 2)
@@ -212,7 +207,13 @@ def _fixed_size(bins: _Bins, source: _Source, N: float, M: int) -> dict[str, Arr
 
 
 def _one_size(bins: _Bins, source: _Source, p: float) -> dict[str, Array]:
-    ell = _abscissas(bins, source, p)
+    # Abscissas from where neither the source nor the sum of the others matters, to past the source.
+    low = source.energy - 16
+    if p > 0 and len(bins.count):
+        tilt = np.linspace(0.05, 1, 20)
+        log_sum = np.log(np.exp(-np.outer(tilt, bins.energy)) @ bins.count + 1e-300)
+        low = min(low, float(((np.log(1e-12 / p) - log_sum) / tilt).max()))
+    ell = np.arange(low, source.energy + 4 + STEP, STEP)
     b = np.exp(ell[:, None] - bins.energy)
     absent = -np.expm1(-b)  # 1 - e^{-λe}, accurate where it is small
     survive = 1 - p * absent
@@ -236,35 +237,3 @@ def _one_size(bins: _Bins, source: _Source, p: float) -> dict[str, Array]:
         "participation": np.asarray(participation),
         "identity_defect": np.asarray(abs(participation + weight @ pairs - 1)),
     }
-
-
-def _abscissas(bins: _Bins, source: _Source, p: float) -> Array:
-    # From where neither the source nor the sum of the others matters, to past the source.
-    low = source.energy - 16
-    if p > 0 and len(bins.count):
-        tilt = np.linspace(0.05, 1, 20)
-        log_sum = np.log(np.exp(-np.outer(tilt, bins.energy)) @ bins.count + 1e-300)
-        low = min(low, float(((np.log(1e-12 / p) - log_sum) / tilt).max()))
-    return np.arange(low, source.energy + 4 + STEP, STEP)
-
-
-def _dataset(
-    columns: list[list[dict[str, Array]]],
-    index: NDArray[np.intp],
-    levels: Array,
-    sizes: Array,
-    trace: bool,
-) -> xr.Dataset:
-    dims = {
-        "kept": ("source", "sigma", "num_samples", "direction"),
-        "reference_kept": ("source", "sigma", "direction"),
-        "reference_dimension": ("source", "sigma"),
-        "reference_points": ("source", "sigma"),
-    }
-    usual = ("source", "sigma", "num_samples")
-    names = [k for k in columns[0][0] if trace or "dimension" not in k]
-    stacked = {k: np.stack([[level[k] for level in column] for column in columns]) for k in names}
-    return xr.Dataset(
-        {k: (dims.get(k, usual), v) for k, v in stacked.items()},
-        {"source": index, "sigma": levels, "num_samples": sizes},
-    )

@@ -13,28 +13,25 @@ Where the posterior needs points closer than the draws lie (small :math:`\sigma`
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
-from numpy.typing import ArrayLike
 from scipy.stats import qmc
 
-from geomem.errors import Inconclusive, InputError
-from geomem.theory.finite_size import TOLERANCE, Prediction, as_prediction, wave_number
-from geomem.theory.moments import (
-    Array,
-    Moments,
-    Quenched,
-    Source,
-    average_fresh,
-    average_planted,
-    pool,
-)
-from geomem.theory.priors import check_directions, check_sigma, check_sizes, finite
+from geomem.arguments import Values, Whole, check, checked
+from geomem.compute.progress import Forecast
+from geomem.errors import InputError
+from geomem.theory.moments import Array, Moments, Quenched, average_point
+from geomem.theory.prediction import wave_number
 
-MARGIN = 25.0
+STEP = 0.5  # of the abscissas ln λ
+BEFORE = 25.0  # from here before an energy on its point counts (e^-25)
+AFTER = 7.0  # and to here: exp(-e^7) is zero
+TOGETHER = 256  # abscissas
 
 
+@checked
 @dataclass(frozen=True)
 class Sampled:
     r"""A prior known by how uniform numbers become its points.
@@ -51,193 +48,140 @@ class Sampled:
         Two points: at equal distance, half of the sets of two hold both.
 
         >>> coin = Sampled(lambda u: np.where(u < 0.5, -1.0, 1.0), 1, 1)
-        >>> p = predict_sampled(coin, [0.0], 0.5, [2])
+        >>> from geomem.theory.finite_size import predict
+        >>> p = predict(coin, [0.0], 0.5, [2])
         >>> p.retention.round(6), p.participation.round(6)
         (array([[0.5]]), array([0.5]))
     """
 
     transform: Callable[[Array], Array]
-    num_uniforms: int
-    ambient_dim: int
-    num_draws: int = 8192
-    replicates: int = 16
-    seed: int = 0
+    num_uniforms: Annotated[int, Whole(least=1, most=21201)]
+    ambient_dim: Annotated[int, Whole(least=1)]
+    num_draws: Annotated[int, Whole(least=2)] = 8192
+    replicates: Annotated[int, Whole(least=2)] = 16
+    seed: Annotated[int, Whole(least=0)] = 0
+
+    @property
+    def axes(self) -> Array:
+        r"""The directions that are reported by default, with shape :math:`(d, d)`."""
+        return np.eye(self.ambient_dim)
+
+    @property
+    def mean(self) -> Array:
+        r"""The mean of the first replicate, with shape :math:`(d)`."""
+        return np.asarray(self.draw(0, self.num_draws).mean(0))
 
     def draw(self, replicate: int, count: int, purpose: int = 0) -> Array:
-        r"""Points of one replicate, with shape :math:`(count, d)`."""
+        r"""Points of one replicate, with shape :math:`(count, d)`.
+
+        Raises:
+            InputError: If the transform returns anything else.
+        """
+        num_bytes = 8.0 * count * (self.num_uniforms + self.ambient_dim)
+        Forecast(0, 2 * num_bytes).check_memory("pass fewer `num_draws`")
         seed = np.random.SeedSequence([self.seed, purpose, replicate])
         sobol = qmc.Sobol(self.num_uniforms, seed=np.random.default_rng(seed))
-        return finite(self.transform(sobol.random(count)), "the draws of the prior")
-
-
-def predict_sampled(
-    prior: Sampled,
-    x: ArrayLike,
-    sigma: float,
-    num_samples: ArrayLike,
-    *,
-    planted: ArrayLike | None = None,
-    directions: ArrayLike | None = None,
-    matrix: bool = False,
-    bounded: bool = False,
-) -> Prediction:
-    r"""What N points of a sampled prior keep, seen from one noisy point.
-
-    Arguments and result as in :func:`geomem.theory.finite_size.predict`.
-
-    Raises:
-        InputError: If an argument cannot be used, or N exceeds a tenth of the draws.
-        Inconclusive: If the identity fails.
-    """
-    sigma, sizes, u = _checked(prior, sigma, num_samples, directions)
-    x = finite(x, "x")
-    y = None if planted is None else finite(planted, "planted")[None]
-    results = []
-    for k in range(prior.replicates):
-        points = prior.draw(k, prior.num_draws)
-        results.append(_one(points, x, y, sigma, sizes.ravel(), u, matrix, bounded))
-    return _pooled(results, sigma, sizes.shape)
-
-
-def planted_average_sampled(
-    prior: Sampled,
-    sigma: float,
-    num_samples: ArrayLike,
-    *,
-    directions: ArrayLike | None = None,
-    matrix: bool = False,
-    bounded: bool = False,
-    points: int = 32,
-) -> Prediction:
-    r"""The same averaged over training points and their noise; ``points`` in each replicate."""
-    sigma, sizes, u = _checked(prior, sigma, num_samples, directions)
-    results = []
-    for k in range(prior.replicates):
-        sources, draws = prior.draw(k, points, purpose=1), prior.draw(k, prior.num_draws)
-        rng = np.random.default_rng(np.random.SeedSequence([prior.seed, 2, k]))
-        noisy = sources + sigma * rng.standard_normal(sources.shape)
-        single = [
-            _one(draws, x, y[None], sigma, sizes.ravel(), u, matrix, bounded)
-            for x, y in zip(noisy, sources, strict=True)
-        ]
-        control = np.mean([c for _, c in single], axis=0)
-        results.append((replace(pool([q for q, _ in single]), errors=None), control))
-    return _pooled(results, sigma, sizes.shape)
-
-
-def _checked(
-    prior: Sampled, sigma: float, num_samples: ArrayLike, directions: ArrayLike | None
-) -> tuple[float, Array, Array]:
-    sizes = check_sizes(num_samples)
-    if sizes.max() > prior.num_draws / 10:
-        raise InputError(
-            f"N = {sizes.max():g} needs at least {10 * sizes.max():g} draws; raise num_draws"
+        points = self.transform(sobol.random(count))
+        shape = f"({count}, {self.ambient_dim})"
+        return np.asarray(
+            check("transform(uniforms)", points, Annotated[Array, Values(shape=shape)])
         )
-    d = prior.ambient_dim
-    u = np.eye(d) if directions is None else check_directions(directions, d)
-    return check_sigma(sigma), sizes, u
 
 
-def _one(
+def average_over_draws(
     points: Array,
     x: Array,
     y: Array | None,
     sigma: float,
     sizes: Array,
-    u: Array,
+    directions: Array,
+    *,
     matrix: bool,
     bounded: bool,
 ) -> tuple[Quenched, Array]:
+    r"""What sets of these points keep, seen from one noisy point, and what all of them do.
+
+    Arguments:
+        points: The draws, with shape :math:`(S, d)`.
+        x: The noisy point, with shape :math:`(d)`.
+        y: The training point behind it, with shape :math:`(d)`, if any.
+        sigma: The noise level.
+        sizes: The sizes, with shape :math:`(N)`.
+        directions: Unit directions as rows, with shape :math:`(K, d)`.
+        matrix: Whether second moments are full matrices.
+        bounded: Whether to compute the coherence.
+
+    Returns:
+        Averages in units of the noise, and the control, with shape (K) or (K, K).
+
+    Raises:
+        InputError: If N exceeds a tenth of the draws, or the integrals do not fit into memory.
+    """
+    if sizes.max() > len(points) / 10:
+        raise InputError(
+            f"N = {sizes.max():g} needs at least {10 * sizes.max():g} draws; raise `num_draws`"
+        )
     offsets = (points - x) / sigma
     energy = (offsets**2).sum(1) / 2
     floor = energy.min()  # a common factor of all weights
-    places, full = offsets @ u.T, None
-    full = _population(energy - floor, places)
-    scale = wave_number(full) if bounded else None
-    control = full if matrix else np.diag(full)
-    if y is None:
-        grid = _grid(energy - floor, float(sizes.max()), None)
-        return average_fresh(
-            draw_moments(energy - floor, places, *grid, matrix=matrix, scale=scale), sizes
-        ), control
-    planted = ((y - x) / sigma) ** 2
-    energies = planted.sum(1) / 2 - floor
-    grid = _grid(energy - floor, float(sizes.max()), energies)
-    moments = draw_moments(energy - floor, places, *grid, matrix=matrix, scale=scale)
-    q = average_planted(moments, Source((y - x) @ u.T / sigma, energies, scale), sizes)
-    coherence = None if q.coherence is None else q.coherence[:, 0]
-    return Quenched(q.covariance[:, 0], q.participation[:, 0], q.pairs[:, 0], coherence), control
-
-
-def draw_moments(
-    energy: Array,
-    places: Array,
-    log_lambda: Array,
-    weights: Array,
-    *,
-    matrix: bool = False,
-    scale: Array | None = None,
-) -> Moments:
-    r"""Moments over draws.
-
-    Arguments:
-        energy: The energies in units of :math:`\sigma^2`, with shape :math:`(S)`.
-        places: :math:`u \cdot (y - x) / \sigma`, with shape :math:`(S, K)`.
-        log_lambda: The abscissas, with shape :math:`(L)`.
-        weights: Their quadrature weights, with shape :math:`(L)`.
-        matrix: Whether second moments are full matrices.
-        scale: :math:`\kappa` of the bounded retention, with shape :math:`(K)`.
-    """
-    b = np.exp(log_lambda[:, None] - energy)
-    survive = np.exp(-b)
-    kernel = b * survive / len(energy)
-    pairs = places[:, :, None] * places[:, None, :] if matrix else places**2
-    wave = None if scale is None else kernel @ np.exp(1j * scale * places)
-    return Moments(
-        log_lambda,
-        weights,
-        survive.mean(1),
-        -np.expm1(-b).mean(1),
-        kernel.sum(1),
-        kernel @ places,
-        np.tensordot(kernel, pairs, axes=1),
-        (b * kernel).sum(1),
-        wave,
-    )
-
-
-def _population(energy: Array, places: Array) -> Array:
+    order = np.argsort(energy)
+    energy, places = energy[order] - floor, offsets[order] @ directions.T
     w = np.exp(-energy)
-    w = w / w.sum()
+    w /= w.sum()
     centred = places - w @ places
-    return np.asarray((w[:, None] * centred).T @ centred)
-
-
-def _grid(energy: Array, largest: float, planted: Array | None) -> tuple[Array, Array]:
-    # From where N (1 - φ) vanishes to where the source, or all points, have been met.
-    low = -np.log(largest) - MARGIN
-    high = float(energy.max()) + 4
-    if planted is not None:
-        low, high = min(low, float(planted.min()) - 16), float(planted.max()) + 4
-    count = int((high - low) / 0.5) + 2
-    nodes = np.linspace(low, high, count)
-    return nodes, np.full(count, nodes[1] - nodes[0])
-
-
-def _pooled(
-    results: list[tuple[Quenched, Array]], sigma: float, shape: tuple[int, ...]
-) -> Prediction:
-    control = np.mean([c for _, c in results], axis=0)
-    total = np.mean([q.covariance for q, _ in results], axis=0)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        ratio = np.where(control != 0, total / control, 0.0)
-    quenched = pool(
-        [replace(q, covariance=q.covariance - ratio * (c - control)) for q, c in results]
+    full = (w[:, None] * centred).T @ centred
+    source, ends = None, energy
+    if y is not None:
+        offset = (y - x) / sigma
+        own = float((offset**2).sum() / 2 - floor)
+        source, ends = (directions @ offset, own), np.append(energy[energy < own], own)
+    # Abscissas from where N (1 - φ) vanishes to where the source, or all points, have been met;
+    # none where nothing is met.
+    low = min(-np.log(sizes.max()) - BEFORE, float(ends[0]) - BEFORE)
+    jumps = np.flatnonzero(np.diff(ends) > BEFORE + 5)
+    pieces = np.array([low, *(ends[jumps + 1] - BEFORE)]), np.array([*ends[jumps], ends[-1]]) + 5
+    counts = np.ceil((pieces[1] - pieces[0]) / STEP) + 1
+    K = len(directions)
+    values = (K * K if matrix else K) * (1 + len(sizes)) + K * (2 + 2 * bounded) + 6 * len(sizes)
+    together = len(points) * (6 * TOGETHER + K * (K if matrix else 2))
+    Forecast(0, 8.0 * (3 * counts.sum() * values + together)).check_memory(
+        "pass a higher `sigma`, fewer `directions` or fewer draws"
     )
-    prediction = as_prediction(quenched, control, sigma, shape, "draws of the prior")
-    if not (prediction.identity_defect < TOLERANCE).all():
-        raise Inconclusive(
-            f"the average at sigma = {sigma:g} fails its identity by "
-            f"{prediction.identity_defect.max():.1g}; no number is returned"
+    ell = np.concatenate([a + STEP * np.arange(n) for a, n in zip(pieces[0], counts, strict=True)])
+    scale = wave_number(full) if bounded else None
+    moments = _moments(energy, places, ell, matrix, scale)
+    return average_point(moments, source, sizes, scale), full if matrix else np.diag(full)
+
+
+def _moments(
+    energy: Array, places: Array, log_lambda: Array, matrix: bool, scale: Array | None
+) -> Moments:
+    # Over sorted draws, block by block of abscissas: points that are met long before have
+    # e exp(-λe) = 0, points that are met long after count nothing beside e^-45.
+    parts = []
+    for start in range(0, len(log_lambda), TOGETHER):
+        ell = log_lambda[start : start + TOGETHER]
+        met = int(np.searchsorted(energy, ell[0] - AFTER))
+        reached = int(np.searchsorted(energy, max(float(ell[-1]), 0.0) + 45))
+        some, at = energy[met:reached], places[met:reached]
+        b = np.exp(np.minimum(ell[:, None] - some, 2 * AFTER))
+        survive = np.exp(-b)
+        kernel = b * survive / len(energy)
+        pairs = at[:, :, None] * at[:, None, :] if matrix else at**2
+        missing = (met - np.expm1(-b).sum(1)) / len(energy)
+        parts.append(
+            (
+                (survive.sum(1) + len(energy) - reached) / len(energy),
+                missing,
+                kernel.sum(1),
+                kernel @ at,
+                np.tensordot(kernel, pairs, axes=1),
+                (b * kernel).sum(1),
+                None if scale is None else kernel @ np.exp(1j * scale * at),
+            )
         )
-    return prediction
+    *columns, waves = zip(*parts, strict=True)
+    phi, missing, psi, first, second, square = (np.concatenate(c) for c in columns)
+    wave = None if scale is None else np.concatenate(waves)
+    weights = np.full(len(log_lambda), STEP)
+    return Moments(log_lambda, weights, phi, missing, psi, first, second, square, wave)

@@ -26,103 +26,35 @@ fails 1e-3, small sets are simulated instead, and otherwise nothing is returned.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import reduce
 from operator import add
+from typing import Annotated
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from geomem.errors import InputError
+from geomem.arguments import Values, check, checked
 from geomem.theory.contour import contour_moments
-from geomem.theory.grid import Grid, fresh_grid, planted_grid
-from geomem.theory.moments import (
-    Array,
-    Moments,
-    Quenched,
-    Source,
-    average_fresh,
-    average_planted,
+from geomem.theory.draws import Sampled, average_over_draws
+from geomem.theory.grid import fresh_grid, planted_grid
+from geomem.theory.moments import Array, Moments, average_point
+from geomem.theory.prediction import (
+    TOLERANCE,
+    Prediction,
+    as_prediction,
+    pooled_prediction,
+    wave_number,
 )
-from geomem.theory.priors import (
-    GaussianMixture,
-    check_directions,
-    check_sigma,
-    check_sizes,
-    finite,
-)
+from geomem.theory.priors import GaussianMixture, Sigma, Sizes, check_directions, check_sizes
 from geomem.theory.simulate import simulate
 
-TOLERANCE = 1e-3  # of the identity
-PRECISION = 1e-7  # absolute error of a participation at N = 10^12
 
-
-@dataclass(frozen=True)
-class Prediction:
-    r"""What a training set of N points keeps, on average over training sets.
-
-    Leading axes :math:`(*)` are those of ``num_samples``.
-
-    Attributes:
-        retention: Kept fraction of the posterior variance along each direction, with shape
-            :math:`(*, K)`. NaN where the population has none.
-        retention_stderr: Its standard error, numerical error included.
-        participation: :math:`\mathbb{E} \sum_i w_i^2`, with shape :math:`(*)`.
-        participation_stderr: Its standard error.
-        covariance: :math:`\mathbb{E} \, \mathrm{Cov}_w` along each direction with shape
-            :math:`(*, K)`, or as a matrix with shape :math:`(*, K, K)`, in data units.
-        control: The population's, with shape :math:`(K)` or :math:`(K, K)`.
-        sigma: The noise level.
-        identity_defect: By how much the identity fails, with shape :math:`(*)`.
-        bounded: The bounded retention where asked for, with shape :math:`(*, K)`.
-        bounded_stderr: Its standard error.
-        route: How it was computed.
-    """
-
-    retention: Array
-    retention_stderr: Array
-    participation: Array
-    participation_stderr: Array
-    covariance: Array
-    control: Array
-    sigma: float
-    identity_defect: Array
-    bounded: Array | None = None
-    bounded_stderr: Array | None = None
-    route: str = "contour"
-
-    @property
-    def missing_dimension(self) -> Array:
-        r"""Control minus kept, in units of the noise, with shape :math:`(*, K)`."""
-        missing: Array = (
-            _diagonal(self.control - self.covariance, self.control.ndim) / self.sigma**2
-        )
-        return missing
-
-    @property
-    def missing_dimension_stderr(self) -> Array:
-        r"""Its standard error, with shape :math:`(*, K)`."""
-        control = _diagonal(self.control, self.control.ndim)
-        error: Array = self.retention_stderr * control / self.sigma**2
-        return error
-
-    @property
-    def dimension(self) -> Array:
-        r"""Dimension kept in the span of the directions, with shape :math:`(*)`."""
-        kept: Array = _diagonal(self.covariance, self.control.ndim).sum(-1) / self.sigma**2
-        return kept
-
-    @property
-    def effective_points(self) -> Array:
-        r"""One over the participation, with shape :math:`(*)`."""
-        return 1 / self.participation
-
-
+@checked
 def predict(
-    prior: GaussianMixture,
+    prior: GaussianMixture | Sampled,
     x: ArrayLike,
-    sigma: float,
-    num_samples: ArrayLike,
+    sigma: Sigma,
+    num_samples: Sizes,
     *,
     planted: ArrayLike | None = None,
     directions: ArrayLike | None = None,
@@ -132,10 +64,10 @@ def predict(
     r"""What N points keep, seen from one noisy point.
 
     Arguments:
-        prior: The law of the clean points.
+        prior: The law of the clean points: a Gaussian, a mixture, or any that can be drawn from.
         x: The noisy point, with shape :math:`(d)`; for the centre pass ``prior.mean``.
         sigma: The noise level.
-        num_samples: The sizes :math:`N`, with any shape.
+        num_samples: The sizes :math:`N`, up to 10^12, with any shape.
         planted: The training point :math:`y_1` behind x, with shape :math:`(d)`, if any.
         directions: Unit directions as rows, with shape :math:`(K, d)`; by default the
             principal axes of the prior.
@@ -143,7 +75,7 @@ def predict(
         bounded: Whether to compute the bounded retention, too.
 
     Raises:
-        InputError: If an argument cannot be used.
+        InputError: If an argument cannot be used, or N exceeds a tenth of a prior's draws.
         Inconclusive: If no method reaches its accuracy.
 
     Example:
@@ -156,19 +88,35 @@ def predict(
                [0.995, 0.975],
                [1.   , 1.   ]])
     """
-    sigma, sizes = check_sigma(sigma), check_sizes(num_samples)
-    x = _point(x, prior.ambient_dim, "x")
+    shape, sizes = check_sizes(num_samples).shape, check_sizes(num_samples).ravel()
+    place = Annotated[ArrayLike, Values(shape=f"({prior.ambient_dim})", least=-1e30, most=1e30)]
+    x = np.asarray(check("x", x, place))
+    y = None if planted is None else np.asarray(check("planted", planted, place))
     u = prior.axes if directions is None else check_directions(directions, prior.ambient_dim)
-    y = None if planted is None else _point(planted, prior.ambient_dim, "planted")
-    full = prior.control(x, sigma, u)
+    if isinstance(prior, Sampled):
+        draws = (prior.draw(k, prior.num_draws) for k in range(prior.replicates))
+        rows = [
+            average_over_draws(points, x, y, sigma, sizes, u, matrix=matrix, bounded=bounded)
+            for points in draws
+        ]
+        samples, controls = zip(*rows, strict=True)
+        return pooled_prediction(samples, controls, sigma, shape, "draws of the prior")
+    full, route = prior.control(x, sigma, u), "contour"
     scale = wave_number(full) if bounded else None
-    quenched = _contour(prior, x, y, sigma, sizes.ravel(), u, matrix=matrix, scale=scale)
-    route = "contour"
+    energy = None if y is None else prior.source_energy(x, y[None], sigma)
+    with np.errstate(over="ignore", invalid="ignore"):
+        moments = point_moments(
+            prior, x, sigma, u, float(sizes.max()), energy, matrix=matrix, scale=scale
+        )
+        source = None
+        if y is not None and energy is not None:
+            source = (u @ (y - x) / sigma, float(energy[0]))
+        quenched = average_point(moments, source, sizes, scale)
     if not (quenched.identity_defect < TOLERANCE).all():
-        quenched = simulate(prior, x, y, sigma, sizes.ravel(), u, matrix=matrix, scale=scale)
+        quenched = simulate(prior, x, y, sigma, sizes, u, matrix=matrix, scale=scale)
         route = "simulation"
     control = full if matrix else np.diag(full)
-    return as_prediction(quenched, control, sigma, sizes.shape, route)
+    return as_prediction(quenched, control, sigma, shape, route)
 
 
 def point_moments(
@@ -184,105 +132,6 @@ def point_moments(
 ) -> Moments:
     r"""Moments at one noisy point, on a grid good for all sizes up to the largest."""
     seen = prior.seen_from(x, sigma, directions)
-    grid: Grid = (
-        fresh_grid(seen, largest) if energies is None else planted_grid(seen, largest, energies)
-    )
+    at = fresh_grid(seen, largest) if energies is None else planted_grid(seen, largest, energies)
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):  # the identity sees it
-        parts = [
-            contour_moments(c, grid.log_lambda, grid.weights, matrix=matrix, scale=scale)
-            for c in seen
-        ]
-    return reduce(add, parts)
-
-
-def _contour(
-    prior: GaussianMixture,
-    x: Array,
-    y: Array | None,
-    sigma: float,
-    sizes: Array,
-    u: Array,
-    *,
-    matrix: bool,
-    scale: Array | None,
-) -> Quenched:
-    largest = float(sizes.max())
-    with np.errstate(over="ignore", invalid="ignore"):
-        if y is None:
-            moments = point_moments(prior, x, sigma, u, largest, None, matrix=matrix, scale=scale)
-            return average_fresh(moments, sizes)
-        energy = prior.source_energy(x, y[None], sigma)
-        moments = point_moments(prior, x, sigma, u, largest, energy, matrix=matrix, scale=scale)
-        source = Source((y - x)[None] @ u.T / sigma, energy, scale)
-        return _only_source(average_planted(moments, source, sizes))
-
-
-def _only_source(q: Quenched) -> Quenched:
-    coherence = None if q.coherence is None else q.coherence[:, 0]
-    return Quenched(q.covariance[:, 0], q.participation[:, 0], q.pairs[:, 0], coherence)
-
-
-def as_prediction(
-    q: Quenched, control: Array, sigma: float, shape: tuple[int, ...], route: str
-) -> Prediction:
-    r"""Averages in units of the noise as a prediction in units of the data.
-
-    Arguments:
-        q: The averages, with leading shape :math:`(S)`.
-        control: The population's covariance, with shape :math:`(K)` or :math:`(K, K)`.
-        sigma: The noise level.
-        shape: The shape :math:`(*)` of the sizes.
-        route: How it was computed.
-    """
-    population = np.diag(control) if control.ndim == 2 else control
-    # Integrals of one kind fail together: twice the defect covers the covariance, too.
-    numerical = 2 * q.identity_defect + PRECISION
-    with np.errstate(invalid="ignore", divide="ignore"):
-        inverse = np.where(population > 0, 1 / population, np.nan)
-    retention = inverse * _diagonal(q.covariance, control.ndim)
-    errors = q.errors or _no_errors(q)
-    noise = inverse * _diagonal(errors.covariance, control.ndim)
-
-    def shaped(values: Array) -> Array:
-        return values.reshape(shape + values.shape[1:])
-
-    bounded = bounded_stderr = None
-    if q.coherence is not None and errors.coherence is not None:
-        share = 1 / (1 - np.exp(-1.0))
-        bounded = shaped(share * (1 - q.coherence))
-        bounded_stderr = shaped(share * np.hypot(numerical[:, None], errors.coherence))
-    return Prediction(
-        shaped(retention),
-        shaped(np.hypot(numerical[:, None] * retention, noise)),
-        shaped(q.participation),
-        shaped(np.hypot(numerical, errors.participation)),
-        shaped(q.covariance * sigma**2),
-        control * sigma**2,
-        sigma,
-        shaped(q.identity_defect),
-        bounded,
-        bounded_stderr,
-        route,
-    )
-
-
-def _no_errors(q: Quenched) -> Quenched:
-    coherence = None if q.coherence is None else 0 * q.coherence
-    return Quenched(0 * q.covariance, 0 * q.participation, 0 * q.pairs, coherence)
-
-
-def _diagonal(values: Array, control_dim: int) -> Array:
-    return np.diagonal(values, axis1=-2, axis2=-1) if control_dim == 2 else values
-
-
-def _point(values: ArrayLike, dim: int, name: str) -> Array:
-    point = finite(values, name)
-    if point.shape != (dim,):
-        raise InputError(f"{name} has shape {point.shape}; the prior has {dim} coordinates")
-    return point
-
-
-def wave_number(control: Array) -> Array:
-    r""":math:`\kappa` of the bounded retention, with shape :math:`(K)`, in units of the noise."""
-    variance = np.diag(control)
-    return np.where(variance > 0, 1 / np.sqrt(np.where(variance > 0, variance, 1)), 0.0)
+        return reduce(add, [contour_moments(c, *at, matrix=matrix, scale=scale) for c in seen])

@@ -18,91 +18,59 @@ The ends come from Markov's bound, :math:`1 - e^{-x} \leq x^c` for :math:`0 < c 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.interpolate import CubicSpline
 from scipy.special import digamma, expit, logsumexp
 
+from geomem.theory.contour import TiltedGaussian
 from geomem.theory.moments import Array
 
 STEP = 0.35
 NEGLIGIBLE = np.log(1e-12)
 
 
-class Tilted(Protocol):
-    r"""What the grid must know of a component of the prior."""
-
-    @property
-    def edge(self) -> float: ...
-
-    def log_mgf(self, theta: NDArray[Any]) -> NDArray[Any]: ...
-
-    def energy(self, tilt: Array) -> tuple[Array, Array]: ...
-
-
-@dataclass(frozen=True)
-class Grid:
-    r"""Abscissas and weights of a quadrature over :math:`\ell`, with shape :math:`(L)`."""
-
-    log_lambda: Array
-    weights: Array
-
-
-def fresh_grid(components: Sequence[Tilted], largest: float) -> Grid:
-    r"""Grid where no training point is special, good for all sizes from 2 to ``largest``."""
-    low, high = left_end(components, largest), right_end(components)
-    dense = np.unique(np.concatenate([_levels(c)[0] for c in components] + [[low, high]]))
+def fresh_grid(components: Sequence[TiltedGaussian], largest: float) -> tuple[Array, Array]:
+    r"""Abscissas and weights where no training point is special, good for all sizes."""
+    low = _left_end(components, largest)
+    # From here on N λψ_0 is negligible even at N = 2.
+    tilt: Array = max(c.edge for c in components) * (1 - 0.5 ** np.arange(1.0, 30.0))
+    bound = (1 - tilt) * (np.log1p(-tilt) - 1)
+    high = float(((NEGLIGIBLE - bound - _total(components, tilt)) / tilt).min())
+    # ℓ and 1/scale² along the saddles of each component, ℓ increasing
+    saddles = []
+    for c in components:
+        tilt = c.edge + (1 - c.edge) * expit(np.linspace(9, -18, 300))
+        mean, variance = c.energy(tilt)
+        saddles.append((digamma(1 - tilt) + mean, tilt**2 + 4 / (4 + variance)))
+    dense = np.unique(np.concatenate([levels for levels, _ in saddles] + [[low, high]]))
     dense = dense[(dense >= low) & (dense <= high)]
-    travelled = _cumulative(dense, 1 / _scale(components, dense))
+    density = np.sqrt(np.max([np.interp(dense, *saddle) for saddle in saddles], axis=0))
+    pieces = np.diff(dense) * (density[1:] + density[:-1]) / 2
+    travelled = np.concatenate([[0.0], np.cumsum(pieces)])
     map_ = CubicSpline(travelled, dense)
     count = int(travelled[-1] / STEP) + 2
     u = np.linspace(0, travelled[-1], count)
-    return Grid(map_(u), map_(u, 1) * (u[1] - u[0]))
+    return map_(u), map_(u, 1) * (u[1] - u[0])
 
 
-def planted_grid(components: Sequence[Tilted], largest: float, energies: Array) -> Grid:
-    r"""Grid for sources of the given energies, good for all sizes up to ``largest``."""
-    low = min(left_end(components, largest), float(energies.min()) - 16)
+def planted_grid(
+    components: Sequence[TiltedGaussian], largest: float, energies: Array
+) -> tuple[Array, Array]:
+    r"""Abscissas and weights for sources of the given energies, all sizes up to ``largest``."""
+    low = min(_left_end(components, largest), float(energies.min()) - 16)
     high = float(energies.max()) + 4
     count = int((high - low) / STEP) + 2
     nodes = np.linspace(low, high, count)
-    return Grid(nodes, np.full(count, nodes[1] - nodes[0]))
+    return nodes, np.full(count, nodes[1] - nodes[0])
 
 
-def left_end(components: Sequence[Tilted], largest: float) -> float:
-    r"""Below it :math:`N (1 - \varphi)` is negligible."""
+def _left_end(components: Sequence[TiltedGaussian], largest: float) -> float:
+    # Below it N (1 - φ) is negligible.
     tilt = np.linspace(0.05, 1, 20)
     return float(((NEGLIGIBLE - np.log(largest) - _total(components, tilt)) / tilt).max())
 
 
-def right_end(components: Sequence[Tilted]) -> float:
-    r"""Above it :math:`N \lambda \psi_0` is negligible even at :math:`N = 2`."""
-    tilt: Array = max(c.edge for c in components) * (1 - 0.5 ** np.arange(1.0, 30.0))
-    bound = (1 - tilt) * (np.log1p(-tilt) - 1)
-    return float(((NEGLIGIBLE - bound - _total(components, tilt)) / tilt).min())
-
-
-def _total(components: Sequence[Tilted], tilt: Array) -> Array:
+def _total(components: Sequence[TiltedGaussian], tilt: Array) -> Array:
     total: Array = logsumexp([c.log_mgf(tilt) for c in components], axis=0)
     return total
-
-
-def _levels(component: Tilted) -> tuple[Array, Array]:
-    # ℓ and 1/scale² along the saddles of one component, ℓ increasing
-    tilt = component.edge + (1 - component.edge) * expit(np.linspace(9, -18, 300))
-    mean, variance = component.energy(tilt)
-    return digamma(1 - tilt) + mean, tilt**2 + 4 / (4 + variance)
-
-
-def _scale(components: Sequence[Tilted], log_lambda: Array) -> Array:
-    rates = [np.interp(log_lambda, *_levels(c)) for c in components]
-    scale: Array = 1 / np.sqrt(np.max(rates, axis=0))
-    return scale
-
-
-def _cumulative(x: Array, density: Array) -> Array:
-    pieces = np.diff(x) * (density[1:] + density[:-1]) / 2
-    return np.concatenate([[0.0], np.cumsum(pieces)])

@@ -13,25 +13,28 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import xarray as xr
 from numpy.typing import ArrayLike
 
+from geomem.arguments import Values, checked
+from geomem.compute.progress import Forecast
 from geomem.errors import InputError
 from geomem.theory.averages import USUAL, Effort, planted_average
-from geomem.theory.finite_size import Prediction, predict
-from geomem.theory.moments import Array
-from geomem.theory.priors import GaussianMixture, check_sizes, finite
+from geomem.theory.draws import Sampled
+from geomem.theory.finite_size import predict
+from geomem.theory.priors import GaussianMixture, Sigmas, check_sizes
 
 Kind = Literal["planted", "fresh", "centre"]
 
 
+@checked
 def retention_map(
-    prior: GaussianMixture,
-    sigmas: ArrayLike,
-    num_samples: ArrayLike,
+    prior: GaussianMixture | Sampled,
+    sigmas: Sigmas,
+    num_samples: Annotated[ArrayLike, Values(shape="(S)", least=1, most=1e12)],
     *,
     kind: Kind = "planted",
     directions: ArrayLike | None = None,
@@ -61,55 +64,43 @@ def retention_map(
         >>> m.retention.dims
         ('sigma', 'num_samples', 'direction')
     """
-    levels, sizes = np.atleast_1d(finite(sigmas, "the noise levels")), check_sizes(num_samples)
-    slices = []
+    levels, sizes = np.atleast_1d(np.asarray(sigmas, float)), check_sizes(num_samples)
+    count = prior.ambient_dim if directions is None else len(np.atleast_2d(directions))
+    cells = len(levels) * len(sizes) * (count * (4 + 2 * bounded) + 3)
+    Forecast(0, 24.0 * cells).check_memory("pass fewer `sigmas`, `num_samples` or `directions`")
+    full, each = ("num_samples", "direction"), ("num_samples",)
+    rows = []
     for done, sigma in enumerate(levels, start=1):
         own = replace(effort, seed=effort.seed + 1000 * done)  # levels fluctuate independently
-        p = _one_level(prior, float(sigma), sizes, kind, directions, bounded, own)
-        slices.append(_dataset(p, sizes))
+        if kind == "centre":
+            p = predict(prior, prior.mean, sigma, sizes, directions=directions, bounded=bounded)
+        else:
+            p = planted_average(
+                prior,
+                sigma,
+                sizes,
+                directions=directions,
+                bounded=bounded,
+                effort=own,
+                fresh=kind == "fresh",
+            )
+        variables = {
+            "retention": (full, p.retention),
+            "retention_stderr": (full, p.retention_stderr),
+            "missing_dimension": (full, p.missing_dimension),
+            "missing_dimension_stderr": (full, p.missing_dimension_stderr),
+            "control": (("direction",), p.control / p.sigma**2),
+            "participation": (each, p.participation),
+            "participation_stderr": (each, p.participation_stderr),
+            "identity_defect": (each, p.identity_defect),
+        }
+        if p.bounded is not None and p.bounded_stderr is not None:
+            variables["bounded"] = (full, p.bounded)
+            variables["bounded_stderr"] = (full, p.bounded_stderr)
+        rows.append(xr.Dataset(variables, {"num_samples": sizes}))
         progress(done)
-    out = xr.concat(slices, dim="sigma").assign_coords(sigma=levels)
+    out = xr.concat(rows, dim="sigma").assign_coords(sigma=levels)
     return out.assign_attrs(kind=kind)
-
-
-def _one_level(
-    prior: GaussianMixture,
-    sigma: float,
-    sizes: Array,
-    kind: Kind,
-    directions: ArrayLike | None,
-    bounded: bool,
-    effort: Effort,
-) -> Prediction:
-    if kind == "centre":
-        return predict(prior, prior.mean, sigma, sizes, directions=directions, bounded=bounded)
-    return planted_average(
-        prior,
-        sigma,
-        sizes,
-        directions=directions,
-        bounded=bounded,
-        effort=effort,
-        fresh=kind == "fresh",
-    )
-
-
-def _dataset(p: Prediction, sizes: Array) -> xr.Dataset:
-    full, each = ("num_samples", "direction"), ("num_samples",)
-    variables = {
-        "retention": (full, p.retention),
-        "retention_stderr": (full, p.retention_stderr),
-        "missing_dimension": (full, p.missing_dimension),
-        "missing_dimension_stderr": (full, p.missing_dimension_stderr),
-        "control": (("direction",), p.control / p.sigma**2),
-        "participation": (each, p.participation),
-        "participation_stderr": (each, p.participation_stderr),
-        "identity_defect": (each, p.identity_defect),
-    }
-    if p.bounded is not None and p.bounded_stderr is not None:
-        variables["bounded"] = (full, p.bounded)
-        variables["bounded_stderr"] = (full, p.bounded_stderr)
-    return xr.Dataset(variables, {"num_samples": sizes})
 
 
 def information_budget(retention: xr.Dataset) -> xr.Dataset:
@@ -136,11 +127,13 @@ def information_budget(retention: xr.Dataset) -> xr.Dataset:
     """
     if retention.attrs.get("kind") != "planted":
         raise InputError("the budget adds up over planted points; pass a map of kind 'planted'")
-    levels = np.log(retention.sigma)
-    missing = _integral(retention.missing_dimension.fillna(0), levels)
-    population = _integral(retention.control, levels)
-    # Levels are drawn independently: weights and errors are squared.
-    weights = _trapezoid_weights(levels)
+    retention = retention.sortby("sigma")
+    # Trapezoid; levels are drawn independently, so weights and errors are squared.
+    steps = np.diff(np.log(retention.sigma.values))
+    each = (np.append(steps, 0) + np.append(0, steps)) / 2
+    weights = xr.DataArray(each, dims="sigma")
+    missing = (weights * retention.missing_dimension.fillna(0)).sum("sigma")
+    population = (weights * retention.control).sum("sigma")
     stderr = np.sqrt(((weights * retention.missing_dimension_stderr.fillna(0)) ** 2).sum("sigma"))
     window = [float(retention.sigma.min()), float(retention.sigma.max())]
     return xr.Dataset(
@@ -153,17 +146,3 @@ def information_budget(retention: xr.Dataset) -> xr.Dataset:
         },
         attrs={"window": window},
     )
-
-
-def _trapezoid_weights(log_sigma: xr.DataArray) -> xr.DataArray:
-    return xr.DataArray(np.abs(np.gradient(log_sigma.values)), dims="sigma") * _half_ends(log_sigma)
-
-
-def _half_ends(log_sigma: xr.DataArray) -> Array:
-    ends = np.ones(len(log_sigma))
-    ends[[0, -1]] = 0.5
-    return ends
-
-
-def _integral(values: xr.DataArray, log_sigma: xr.DataArray) -> xr.DataArray:
-    return values.assign_coords(sigma=log_sigma).sortby("sigma").integrate("sigma")

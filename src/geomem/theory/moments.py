@@ -210,6 +210,28 @@ def average_planted(moments: Moments, source: Source, sizes: Array) -> Quenched:
     )
 
 
+def average_point(
+    moments: Moments, source: tuple[Array, float] | None, sizes: Array, scale: Array | None
+) -> Quenched:
+    r"""Averages at one noisy point, with one training point planted or none.
+
+    Arguments:
+        moments: The moments at the noisy point.
+        source: Position, with shape :math:`(K)`, and energy of the planted point, if any.
+        sizes: The sizes, with shape :math:`(S)`.
+        scale: :math:`\kappa` of the bounded retention, with shape :math:`(K)`.
+
+    Returns:
+        Averages with leading shape :math:`(S)`.
+    """
+    if source is None:
+        return average_fresh(moments, sizes)
+    planted = Source(source[0][None], np.array([source[1]]), scale)
+    q = average_planted(moments, planted, sizes)
+    coherence = None if q.coherence is None else q.coherence[:, 0]
+    return Quenched(q.covariance[:, 0], q.participation[:, 0], q.pairs[:, 0], coherence)
+
+
 def _power(moments: Moments, exponent: Array) -> Array:
     # Negative exponents occur between N = 1 and 3 only, and at 1 with the prefactor 0.
     return np.exp(np.clip(exponent * moments.log_phi, FLOOR, 300.0))

@@ -17,31 +17,34 @@ denoiser's doing.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from typing import Annotated
 
 import numpy as np
 import xarray as xr
 from numpy.typing import ArrayLike
 
+from geomem.arguments import Values, Whole, checked
+from geomem.compute.progress import Forecast
 from geomem.errors import Inconclusive, InputError
 from geomem.theory.averages import USUAL, Effort
 from geomem.theory.collapse import collapse_sigma
-from geomem.theory.condensation import t_star
-from geomem.theory.critical import critical_sigma
+from geomem.theory.critical import Share, critical_sigma
 from geomem.theory.data_prior import data_prior
 from geomem.theory.maps import retention_map
 from geomem.theory.moments import Array
-from geomem.theory.priors import Gaussian, check_variances, finite
+from geomem.theory.priors import Gaussian, check_variances
 
 BANDS = (2, 5, 10, 20, 40, 64)  # last principal direction of each band
 
 
+@checked
 def phase_diagram(
     variances: ArrayLike,
-    sigmas: ArrayLike,
-    num_samples: ArrayLike,
+    sigmas: Annotated[ArrayLike, Values(shape="(T)", least=1e-30, most=1e30)],
+    num_samples: Annotated[ArrayLike, Values(shape="(S)", least=1, most=1e12)],
     *,
-    kept: float = 0.5,
+    kept: Share = 0.5,
     effort: Effort = USUAL,
     progress: Callable[[int], None] = lambda done: None,
 ) -> xr.Dataset:
@@ -71,15 +74,16 @@ def phase_diagram(
     return _with_lines(chosen, v[v > 0], kept)
 
 
+@checked
 def phase_diagram_of_data(
-    points: ArrayLike,
-    sigmas: ArrayLike,
-    num_samples: ArrayLike,
+    points: Annotated[ArrayLike, Values(shape="(M, d)")],
+    sigmas: Annotated[ArrayLike, Values(shape="(T)", least=1e-30, most=1e30)],
+    num_samples: Annotated[ArrayLike, Values(shape="(S)", least=1, most=1e12)],
     *,
-    bands: Sequence[int] = BANDS,
-    kept: float = 0.5,
-    queries: int = 32,
-    seed: int = 0,
+    bands: tuple[Annotated[int, Whole(least=1)], ...] = BANDS,
+    kept: Share = 0.5,
+    queries: Annotated[int, Whole(least=2)] = 32,
+    seed: Annotated[int, Whole(least=0)] = 0,
 ) -> xr.Dataset:
     r"""Phase diagram of a data set, which is its own prior, by bands of principal directions.
 
@@ -100,11 +104,21 @@ def phase_diagram_of_data(
         As :func:`phase_diagram`, with ``reference_points`` over ``sigma``: below 20 the data
         are too few to say.
     """
-    data = finite(points, "the data")
-    if data.ndim != 2 or len(data) < 2:
-        raise InputError(f"the data need shape (M, d) with M >= 2; got {data.shape}")
+    data = np.asarray(points, dtype=float)
+    if len(data) < 2:
+        raise InputError("`points` is a single point; pass two or more")
+    if not bands:
+        raise InputError("`bands` is empty; pass the last principal direction of each")
+    Forecast(0, 8.0 * (3 * data.size + 2 * min(data.shape) ** 2)).check_memory(
+        "pass fewer `points`, or fewer coordinates"
+    )
     rng = np.random.default_rng(np.random.SeedSequence([seed, len(data)]))
-    variances, axes = _principal(data)
+    _, s, axes = np.linalg.svd(data - data.mean(0), full_matrices=False)
+    variances = s**2 / len(data)
+    present = variances > 1e-12 * variances[0]
+    if not present.any():
+        raise InputError("all `points` are the same; pass data that vary")
+    variances, axes = variances[present], axes[present]
     last = min(len(axes), max(bands))
     edges = sorted({0, last, *(b for b in bands if b < last)})
     sources = rng.permutation(len(data))[:queries]
@@ -114,14 +128,6 @@ def phase_diagram_of_data(
         data, sigmas, num_samples, sources=sources, noise=noise, directions=directions, trace=False
     )
     return _with_lines(_banded(raw, variances, edges), variances, kept)
-
-
-def _principal(data: Array) -> tuple[Array, Array]:
-    centred = data - data.mean(0)
-    _, s, axes = np.linalg.svd(centred, full_matrices=False)
-    variances = s**2 / len(data)
-    keep = variances > 1e-12 * variances[0]
-    return variances[keep], axes[keep]
 
 
 def _banded(raw: xr.Dataset, variances: Array, edges: list[int]) -> xr.Dataset:
@@ -150,46 +156,37 @@ def _banded(raw: xr.Dataset, variances: Array, edges: list[int]) -> xr.Dataset:
 
 
 def _with_lines(map_: xr.Dataset, variances: Array, kept: float) -> xr.Dataset:
-    v = map_.group.values
-    sizes = map_.num_samples.values
-    out = map_.assign(opening_sigma=("group", np.sqrt(v)))
-    columns = [map_.isel(num_samples=i) for i in range(len(sizes))]
-    lines = [[_crossing(c.isel(group=k), kept) for k in range(len(v))] for c in columns]
-    out["retention_sigma"] = (("num_samples", "group"), lines)
-    out["two_points_sigma"] = (
-        "num_samples",
-        [_two_points(c) for c in columns],
+    v, sizes = map_.group.values, map_.num_samples.values
+    line, lines = "num_samples", ("num_samples", "group")
+
+    def crossing(value: xr.DataArray, stderr: xr.DataArray, at: float) -> float:
+        found = critical_sigma(map_.sigma.values, value.values, stderr.values, at)
+        return np.nan if found is None else float(np.exp(found.value))
+
+    kept_at, two_points, collapse, paper = [], [], [], []
+    for n, size in enumerate(map(float, sizes)):
+        one = map_.isel(num_samples=n)
+        columns = [one.isel(group=k) for k in range(len(v))]
+        kept_at.append([crossing(c.retention, c.retention_stderr, kept) for c in columns])
+        two_points.append(crossing(1 - one.participation, 0 * one.participation, 0.5))
+        try:
+            collapse.append(collapse_sigma(variances, size))
+        except (InputError, Inconclusive):
+            collapse.append(np.nan)
+        if size < 2:
+            paper.append(np.full((2, len(v)), np.nan))
+            continue
+        # The paper's level of each group, with the sum over k running over all directions.
+        A = 8 * (variances**2).sum() / 2 * np.log(size)
+        both = [v + np.sqrt(v**2 + g * A) for g in (0, 1)]
+        paper.append(np.sqrt(np.stack(both) / (4 * np.log(size))))
+    out = map_.assign(
+        opening_sigma=("group", np.sqrt(v)),
+        retention_sigma=(lines, kept_at),
+        two_points_sigma=(line, two_points),
+        collapse_sigma=(line, collapse),
+        paper_sigma=(lines, np.stack(paper)[:, 0]),
+        paper_sigma_gaussian=(lines, np.stack(paper)[:, 1]),
     )
-    out["collapse_sigma"] = ("num_samples", [_collapse(variances, float(n)) for n in sizes])
-    for name, gaussian in (("paper_sigma", False), ("paper_sigma_gaussian", True)):
-        paper = [_paper(v, variances, float(n), gaussian) for n in sizes]
-        out[name] = (("num_samples", "group"), paper)
     lost = (out.retention < kept) & (out.sigma < out.opening_sigma) & (out.participation < 0.5)
     return out.assign(lost_without_collapse=lost).assign_attrs(kept=kept)
-
-
-def _crossing(column: xr.Dataset, kept: float) -> float:
-    found = critical_sigma(column.sigma, column.retention, column.retention_stderr, kept)
-    return np.nan if found is None else float(np.exp(found.value))
-
-
-def _two_points(column: xr.Dataset) -> float:
-    found = critical_sigma(column.sigma, 1 - column.participation, 0 * column.participation)
-    return np.nan if found is None else float(np.exp(found.value))
-
-
-def _collapse(variances: Array, size: float) -> float:
-    try:
-        return collapse_sigma(variances, size)
-    except (InputError, Inconclusive):
-        return np.nan
-
-
-def _paper(group: Array, variances: Array, size: float, gaussian: bool) -> Array:
-    # The paper's level of each group, with the sum over k running over all directions.
-    both = np.concatenate([group, variances])
-    if not gaussian:
-        return np.sqrt(t_star(both, size, gaussian=False)[: len(group)])
-    log_size = np.log(size)
-    A = (variances**2).sum() / 2
-    return np.asarray(np.sqrt((group + np.sqrt(group**2 + 8 * A * log_size)) / (4 * log_size)))

@@ -13,14 +13,22 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Annotated
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import gammaincinv, logsumexp, ndtri
 
+from geomem.arguments import Number, Values, check
 from geomem.errors import InputError
 from geomem.theory.contour import TiltedGaussian
 from geomem.theory.moments import Array
+
+# What levels and sizes may be: squares of ratios of levels stay finite, and sizes are those
+# for which the theory was tried.
+Sigma = Annotated[float, Number(least=1e-30, most=1e30)]
+Sigmas = Annotated[ArrayLike, Values(shape="(*)", least=1e-30, most=1e30)]
+Sizes = Annotated[ArrayLike, Values(shape="(*)", least=1, most=1e12)]
 
 
 @dataclass(frozen=True)
@@ -253,37 +261,30 @@ def check_variances(variances: ArrayLike) -> Array:
         >>> check_variances([1.0, -0.5])
         Traceback (most recent call last):
         ...
-        geomem.errors.InputError: variance 2 is -0.5; variances are never negative
+        geomem.errors.InputError: `variances` has -0.5 at place 2; they are never negative
     """
-    v = np.atleast_1d(finite(variances, "the variances"))
-    if v.ndim != 1 or not len(v) or not (v > 0).any():
-        raise InputError("pass a list of variances with at least one above zero")
+    shape = Annotated[ArrayLike, Values(shape="(m)", most=1e30)]
+    v = np.asarray(check("variances", np.atleast_1d(np.asarray(variances)), shape), float)
+    if not (v > 0).any():
+        raise InputError("`variances` has none above zero; pass at least one")
     if (v < 0).any():
         k = int(np.argmax(v < 0))
-        raise InputError(f"variance {k + 1} is {v[k]:g}; variances are never negative")
+        raise InputError(f"`variances` has {v[k]:g} at place {k + 1}; they are never negative")
     return v
 
 
-def check_sigma(sigma: float) -> float:
-    r"""A noise level above zero, or an error."""
-    if not 0 < sigma < np.inf:
-        raise InputError(f"the noise level is {sigma:g}; pass sigma > 0 (t = sigma**2 > 0)")
-    return float(sigma)
-
-
 def check_sizes(num_samples: ArrayLike) -> Array:
-    r"""Training-set sizes as floats; 1 is valid, and so is 10^12."""
-    sizes = finite(num_samples, "num_samples")
-    if (sizes < 1).any() or ((sizes > 1) & (sizes < 2)).any():
-        raise InputError(f"num_samples is {sizes.min():g}; pass a size N >= 2 (or exactly 1)")
+    r"""Training-set sizes as floats, from 1 to 10^12: none between 1 and 2."""
+    sizes = np.asarray(check("num_samples", num_samples, Sizes), dtype=float)
+    if ((sizes > 1) & (sizes < 2)).any():
+        raise InputError("`num_samples` has a size between 1 and 2; pass N >= 2 (or exactly 1)")
     return sizes
 
 
 def check_directions(directions: ArrayLike, dim: int) -> Array:
     r"""Unit directions as rows, with shape :math:`(K, d)`, or an error."""
-    u = np.atleast_2d(finite(directions, "the directions"))
-    if u.ndim != 2 or u.shape[1] != dim:
-        raise InputError(f"directions have {dim} components each; got shape {u.shape}")
+    shape = Annotated[ArrayLike, Values(shape=f"(K, {dim})")]
+    u = np.asarray(check("directions", np.atleast_2d(np.asarray(directions)), shape), float)
     length = np.sqrt((u**2).sum(1))
     if (np.abs(length - 1) > 1e-6).any():
         k = int(np.argmax(np.abs(length - 1)))

@@ -7,8 +7,6 @@ it would take minutes.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 
 from geomem.errors import Inconclusive
@@ -44,59 +42,37 @@ def simulate(
             "points, or for a higher noise level"
         )
     rng = np.random.default_rng(np.random.SeedSequence([seed, len(x)]))
-    parts = [list(_sets(prior, x, y, sigma, int(N), directions, matrix, scale, rng)) for N in sizes]
-    means = [[np.mean(column, axis=0) for column in zip(*p, strict=True)] for p in parts]
-    errors = [[_stderr(np.stack(column)) for column in zip(*p, strict=True)] for p in parts]
-    result = _stack(means, scale, _stack(errors, scale, None))
-    _refuse_noise(result, sigma)
-    return result
+    names = ("covariance", "participation", "coherence")
+    means: dict[str, list[Array]] = {name: [] for name in names}
+    errors: dict[str, list[Array]] = {name: [] for name in names}
+    for N in sizes:
+        rows = []
+        for _ in range(SETS):
+            points = prior.noisy(0.0, rng.random((int(N), prior.num_uniforms)))
+            if y is not None:
+                points[0] = y
+            offsets = (points - x) / sigma
+            energy = (offsets**2).sum(1) / 2
+            w = np.exp(energy.min() - energy)
+            w /= w.sum()
+            u = offsets @ directions.T
+            u = u - w @ u
+            covariance = (w[:, None] * u).T @ u if matrix else w @ u**2
+            wave = np.zeros(0) if scale is None else np.abs(w @ np.exp(1j * scale * u)) ** 2
+            rows.append((covariance, (w**2).sum(), wave))
+        for name, column in zip(names, zip(*rows, strict=True), strict=True):
+            means[name].append(np.mean(column, axis=0))
+            errors[name].append(np.std(column, axis=0, ddof=1) / np.sqrt(SETS))
 
+    def stacked(of: dict[str, list[Array]], own_errors: Quenched | None) -> Quenched:
+        covariance, participation, wave = (np.stack(of[name]) for name in names)
+        coherence = None if scale is None else wave
+        return Quenched(covariance, participation, 1 - participation, coherence, own_errors)
 
-def _sets(
-    prior: GaussianMixture,
-    x: Array,
-    y: Array | None,
-    sigma: float,
-    size: int,
-    directions: Array,
-    matrix: bool,
-    scale: Array | None,
-    rng: np.random.Generator,
-) -> Iterator[tuple[Array, ...]]:
-    for _ in range(SETS):
-        points = prior.noisy(0.0, rng.random((size, prior.num_uniforms)))
-        if y is not None:
-            points[0] = y
-        yield _one_set((points - x) / sigma, directions, matrix, scale)
-
-
-def _one_set(
-    offsets: Array, directions: Array, matrix: bool, scale: Array | None
-) -> tuple[Array, ...]:
-    energy = (offsets**2).sum(1) / 2
-    w = np.exp(energy.min() - energy)
-    w /= w.sum()
-    u = offsets @ directions.T
-    u = u - w @ u
-    covariance = (w[:, None] * u).T @ u if matrix else w @ u**2
-    wave = np.zeros(0) if scale is None else np.abs(w @ np.exp(1j * scale * u)) ** 2
-    return covariance, np.asarray((w**2).sum()), wave
-
-
-def _stderr(values: Array) -> Array:
-    return np.asarray(values.std(0, ddof=1) / np.sqrt(len(values)))
-
-
-def _stack(rows: list[list[Array]], scale: Array | None, errors: Quenched | None) -> Quenched:
-    covariance, participation, wave = (np.stack(column) for column in zip(*rows, strict=True))
-    coherence = None if scale is None else wave
-    return Quenched(covariance, participation, 1 - participation, coherence, errors)
-
-
-def _refuse_noise(q: Quenched, sigma: float) -> None:
-    assert q.errors is not None
-    if (q.errors.participation > ACCURACY * q.participation).any():
+    result = stacked(means, stacked(errors, None))
+    if (np.stack(errors["participation"]) > ACCURACY * result.participation).any():
         raise Inconclusive(
             f"no method reaches its accuracy at sigma = {sigma:g}: {SETS} drawn training sets "
             "leave an error above 5 %; ask for a higher noise level"
         )
+    return result
