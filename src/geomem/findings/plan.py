@@ -37,8 +37,7 @@ def plan_document(study: Mapping[str, Any], records: Sequence[xr.Dataset]) -> di
     sizes = np.array(study["sizes"] or usual_sizes(M), float)
     within = map_.sel(num_samples=sizes[sizes <= M])
     # Each level's guide was found by the part of its own, or all by one.
-    levels = range(len(sigmas))
-    own = [guides[i if len(guides) > 1 else 0].isel(sigma=i) for i in levels]
+    own = [guides[i if len(guides) > 1 else 0].isel(sigma=i) for i in range(len(sigmas))]
     needed = []
     for a, kept in enumerate(KEPT):
         for i, row in enumerate(needed_sizes(map_, kept)):
@@ -48,9 +47,7 @@ def plan_document(study: Mapping[str, Any], records: Sequence[xr.Dataset]) -> di
                 above = {"guide": N, "guide_above_1e12": math.inf == N}
                 needed.append({**place, "direction": k + 1, **vars(found), **above})
     beyond = [k for k, n in enumerate(study["sizes"]) if n > M]
-    retained: list[Any] = [
-        own[i]["guide_retention"].values[beyond] if beyond else [] for i in levels
-    ]
+    retained = [one["guide_retention"].values[beyond] for one in own] if beyond else []
     data = {key: study["data"][key] for key in ("name", "digest", "item_shape", "images")}
     variances = variances_of(study)
     document: dict[str, Any] = _rounded(

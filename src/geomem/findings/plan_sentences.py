@@ -78,9 +78,9 @@ def size_text(document: Mapping[str, Any]) -> str:
     r"""How to read a cell."""
     M = whole(document["data"]["pool"])
     return (
-        f"Sizes are relative to all M = {M} images. ≥: these are too few a reference, and it is a "
-        f"lower end. >M: all of them fall short. –: not open at that noise level. The page has "
-        "intervals and the guide from above."
+        f"Sizes are relative to the population, as M = {M} different images extrapolate it. ≥: "
+        "they are too few a reference, and it is a lower end. >M: all of them fall short. –: not "
+        "open at that noise level. The page has intervals and the guide from above."
     )
 
 

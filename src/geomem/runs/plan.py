@@ -204,10 +204,8 @@ class Plan(Run, DataOptions):
             "headline": headline(document),
             "findings": findings(document),
         }
-        for name, text in (
-            ("plan.json", plan_text(document)),
-            ("summary.json", json_text(summary)),
-        ):
+        texts = {"plan.json": plan_text(document), "summary.json": json_text(summary)}
+        for name, text in texts.items():
             atomic_write_text(folder.path / name, text, inside=folder.path, private=True)
 
     # ----------------------------------------------------------------------------- forecast
