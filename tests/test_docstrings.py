@@ -13,7 +13,7 @@ from typing import Any
 
 import geomem
 from geomem.denoiser import Denoiser
-from geomem.dimension.counts import DimensionMethod
+from geomem.dimension.answers import DimensionMethod
 from geomem.dimension.from_points import DataDimensionMethod
 from geomem.exact.blocks import Blocks
 from geomem.manifolds.linear import Manifold

@@ -11,9 +11,13 @@ import numpy as np
 import pytest
 
 from geomem.cli.main import run
-from geomem.show.page.plan import count, plan_page
+from geomem.errors import InputError
+from geomem.findings.plan_sentences import count, findings, headline
+from geomem.show.page.plan import plan_page
+from geomem.show.page.report import report
 
 QUICK = ["--sources", "16", "--levels", "4", "--directions", "2", "--sizes", "20", "100", "5000"]
+QUICK += ["--processes", "1"]
 
 
 def images(folder: Path, count: int = 120) -> str:
@@ -47,7 +51,7 @@ def fail(constant: str) -> None:
 
 
 def test_the_document_says_what_it_rests_on(document: dict[str, Any]) -> None:
-    assert document["schema_version"] == 1
+    assert document["schema_version"] == 2
     assert document["seed"] == 0
     assert document["rms"] > 0
     assert document["window"][0] < document["window"][1]
@@ -75,6 +79,12 @@ def test_retention_and_collapse_are_given_for_the_sizes_asked(document: dict[str
     assert document["sizes"] == [20, 100] if document["data"]["pool"] >= 100 else [20]
     assert np.shape(document["retention"]) == (4, len(document["sizes"]), 2)
     assert [row["num_samples"] for row in document["collapse"]] == [20, 100, 5000]
+    M = document["data"]["pool"]
+    assert document["sizes_beyond"] == [n for n in (20, 100, 5000) if n > M]
+    guided = np.array(document["guide_retention"], float)
+    assert guided.shape == (4, len(document["sizes_beyond"]), 2)
+    assert (np.diff(guided[:, -1, 0]) >= -0.01).all()  # more noise, more kept
+    assert guided[0, -1, 0] < 0.5 < 0.9 < guided[-1, -1, 0]
     beyond = document["collapse"][-1]  # more than there are images: only the guide
     assert beyond["sigma"] is None
     assert beyond["guide"] > 0
@@ -95,6 +105,7 @@ def test_the_page_loads_nothing_and_escapes_names(
     assert "image 2, image 5" in page
     assert "the worst case" in page
     assert "default-src 'none'" in page
+    assert "N = 5,000: beyond the data, Gaussian guide" in page
     assert page.count("<img") == 1  # the figure: no pixels of the data unless asked for
     named = {**document, "data": {**document["data"], "name": "<script>"}}
     assert "<script>" not in plan_page(named, {})
@@ -114,11 +125,11 @@ def test_same_seed_same_bytes_and_pixels_only_where_asked(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--sizes", "1"], "from 2"),
-        (["--sizes", "nan"], "from 2"),
+        (["--sizes", "1"], "--sizes"),
+        (["--sizes", "nan"], "finite"),
         (["--sizes", "2.5"], "whole numbers"),
         (["--sigmas", "0"], "above 0"),
-        (["--sigmas", "nan"], "above 0"),
+        (["--sigmas", "nan"], "finite"),
         (["--sigmas", "-1", "2"], "above 0"),
         (["--directions", "0"], "--directions"),
         (["--directions", "99"], "span"),
@@ -151,6 +162,86 @@ def test_bad_images_are_one_sentence(
         spec = str(tmp_path / "x.npy")
     assert run(["plan", "--data", spec, "--out", str(tmp_path / "out")]) == 2
     assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_the_plan_begins_with_what_to_expect(document: dict[str, Any]) -> None:
+    level = int(np.argmin(np.abs(np.log(document["sigmas_relative"]))))
+    sigma = document["sigmas"][level]
+
+    def with_cells(**changes: Any) -> dict[str, Any]:
+        # Direction 2 at that level answers otherwise.
+        cells = [
+            {**c, **changes}
+            if (c["sigma"], c["kept"], c["direction"]) == (sigma, 0.5, 2)
+            else {**c, "status": "found", "num_samples": 9.0, "low": 8.0, "high": 12.0}
+            for c in document["needed"]
+        ]
+        return {**document, "needed": cells}
+
+    found = with_cells(status="found", num_samples=31.0, low=25.0, high=40.0)
+    assert "expect memorization below N about 31 (" in headline(found)
+    assert "direction 2" in findings(found)[0]
+    assert "25 to 40" in findings(found)[0]
+    few = with_cells(status="too few images", num_samples=None, low=20.0, high=None, guide=4e4)
+    assert "below N about 20, and maybe still with all" in headline(few)
+    more = with_cells(status="more than M", num_samples=None, low=80.0, high=None, guide=4e4)
+    assert "expect memorization with all" in headline(more)
+    assert "guide from above, would take N = 40,000" in findings(more)[0]
+    closed = {**document, "needed": [{**c, "status": "not open"} for c in document["needed"]]}
+    assert "no direction is open" in headline(closed)
+    for one in (found, few, more, closed):
+        assert "in the worst case" in headline(one)
+        assert headline(one) in plan_page(one, {})
+
+
+def test_directions_and_shares_have_colours_of_their_own() -> None:
+    from matplotlib.colors import to_rgb
+
+    from geomem.show.page.plan import CURVES, STEPS
+
+    def light(colour: str) -> np.ndarray[Any, Any]:
+        rgb = np.array(to_rgb(colour))
+        linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+        xyz = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722],
+                        [0.0193, 0.1192, 0.9505]]) @ linear / [0.9505, 1, 1.089]  # fmt: skip
+        f = np.where(xyz > 0.008856, np.cbrt(xyz), 7.787 * xyz + 16 / 116)
+        return np.array([116 * f[1] - 16, 500 * (f[0] - f[1]), 200 * (f[1] - f[2])])
+
+    for colours in ([c for c, _ in CURVES], [c for _, c, *_ in STEPS]):
+        places = [light(colour) for colour in colours]
+        # CIE76: 2.3 is just noticed; 20 is told apart at a glance, with a legend aside.
+        apart = [np.linalg.norm(a - b) for i, a in enumerate(places) for b in places[:i]]
+        assert min(apart) > 20
+    assert len({marker for _, marker in CURVES}) == len(CURVES)
+
+
+def test_report_draws_the_page_again(planned: tuple[Path, str], tmp_path: Path) -> None:
+    page = planned[0] / "plan.html"
+    before = page.read_bytes()
+    page.unlink()
+    assert report(planned[0]) == page
+    assert page.read_bytes() == before
+    with pytest.raises(InputError, match="`show_images`"):
+        report(planned[0], show_images=True)
+    record = planned[0] / "records" / "000002.nc"
+    content = record.read_bytes()
+    record.unlink()
+    try:
+        with pytest.raises(InputError, match="not finished: 1 of"):
+            report(planned[0])
+    finally:
+        record.write_bytes(content)
+
+
+def test_an_output_that_cannot_be_written_is_found_out_first(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    for out in (tmp_path / "file", tmp_path / "file" / "plan"):
+        assert run(["plan", "--data", "no-such-data", "--out", str(out)]) == 2
+        error = capsys.readouterr().err
+        assert str(tmp_path / "file") in error  # and not the data, which it has not looked at
+        assert error.count("\n") == 1
 
 
 def test_numbers_of_images_are_written_for_people() -> None:

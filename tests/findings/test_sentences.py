@@ -40,7 +40,7 @@ def run_of(path: Path, model: Denoiser, control: str = "population", count: int 
 def test_a_memorizing_denoiser_is_found_out(tmp_path: Path) -> None:
     dataset = run_of(tmp_path / "run", None)  # type: ignore[arg-type]
     known = geomem.numbers(dataset, replicates=200)
-    how_much, where, samples = sentences(known)
+    how_much, where, *_, samples = sentences(known)
     nats = geomem.Estimate(float(known.information[0]), float(known.information_stderr[0]))
     assert how_much.startswith("Missing information beside the population control")
     assert f"N = 32: {nats} nats" in how_much
@@ -51,7 +51,7 @@ def test_a_memorizing_denoiser_is_found_out(tmp_path: Path) -> None:
 
 def test_a_population_is_not_accused(tmp_path: Path) -> None:
     dataset = run_of(tmp_path / "run", gaussian(VARIANCES))
-    how_much, where, _ = sentences(geomem.numbers(dataset, replicates=200))
+    how_much, where, *_ = sentences(geomem.numbers(dataset, replicates=200))
     assert "none beyond chance" in how_much
     assert "no noise level shows a lost share beyond its error" in where
 

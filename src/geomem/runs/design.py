@@ -52,7 +52,32 @@ def study_of(
     points = {at: [int(i) for i in numbers] for at, numbers in index.items()}
     digests = data.digests()
     names = data.files if data.files is not None else [str(i) for i in range(len(data))]
-    about = {
+    return make_study(
+        {at: data.tensor(i) for at, i in points.items()},
+        directions=source.directions,
+        sigmas=torch.from_numpy(sigmas),
+        probes=probes,
+        rms=source.rms,
+        draws=draws,
+        seed=seed,
+        control=control,
+        points=points,
+        source=source,
+        more={
+            "data": about(source),
+            "point_groups": {at: [int(g) for g in source.groups[i]] for at, i in points.items()},
+            "point_names": {at: [names[k] for k in i] for at, i in points.items()},
+            **({} if data.labels is None else _classes(source, points)),
+            "point_digests": {at: [digests[k] for k in i] for at, i in points.items()},
+            **more,
+        },
+    )
+
+
+def about(source: Source) -> dict[str, Any]:
+    r"""What a study rests on, by digest: images, split, groups and labels."""
+    data, split = source.data, source.split
+    return {
         "name": data.name,
         "digest": data.digest,
         "item_shape": list(data.item_shape),
@@ -66,26 +91,6 @@ def study_of(
         "groups": _digest(source.groups.tobytes()),
         "labels": None if data.labels is None else _digest(data.labels.tobytes()),
     }
-    return make_study(
-        {at: data.tensor(i) for at, i in points.items()},
-        directions=source.directions,
-        sigmas=torch.from_numpy(sigmas),
-        probes=probes,
-        rms=source.rms,
-        draws=draws,
-        seed=seed,
-        control=control,
-        points=points,
-        source=source,
-        more={
-            "data": about,
-            "point_groups": {at: [int(g) for g in source.groups[i]] for at, i in points.items()},
-            "point_names": {at: [names[k] for k in i] for at, i in points.items()},
-            **({} if data.labels is None else _classes(source, points)),
-            "point_digests": {at: [digests[k] for k in i] for at, i in points.items()},
-            **more,
-        },
-    )
 
 
 def _classes(source: Source, points: Mapping[str, Sequence[int]]) -> dict[str, Any]:

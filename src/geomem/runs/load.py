@@ -96,7 +96,7 @@ def stack(
                 else range(here.sizes[d])
                 for d in dims
             ]
-            blank[number][np.ix_(*places)] = here.values
+            blank[number, *np.ix_(*places)] = here.values
         arrays[name] = xr.DataArray(blank, dims=("subject", *dims), attrs=value.attrs)
         for dim in NAMED:
             if dim in dims:

@@ -75,6 +75,10 @@ class Run:
         r"""Bytes of memory that one worker takes, roughly."""
         raise NotImplementedError
 
+    def conclude(self, folder: RunFolder, dataset: xr.Dataset) -> None:
+        r"""Writes what follows from the records: findings and summary, if a kind has no others."""
+        write_results(folder, dataset)
+
     def check_device(self, device: str) -> None:
         r"""Refuses a device that is not there.
 
@@ -147,7 +151,7 @@ class Run:
         folder = self.prepare(out)
         self._work(folder, None, executor, device, quiet)
         dataset = load(folder.path)
-        write_results(folder, dataset)
+        self.conclude(folder, dataset)
         write_session(folder.path, started, device, folder.study["data"]["digest"])
         shutil.rmtree(folder.path / "checkpoints", ignore_errors=True)
         return dataset

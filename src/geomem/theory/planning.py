@@ -128,20 +128,59 @@ def retention_of_subsets(
             f"`num_samples` exceeds the {M} points of the data{copies}; "
             "what larger sets keep cannot be learned from a smaller one"
         )
-    sizes = np.unique([1.0, *asked, *(M / np.array([8, 4, 2, 1]))])
-    index = numpy_rng(seed, "plan: sources").permutation(M)[:sources]
-    z = numpy_rng(seed, "plan: noise").standard_normal((len(index), data.shape[1]))
-    rows = []
-    for start in range(0, len(index), TOGETHER):
-        some = slice(start, start + TOGETHER)
+    rows = retention_at_sources(
+        data, sigmas, asked, directions, some=range(min(sources, M)), seed=seed, progress=progress
+    )
+    return retention_over_sources(rows)
+
+
+def retention_at_sources(
+    points: Array,
+    sigmas: ArrayLike,
+    num_samples: ArrayLike,
+    directions: ArrayLike,
+    *,
+    some: range,
+    seed: int = 0,
+    progress: Callable[[int], None] = lambda done: None,
+) -> xr.Dataset:
+    r"""What subsets keep at some of the sources: the part of the work that takes long.
+
+    Arguments:
+        points: Different points, with shape :math:`(M, d)`.
+        sigmas, num_samples, directions, seed: As for :func:`retention_of_subsets`.
+        some: The sources, by their places in the order that the seed draws, below M.
+        progress: Called with the number of them that are done.
+
+    Returns:
+        What :func:`geomem.theory.data_prior.data_prior` says at each ``source``.
+    """
+    M = len(points)
+    sizes = np.unique([1.0, *np.ravel(num_samples), *(M / np.array([8, 4, 2, 1]))])
+    index = numpy_rng(seed, "plan: sources").permutation(M)[: some.stop]
+    rng, rows = numpy_rng(seed, "plan: noise"), []
+    for _ in range(some.start):  # the noise of those before is drawn, and left
+        rng.standard_normal(points.shape[1])
+    for start in range(some.start, some.stop, TOGETHER):
+        now = index[start : start + TOGETHER]
+        z = rng.standard_normal((len(now), points.shape[1]))
         rows.append(
             data_prior(
-                data, sigmas, sizes,
-                sources=index[some], noise=z[some], directions=directions, trace=False,
+                points, sigmas, sizes, sources=now, noise=z, directions=directions, trace=False
             )
-        )  # fmt: skip
-        progress(min(start + TOGETHER, len(index)))
-    raw = xr.concat(rows, dim="source")
+        )
+        progress(min(start + TOGETHER, some.stop) - some.start)
+    return xr.concat(rows, dim="source")
+
+
+def retention_over_sources(raw: xr.Dataset) -> xr.Dataset:
+    r"""The averages over sources, with their errors, see :func:`retention_of_subsets`.
+
+    Arguments:
+        raw: What :func:`retention_at_sources` returned, of all sources in their order.
+    """
+    sizes = raw.num_samples.values
+    M = sizes[-1]
     eighth, quarter, half, all_ = (int(np.searchsorted(sizes, M / k)) for k in (8, 4, 2, 1))
 
     def relative_to_population(kept: Array) -> Array:
@@ -156,7 +195,7 @@ def retention_of_subsets(
     ratios = {
         "retention": _with_error(kept, lambda k: k / k[:, [all_]]),
         "population_retention": _with_error(kept, relative_to_population),
-        "participation": _with_error(raw.participation.values / len(index), lambda p: p),
+        "participation": _with_error(raw.participation.values / raw.sizes["source"], lambda p: p),
     }
     dims = ("sigma", "num_samples", "direction")
     variables: dict[str, Any] = {}
@@ -305,6 +344,7 @@ def gaussian_guide(
     count: Annotated[int, Whole(least=1)],
     *,
     kept: Sequence[float] = KEPT,
+    num_samples: Sequence[float] = (),
     effort: Effort = GUIDE_EFFORT,
     progress: Callable[[int], None] = lambda done: None,
 ) -> xr.Dataset:
@@ -315,18 +355,21 @@ def gaussian_guide(
         sigmas: The noise levels, with shape :math:`(T)`.
         count: How many directions are asked for.
         kept: The retentions asked for.
+        num_samples: Sizes whose retention is asked for, 2 to 10^12, with shape :math:`(S)`.
         effort: How much is drawn.
         progress: Called with the number of levels done.
 
     Returns:
         ``information``, :math:`I(x_0; x_\sigma)` in nats, over ``sigma``; ``num_samples`` over
         ``kept``, ``sigma``, ``direction``: infinity where it is above 10^12, and NaN where the
-        population does not keep the direction or no number reached its accuracy.
+        population does not keep the direction or no number reached its accuracy; and
+        ``retention`` over ``sigma``, ``size``, ``direction``, NaN likewise.
     """
     v, levels = check_variances(variances), np.atleast_1d(sigmas)
     sizes, u = np.concatenate([[1.0], np.geomspace(2, LARGEST, 81)]), np.eye(len(v))[:count]
     nats = information(v, levels)
     out = np.full((len(kept), len(levels), count), np.inf)
+    retention = np.zeros((len(levels), len(num_samples), count))
     for i, sigma in enumerate(levels):
         if nats[i] < math.log(LARGEST) + 6:  # beyond, nothing is kept at 10^12
             own = replace(effort, seed=effort.seed + 1000 * i)
@@ -334,14 +377,17 @@ def gaussian_guide(
                 r = planted_average(Gaussian(v), sigma, sizes, directions=u, effort=own).retention
                 found = [[_size_at(sizes, r[:, k], at) for k in range(count)] for at in kept]
                 out[:, i] = [[np.inf if N is None else N for N in row] for row in found]
+                retention[i] = PchipInterpolator(np.log(sizes), r)(np.log(num_samples))
             except Inconclusive:
-                out[:, i] = np.nan
-        out[:, i, v[:count] < OPEN * (v[:count] + sigma**2)] = np.nan
+                out[:, i] = retention[i] = np.nan
+        closed = v[:count] < OPEN * (v[:count] + sigma**2)
+        out[:, i, closed] = retention[i, :, closed] = np.nan
         progress(i + 1)
     return xr.Dataset(
         {
             "information": ("sigma", nats),
             "num_samples": (("kept", "sigma", "direction"), out),
+            "retention": (("sigma", "size", "direction"), retention),
         },
-        {"sigma": levels, "kept": list(kept)},
+        {"sigma": levels, "kept": list(kept), "size": list(num_samples)},
     )

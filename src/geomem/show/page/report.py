@@ -32,10 +32,12 @@ from geomem.show.page.gallery import galleries
 from geomem.show.page.glossary import Explained
 from geomem.show.page.headlines import control_name, headlines, unbroken
 from geomem.show.page.payload import payload
+from geomem.show.page.plan import plan_report
 from geomem.show.page.tables import largest_identity_z, table
 
 HERE = Path(__file__).parent
 PIXELS = ("training_image", "nearest_image")
+PAGES = {"plan": plan_report}  # of kinds of run that have a page of their own
 ALLOWED_Z = 4.0  # of the identity check, over all levels and subjects
 
 
@@ -49,12 +51,14 @@ def report(run: str | Path, *, show_images: bool | None = None, csv: bool = Fals
         csv: Whether to write the page's numbers to ``tables/*.csv``, too.
 
     Returns:
-        The path of the page, ``report.html`` in the run folder.
+        The path of the page: ``report.html`` in the run folder, ``plan.html`` of a plan.
 
     Raises:
         InputError: If the folder holds no run, or pixels are asked for that no record holds.
     """
     folder = RunFolder.open(Path(run))
+    if folder.config["kind"] in PAGES:
+        return PAGES[folder.config["kind"]](folder, show_images)
     found = results(folder, load(folder.path))
     if show_images and not any(name in found.dataset for name in PIXELS):
         raise InputError(
