@@ -77,6 +77,7 @@ if TYPE_CHECKING:
     from geomem.data import read_split as read_split
     from geomem.data import write_split as write_split
     from geomem.denoiser import Denoiser as Denoiser
+    from geomem.denoiser import ExactDenoiser as ExactDenoiser
     from geomem.denoiser import ProductDenoiser as ProductDenoiser
     from geomem.denoiser import ScheduledDenoiser as ScheduledDenoiser
     from geomem.denoiser import score as score
@@ -101,6 +102,7 @@ if TYPE_CHECKING:
     from geomem.exact import EmpiricalDenoiser as EmpiricalDenoiser
     from geomem.exact import GaussianDenoiser as GaussianDenoiser
     from geomem.exact import InMemory as InMemory
+    from geomem.exact import LocalDenoiser as LocalDenoiser
     from geomem.exact import MemoryMapped as MemoryMapped
     from geomem.exact import MixtureDenoiser as MixtureDenoiser
     from geomem.exact import Posterior as Posterior
@@ -108,6 +110,8 @@ if TYPE_CHECKING:
     from geomem.exact import open_npy as open_npy
     from geomem.findings.numbers import numbers as numbers
     from geomem.findings.sentences import sentences as sentences
+    from geomem.likelihood import LogLikelihood as LogLikelihood
+    from geomem.likelihood import log_likelihood as log_likelihood
     from geomem.manifolds import ChartManifold as ChartManifold
     from geomem.manifolds import HiddenManifold as HiddenManifold
     from geomem.manifolds import LinearManifold as LinearManifold
