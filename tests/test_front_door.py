@@ -24,10 +24,17 @@ def block() -> str:
     return "".join(f"    from geomem.{m} import {n} as {n}\n" for m, n in ordered)
 
 
+def write() -> None:
+    r"""Writes the block: `python -m tests.test_front_door` after a change of names."""
+    path = Path(geomem.__file__)
+    mark = "if TYPE_CHECKING:\n"
+    path.write_text(path.read_text().partition(f"\n{mark}")[0] + f"\n{mark}" + block())
+
+
 def test_type_checkers_read_every_public_name_from_its_module() -> None:
     text = Path(geomem.__file__).read_text()
-    there = text[text.index("if TYPE_CHECKING:\n") + len("if TYPE_CHECKING:\n") :]
-    assert there == block(), f"write at the end of __init__.py:\nif TYPE_CHECKING:\n{block()}"
+    there = text.partition("\nif TYPE_CHECKING:\n")[2]
+    assert there == block(), "names have changed: python -m tests.test_front_door"
 
 
 def test_what_mypy_sees_is_what_it_is(tmp_path: Path) -> None:
@@ -56,3 +63,7 @@ def test_what_mypy_sees_is_what_it_is(tmp_path: Path) -> None:
         else:
             assert revealed.startswith(("def ", "Overload(")), (name, revealed)
     assert re.search(r"uses\.py:\d+: error: .*no attribute \"Typo\"", done.stdout)
+
+
+if __name__ == "__main__":
+    write()
