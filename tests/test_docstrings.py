@@ -13,7 +13,7 @@ from typing import Any
 
 import geomem
 from geomem.denoiser import Denoiser
-from geomem.dimension.answers import DimensionMethod
+from geomem.dimension.answers import DimensionMethod, PointMethod
 from geomem.dimension.from_points import DataDimensionMethod
 from geomem.exact.blocks import Blocks
 from geomem.manifolds.linear import Manifold
@@ -24,6 +24,7 @@ from geomem.spectra.measures import SpectrumMethod
 TENSOR = re.compile(r"\b(Tensor|ArrayLike|ndarray|NDArray|Array)\b")
 REFUSES = re.compile(r"^\s*raise (InputError|Inconclusive)\b", re.MULTILINE)
 PROTOCOLS = (
+    PointMethod,
     Blocks,
     DataDimensionMethod,
     Denoiser,
@@ -136,7 +137,7 @@ WITHOUT_DOCSTRING = {
 
 def public() -> Iterator[tuple[str, Callable[..., Any], str, str]]:
     r"""Every public function and method: its name, itself, its docstring, its source."""
-    for name in sorted(geomem.__all__):
+    for name in sorted(geomem._MODULE_OF):
         value = getattr(geomem, name)
         if inspect.isfunction(value):
             yield name, value, inspect.getdoc(value) or "", source(value)

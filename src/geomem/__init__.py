@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
+# What users meet: the names of ``__all__``.
 _HOME = {
     "errors": "GeomemError Inconclusive InputError",
     "stats": "Estimate Proportion benjamini_hochberg permutation_test",
@@ -18,38 +19,48 @@ _HOME = {
     "compute.ray": "RayExecutor",
     "noise": "EDM DiscreteBetas FlowMatching VarianceExploding VariancePreserving log_levels",
     "denoiser": "Denoiser ExactDenoiser ProductDenoiser ScheduledDenoiser score",
-    "operators": "Cost DenoiserJacobian Factored LinearOperator Matrix jacobian_diagonal",
-    "spectra": (
-        "AdaptiveTrace Dense Gram LanczosQuadrature RandomizedSVD Spectrum asymmetry decompose "
-        "leading leading_singular singular_values spectrum trace"
-    ),
-    "exact": (
-        "EmpiricalDenoiser GaussianDenoiser InMemory LocalDenoiser MemoryMapped MixtureDenoiser "
-        "Posterior Streamed open_npy"
-    ),
-    "manifolds": (
-        "ChartManifold HiddenManifold LinearManifold NormalizedLinear QuadratureDenoiser "
-        "RenderedShapes RingTorus Sphere Spreads Squiggle SwissRoll Torus Union "
-        "reference_denoiser"
-    ),
+    "operators": "DenoiserJacobian LinearOperator",
+    "spectra": "Spectrum spectrum trace",
+    "exact": "EmpiricalDenoiser GaussianDenoiser LocalDenoiser MixtureDenoiser",
+    "manifolds": "LinearManifold RenderedShapes Sphere",
     "subspaces": "PrincipalDirections principal_angles retention",
     "tangents": "tangent_basis turning",
-    "dimension": (
-        "FLIPD FilteredTrace ForwardSoftCount LargestGap LocalDimension NoGap NormalBundle "
-        "OrthogonalDifferences Plateau ScikitDimension SoftCount SpikeRule Threshold "
-        "dimension_method leading_pairs"
-    ),
-    "likelihood": "LogLikelihood log_likelihood",
+    "dimension": "FLIPD LocalDimension NoGap SoftCount dimension_method",
+    "likelihood": "log_likelihood",
     "data": "ImageData Split load_data make_split nested_subsets read_split write_split",
     "runs.load": "grid load",
     "findings.numbers": "numbers",
     "findings.sentences": "sentences",
     "runs.sweep": "Sweep",
+    "runs.plan": "Plan",
     "show.page.report": "report",
 }
-_MODULE_OF = {name: module for module, names in _HOME.items() for name in names.split()}
+# Names for specialists, at home in their packages and reachable from here, too.
+_SPECIAL = {
+    "operators": "Cost Factored Matrix jacobian_diagonal",
+    "spectra": (
+        "AdaptiveTrace Dense Gram LanczosQuadrature RandomizedSVD asymmetry decompose leading "
+        "leading_singular singular_values"
+    ),
+    "exact": "InMemory MemoryMapped Posterior Streamed open_npy",
+    "manifolds": (
+        "ChartManifold HiddenManifold NormalizedLinear QuadratureDenoiser RingTorus Spreads "
+        "Squiggle SwissRoll Torus Union reference_denoiser"
+    ),
+    "dimension": (
+        "FilteredTrace ForwardSoftCount LargestGap NormalBundle OrthogonalDifferences Plateau "
+        "ScikitDimension SpikeRule Threshold leading_pairs"
+    ),
+    "likelihood": "LogLikelihood",
+}
+_MODULE_OF = {
+    name: module
+    for part in (_HOME, _SPECIAL)
+    for module, names in part.items()
+    for name in names.split()
+}
 
-__all__ = ["__version__", *_MODULE_OF]
+__all__ = ["__version__", *(name for names in _HOME.values() for name in names.split())]
 
 
 if not TYPE_CHECKING:  # who checks types knows the names below, and no others
@@ -140,6 +151,7 @@ if TYPE_CHECKING:
     from geomem.operators import jacobian_diagonal as jacobian_diagonal
     from geomem.runs.load import grid as grid
     from geomem.runs.load import load as load
+    from geomem.runs.plan import Plan as Plan
     from geomem.runs.sweep import Sweep as Sweep
     from geomem.show.page.report import report as report
     from geomem.spectra import AdaptiveTrace as AdaptiveTrace

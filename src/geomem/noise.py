@@ -52,6 +52,9 @@ class Schedule(Protocol):
 class VarianceExploding:
     r"""Geometric levels, ``sigma_min (sigma_max / sigma_min)^t`` with ``t`` in [0, 1].
 
+    Raises:
+        InputError: If the lower end is not below the upper one.
+
     Example:
         >>> VarianceExploding(0.01, 100.0).level(torch.tensor([0.0, 0.5, 1.0]))
         tensor([1.0000e-02, 1.0000e+00, 1.0000e+02])
@@ -95,7 +98,11 @@ class EDM:
 @checked
 @dataclass(frozen=True)
 class VariancePreserving:
-    r"""Linear :math:`\beta(t)` in continuous time, ``t`` in [0, 1]; alpha² + sigma² = 1."""
+    r"""Linear :math:`\beta(t)` in continuous time, ``t`` in [0, 1]; alpha² + sigma² = 1.
+
+    Raises:
+        InputError: If the lower end is above the upper one.
+    """
 
     beta_min: _Above = 0.1
     beta_max: _Above = 20.0

@@ -114,6 +114,9 @@ class ImageData:
                 channels as second or last axis, or vectors (N, d).
             labels: The class of each, with shape (N): integers, or names.
             groups: Likewise the subject of each.
+
+        Raises:
+            InputError: If they are no images or vectors, or their labels hold no value.
         """
         raw = in_order(_as_array("array", array), name)
         found: dict[str, IntArray] = {}

@@ -48,6 +48,9 @@ class Split:
         reserved: Those of the images that are never measured.
         seed: The seed of the draw.
         left_out: How many images of the data are in no part.
+
+    Raises:
+        InputError: If an image is in two parts.
     """
 
     pool: IntArray

@@ -76,7 +76,16 @@ class PointMethod:
     is_soft_count: ClassVar[bool] = False
 
     def at_point(self, denoiser: Denoiser, x: Tensor, sigma: Tensor) -> Estimate | NoGap:
-        r"""What is found at one point that a denoiser was let in for, whatever the number."""
+        r"""What is found at one point that a denoiser was let in for, whatever the number.
+
+        Arguments:
+            denoiser: The denoiser :math:`D`.
+            x: The point, with shape :math:`(*)`.
+            sigma: The noise level, with shape :math:`()`.
+
+        Raises:
+            InputError: If the method's own options do not fit the point.
+        """
         raise NotImplementedError(f"{type(self).__name__} has no at_point")
 
     def __call__(self, denoiser: Denoiser, x: Tensor, sigma: Tensor | float) -> Estimate | NoGap:

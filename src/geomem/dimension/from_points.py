@@ -80,6 +80,15 @@ class ScikitDimension:
     seed: Annotated[int, Whole(least=0)] = 0
 
     def __call__(self, points: Tensor, query: Tensor | None = None) -> Estimate | NoGap:
+        r"""The dimension of points, or around one of them.
+
+        Arguments:
+            points: The points, with shape :math:`(N, *)`.
+            query: Where to look, with shape :math:`(*)`; at all points if not given.
+
+        Raises:
+            InputError: If there are fewer than 4 points, or scikit-dimension is not installed.
+        """
         points = check("points", points, Annotated[Tensor, Values(shape="(N, *)")])
         if len(points) < 4:
             raise InputError(f"`points` are {len(points)}, and have no dimension; pass 4 or more")

@@ -71,6 +71,9 @@ class SpikeRule(PointMethod):
             is small there is no offset to drop.
         differences: How the singular values are measured.
 
+    Raises:
+        InputError: If an option is out of its range, or `differences` are none.
+
     Example:
         >>> plane = lambda x, sigma: x * torch.tensor([0.99, 0.98, 0.97] + 7 * [0.0])
         >>> rule = SpikeRule(differences=OrthogonalDifferences(symmetrised=True))

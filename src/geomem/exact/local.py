@@ -249,6 +249,9 @@ class LocalDenoiser:
         Each pixel follows its own patch, so ``dD_p/dx_q`` is their covariance given the patch
         of p, over ``sigma²``, for q in that patch, and 0 elsewhere: not a symmetric matrix. For
         the basis of pixels ask :meth:`posterior`, which answers at all levels at once.
+
+        Raises:
+            InputError: If the directions are no columns of this many coordinates.
         """
         if directions.ndim != 2 or len(directions) != math.prod(x.shape[1:]):
             raise InputError(

@@ -48,7 +48,11 @@ CHUNK = 16  # sources of one part
 @checked
 @dataclass(frozen=True)
 class Plan(Run, DataOptions):
-    r"""How many images keep each direction, at each noise level: predicted before any training."""
+    r"""How many images keep each direction, at each noise level: predicted before any training.
+
+    Raises:
+        InputError: If an option is out of its range.
+    """
 
     sizes: tuple[Annotated[float, Number(least=2, most=LARGEST)], ...] = ()
     """Sizes N of which a table is made; by default 32, 100, 300 ... up to all images."""
@@ -168,7 +172,11 @@ class Plan(Run, DataOptions):
         device: str,
         report: Callable[[float], None],
     ) -> Iterator[tuple[int, Subject, float]]:
-        r"""Parts of the work; sets are drawn from what the near-duplicates' record leaves."""
+        r"""Parts of the work; sets are drawn from what the near-duplicates' record leaves.
+
+        Raises:
+            InputError: If too few different images are left.
+        """
         kinds = [subject.kind for subject in folder.subjects]
         T, guides = len(study.sigmas), kinds.count("linear")
         for done, number in enumerate(numbers, start=1):
