@@ -43,6 +43,7 @@ _HOME = {
     "runs.load": "grid load",
     "findings.numbers": "numbers",
     "findings.sentences": "sentences",
+    "runs.plan": "Plan",
     "runs.sweep": "Sweep",
     "show.page.report": "report",
 }
@@ -66,4 +67,5 @@ if TYPE_CHECKING:
     from geomem.exact import EmpiricalDenoiser as EmpiricalDenoiser
     from geomem.exact import GaussianDenoiser as GaussianDenoiser
     from geomem.runs.load import load as load
+    from geomem.runs.plan import Plan as Plan
     from geomem.runs.sweep import Sweep as Sweep
