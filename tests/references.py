@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from geomem.denoiser import Denoiser
+from geomem.dimension import NoGap
+from geomem.stats import Estimate
 
 Array = NDArray[np.float64]
 
@@ -28,11 +30,18 @@ def normal(seed: int, *shape: int) -> Tensor:
 
 def rotation(seed: int, d: int) -> Tensor:
     r"""An orthogonal matrix, with shape (d, d)."""
-    return torch.linalg.qr(normal(seed, d, d)).Q
+    Q: Tensor = torch.linalg.qr(normal(seed, d, d)).Q
+    return Q
 
 
 def level(sigma: float) -> Tensor:
     return torch.tensor(sigma, dtype=torch.float64)
+
+
+def estimate(answer: Estimate | NoGap) -> Estimate:
+    r"""An answer that must be a dimension."""
+    assert isinstance(answer, Estimate), answer
+    return answer
 
 
 # --------------------------------------------------------------------- exact denoisers

@@ -95,5 +95,5 @@ def test_arrays_are_looked_at(x: Any, said: str) -> None:
 
 
 def test_lists_and_integers_become_tensors() -> None:
-    assert level([[1, 2]], "a").dtype == torch.get_default_dtype()
-    assert level(np.ones((3, 2)), "b").dtype == torch.float64
+    assert level([[1, 2]], "a").dtype == torch.get_default_dtype()  # type: ignore[arg-type]
+    assert level(np.ones((3, 2)), "b").dtype == torch.float64  # type: ignore[arg-type]

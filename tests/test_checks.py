@@ -8,6 +8,7 @@ import math
 import warnings
 from collections.abc import Callable
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -19,12 +20,15 @@ from geomem.denoiser import Denoiser, ProductDenoiser, ScheduledDenoiser
 from geomem.dimension import SoftCount
 from geomem.errors import InputError
 from geomem.exact import EmpiricalDenoiser, GaussianDenoiser
-from geomem.measure.errors import Measurement, measure
+from geomem.measure.errors import Errors
+from geomem.measure.probes import measure
+from geomem.measure.study import make_study
+from geomem.measure.subject import Description, Subject
 from geomem.models.networks import NetworkConfig, PreconditionedDenoiser, load_network, save_network
 from geomem.modules import networks, trained_range
 from geomem.noise import EDM, DiscreteBetas, FlowMatching, VarianceExploding, VariancePreserving
 from geomem.subspaces import PrincipalDirections
-from tests.references import level, normal
+from tests.references import estimate, level, normal
 
 X = normal(0, 6)
 ONE = level(1.0)
@@ -47,7 +51,8 @@ class Net(nn.Module):
         return out
 
     def denoise(self, x: Tensor, sigma: Tensor) -> Tensor:
-        return self(x, sigma)
+        out: Tensor = self(x, sigma)
+        return out
 
 
 @pytest.fixture(autouse=True)
@@ -150,7 +155,7 @@ def test_a_constant_is_told_and_measured() -> None:
         return torch.ones_like(x)
 
     with pytest.warns(UserWarning, match="same answer at two points far apart"):
-        found = SoftCount()(constant, X, ONE)
+        found = estimate(SoftCount()(constant, X, ONE))
     assert found.value == 0  # true all the same: nothing varies
 
 
@@ -160,7 +165,7 @@ def test_a_constant_is_told_and_measured() -> None:
 def wrapped(kind: str, net: Net) -> Denoiser:
     r"""One network behind all that a user may put around it."""
     holder = SimpleNamespace(network=net)
-    return {
+    ways: dict[str, Denoiser] = {
         "itself": net,
         "attribute": ScheduledDenoiser(net, EDM(), "clean"),
         "preconditioned": PreconditionedDenoiser(Backbone(net), 0.5),
@@ -170,7 +175,8 @@ def wrapped(kind: str, net: Net) -> Denoiser:
         "keyword": functools.partial(_call_keyword, network=net),
         "nested": ProductDenoiser([(range(6), lambda x, sigma: holder.network(x, sigma))]),
         "no_grad": torch.no_grad()(net.denoise),
-    }[kind]
+    }
+    return ways[kind]
 
 
 class Backbone(nn.Module):
@@ -373,11 +379,19 @@ def test_our_networks_know_their_training(tmp_path: object) -> None:
 
 def test_a_measurement_of_a_run_tells_it_too() -> None:
     directions = PrincipalDirections.of(GaussianDenoiser.fit(normal(0, 30, 6)))
-    how = Measurement(torch.tensor([0.01, 1.0]).double(), directions, 2, 0, 0)
+    study = make_study(
+        {"training": normal(1, 3, 6)},
+        directions=directions,
+        sigmas=torch.tensor([0.01, 1.0]).double(),
+        probes=[Errors()],
+        rms=1.0,
+        draws=2,
+    )
     with pytest.warns(UserWarning, match="below the levels"):
-        measure(Carrier(), {"training": normal(1, 3, 6)}, how)
+        measure(Subject(Description("model"), Carrier()), study)
+    drawn: Any = BAD_ANSWERS["a random draw"][0]
     with pytest.raises(InputError, match="draws random numbers"):
-        measure(BAD_ANSWERS["a random draw"][0], {"training": normal(1, 3, 6)}, how)  # type: ignore[arg-type]
+        measure(Subject(Description("model"), drawn), study)
 
 
 # --------------------------------------------------------------------------------- price

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -71,7 +72,7 @@ def backbone(schedule: Schedule, prediction: Prediction) -> Callable[[Tensor, Te
     return predict
 
 
-VP = [VariancePreserving(), DiscreteBetas.linear(), DiscreteBetas.scaled_linear()]
+VP: list[Schedule] = [VariancePreserving(), DiscreteBetas.linear(), DiscreteBetas.scaled_linear()]
 ALL: list[Schedule] = [*VP, VarianceExploding(0.01, 50.0), EDM(), FlowMatching()]
 CASES: list[tuple[Schedule, Prediction]] = [
     *((s, p) for s in ALL for p in ("clean", "noise", "score")),
@@ -221,7 +222,7 @@ def test_a_unet_of_diffusers_is_a_backbone() -> None:
     from diffusers import UNet2DModel
 
     torch.manual_seed(0)
-    unet = UNet2DModel(
+    unet: Any = UNet2DModel(
         sample_size=8,
         in_channels=1,
         out_channels=1,
@@ -230,7 +231,8 @@ def test_a_unet_of_diffusers_is_a_backbone() -> None:
         norm_num_groups=4,
         down_block_types=("DownBlock2D", "DownBlock2D"),
         up_block_types=("UpBlock2D", "UpBlock2D"),
-    ).eval()
+    )
+    unet.eval()
     x, betas = torch.randn(2, 1, 8, 8), DiscreteBetas.linear()
     with torch.no_grad():
         denoised = ScheduledDenoiser(unet, betas, "noise")(x, 1.5)

@@ -112,8 +112,8 @@ def test_diagonals_without_derivatives_are_those_of_autodiff(
         # One level a point is the same as one level for all of them.
         close(denoiser.jacobian_diagonal(x, level(sigma).expand(3), U), expected)
 
-        def plain(p: Tensor, s: Tensor, denoiser: Denoiser = denoiser) -> Tensor:
-            return denoiser(p, s)  # without the shortcut: derivatives
+        def plain(x: Tensor, sigma: Tensor, denoiser: Denoiser = denoiser) -> Tensor:
+            return denoiser(x, sigma)  # without the shortcut: derivatives
 
         close(jacobian_diagonal(plain, x, level(sigma), U), expected)
 

@@ -191,9 +191,9 @@ def test_float32_points_have_float32_calls_and_the_same_answer() -> None:
     x, control = normal(2, 3, 3), gaussian(4, 3)
     dtypes = set()
 
-    def denoiser(y: Tensor, sigma: Tensor) -> Tensor:
-        dtypes.add(y.dtype)
-        return mixture(3)(y, sigma)
+    def denoiser(x: Tensor, sigma: Tensor) -> Tensor:
+        dtypes.add(x.dtype)
+        return mixture(3)(x, sigma)
 
     double = log_likelihood(mixture(3), x, control=control, sigmas=SIGMAS)
     single = log_likelihood(denoiser, x.float(), control=control, sigmas=SIGMAS)

@@ -48,9 +48,9 @@ def test_mean_and_standard_error_are_those_of_scipy() -> None:
     assert found.value == pytest.approx(values.mean())
     assert found.stderr == pytest.approx(scipy_stats.sem(values))
     assert math.isnan(Estimate.of_mean([2.0]).stderr)  # one draw knows no error
-    for values in ([], [1.0, math.nan], ["a"]):
+    for wrong in ([], [1.0, math.nan], ["a"]):
         with pytest.raises(InputError, match="`values`"):
-            Estimate.of_mean(values)
+            Estimate.of_mean(wrong)
 
 
 def test_z_scores() -> None:

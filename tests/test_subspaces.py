@@ -202,7 +202,7 @@ def test_directions_must_be_unit_vectors() -> None:
 class Posterior(GaussianDenoiser):
     r"""An exact denoiser that answers NaN, as one of spoiled data would."""
 
-    def __call__(self, x: Tensor, sigma: Tensor) -> Tensor:
+    def __call__(self, x: Tensor, sigma: Tensor | float) -> Tensor:
         return super().__call__(x, sigma) * math.nan
 
 
@@ -222,6 +222,6 @@ UNMEASURABLE: dict[str, tuple[Denoiser, float, str]] = {
 @pytest.mark.parametrize("as_control", [False, True])
 def test_retention_says_what_is_wrong(case: str, as_control: bool) -> None:
     bad, sigma, says = UNMEASURABLE[case]
-    pair = (GOOD, bad) if as_control else (bad, GOOD)
+    denoiser, control = (GOOD, bad) if as_control else (bad, GOOD)
     with pytest.raises(InputError, match=says):
-        retention(*pair, normal(0, 3, 2), level(sigma), torch.eye(2))
+        retention(denoiser, control, normal(0, 3, 2), level(sigma), torch.eye(2))

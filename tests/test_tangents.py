@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from geomem.denoiser import Denoiser
 from geomem.errors import InputError
 from geomem.exact import EmpiricalDenoiser, GaussianDenoiser
 from geomem.manifolds.curved import Sphere
@@ -110,7 +111,7 @@ def test_tangent_spaces_turn_with_the_point() -> None:
 def test_spaces_turn_with_the_number_of_points() -> None:
     sphere, sigma = Sphere(2, 10, seed=0), level(0.3)
     data = sphere.sample(3000, torch.Generator().manual_seed(0))
-    denoisers = {
+    denoisers: dict[str, Denoiser] = {
         "20": EmpiricalDenoiser(data[:20]),
         "3000": EmpiricalDenoiser(data),
         "population": sphere.population_denoiser(),

@@ -10,6 +10,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -49,10 +50,10 @@ def shy(denoiser, x, sigma):
 """
 
 
-def document(arguments: list[str], folder: Path) -> dict[str, object]:
+def document(arguments: list[str], folder: Path) -> dict[str, Any]:
     path, out = folder / "out.json", folder / f"run{len(list(folder.glob('run*')))}"
     assert run(["dimension", *arguments, "--json", str(path), "--out", str(out)]) == 0
-    found: dict[str, object] = json.loads(path.read_text())
+    found: dict[str, Any] = json.loads(path.read_text())
     return found
 
 
@@ -70,7 +71,7 @@ def sweep_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_population_keeps_what_it_must(tmp_path: Path) -> None:
     arguments = ["--data", "linear", "--sizes", "50", "--sigmas", "0.5", "1", "--points", "3"]
     found = document([*arguments, "--dimension", "soft-count", "threshold"], tmp_path)
-    rows = [r for r in found["rows"] if r["kind"] == "population"]  # type: ignore[attr-defined]
+    rows = [r for r in found["rows"] if r["kind"] == "population"]
     variances = np.array(PAPER_VARIANCES)
     assert len(rows) == 8  # two methods, two kinds of points, two levels
     for row in rows:
@@ -90,8 +91,8 @@ def test_points_and_noise_are_those_of_the_records(sweep_run: Path, tmp_path: Pa
         "--dimension soft-count --points 8".split(),
         tmp_path,
     )
-    assert len(found["rows"]) == 6  # type: ignore[arg-type]
-    for row in found["rows"]:  # type: ignore[attr-defined]
+    assert len(found["rows"]) == 6
+    for row in found["rows"]:
         record = geomem.grid(data, row["kind"]).diagonal.sel(at=row["at"]).isel(sigma=1)
         record = record.sel(num_samples=row["num_samples"])
         record = record.isel({k: 0 for k in ("seed", "step") if k in record.dims})
@@ -107,7 +108,7 @@ def test_one_network_is_one_subject(sweep_run: Path, tmp_path: Path) -> None:
     by_stem = document(["--network", str(stem), *arguments], tmp_path)
     for path in (stem.with_suffix(".safetensors"), stem.with_suffix(".json")):
         assert document(["--network", str(path), *arguments], tmp_path) == by_stem
-    (first, second) = by_stem["rows"]  # type: ignore[misc]
+    first, second = by_stem["rows"]
     assert (first["num_samples"], first["step"], first["at"]) == (16, 30, "training")
     assert second["at"] == "held_out"
 
@@ -155,7 +156,7 @@ def test_no_gap_is_told_with_its_reason(
         out,
     )
     assert "- own_shy:shy: ± over 12 points, ± 0.25 each" in out
-    for row in found["rows"]:  # type: ignore[attr-defined]
+    for row in found["rows"]:
         gaps = [a for a in row["answers"] if "no_gap" in a]
         known = [a["dimension"] for a in row["answers"] if "no_gap" not in a]
         assert len(gaps) + len(known) == 12
@@ -188,10 +189,11 @@ def row(*found: Estimate | NoGap) -> Answers:
     subject = Subject(Description("empirical", num_samples=3), lambda x, s: x)
     record = measure(subject, study)
     for k, one in enumerate(found):
-        gap = isinstance(one, NoGap)
-        record.local_dimension.values[..., k] = math.nan if gap else one.value
-        record.local_dimension_stderr.values[..., k] = math.nan if gap else one.stderr
-        record.no_gap.values[..., k] = one.reason if gap else ""
+        no_gap = one.reason if isinstance(one, NoGap) else ""
+        known = Estimate(math.nan, math.nan) if isinstance(one, NoGap) else one
+        record.local_dimension.values[..., k] = known.value
+        record.local_dimension_stderr.values[..., k] = known.stderr
+        record.no_gap.values[..., k] = no_gap
     dataset = record.expand_dims("subject").assign_coords(
         sigma_relative=("sigma", [1.0]),
         sigma=[1.0],
@@ -401,4 +403,4 @@ def test_a_network_of_no_run_is_measured_at_held_out_points(tmp_path: Path) -> N
         "--dimension forward-soft-count".split(),
         tmp_path,
     )
-    assert [r["at"] for r in found["rows"]] == ["held_out"]  # type: ignore[attr-defined]
+    assert [r["at"] for r in found["rows"]] == ["held_out"]

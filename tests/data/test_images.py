@@ -27,7 +27,7 @@ def test_digits_are_the_bundled_ones() -> None:
     assert set(digits.labels) == set(range(10))
     x = digits.tensor(range(len(digits)))
     assert x.dtype == torch.float32
-    assert (x.min(), x.max()) == (-1, 1)
+    assert (float(x.min()), float(x.max())) == (-1, 1)
     assert torch.equal(x * 8 + 8, torch.from_numpy(digits.pixels).float())
 
 

@@ -160,7 +160,7 @@ def test_several_frames_are_refused_and_counted(tmp_path: Path, suffix: str) -> 
 
 def test_smaller_copies_and_further_views_are_no_pages(tmp_path: Path) -> None:
     pages = [Image.fromarray(RGB[0]), Image.fromarray(RGB[0, ::2, ::2])]
-    pages[1].encoderinfo = {"tiffinfo": {254: 1}}  # type: ignore[attr-defined]
+    pages[1].encoderinfo = {"tiffinfo": {254: 1}}
     pages[0].save(tmp_path / "a.tif", save_all=True, append_images=pages[1:])
     pages[0].save(tmp_path / "b.jpg", "MPO", save_all=True, append_images=pages[:1], quality=95)
     with Image.open(tmp_path / "b.jpg") as image:

@@ -325,8 +325,9 @@ def test_the_digest_of_a_split_names_its_images_and_not_their_places() -> None:
 def test_parts_that_overlap_or_are_no_numbers_are_refused(
     parts: tuple[list[int], list[int], list[int]], reason: str
 ) -> None:
+    pool, held_out, reserved = map(np.array, parts)
     with pytest.raises(InputError, match=reason):
-        Split(*map(np.array, parts), 0)
+        Split(pool, held_out, reserved, 0)
     with pytest.raises(InputError, match="`seed`"):
         Split(np.arange(3), np.arange(3, 5), np.arange(5, 7), -1)
 

@@ -25,7 +25,7 @@ from geomem.operators import LinearOperator, jacobian_diagonal
 from geomem.spectra import LanczosQuadrature, Spectrum
 from geomem.stats import Estimate
 from tests import references as slow
-from tests.references import level, normal, rotation
+from tests.references import estimate, level, normal, rotation
 
 VARIANCES = torch.tensor(PAPER_VARIANCES, dtype=torch.float64)
 PAPER = LinearManifold(VARIANCES, 30, rotation(0, 30))
@@ -36,11 +36,12 @@ POINT = normal(1, 30)
 # sigma² against variances 1 (2 directions), .09 (5) and 1e-4 (23).
 @pytest.mark.parametrize(("sigma", "kept"), [(2.0, 0), (0.6, 2), (0.1, 7), (0.003, 30)])
 def test_threshold_counts_variances_above_the_noise(sigma: float, kept: int) -> None:
-    found = Threshold()(POPULATION, POINT, level(sigma))
+    found = estimate(Threshold()(POPULATION, POINT, level(sigma)))
     assert (found.value, found.stderr) == (kept, 0)
     # At another threshold: v/(v + t) > a where v > a t/(1 - a).
     expected = int((sigma**2 * 0.8 / 0.2 < VARIANCES).sum())
-    assert Threshold(above=0.8)(POPULATION, POINT, level(sigma)).value == expected
+    lower = estimate(Threshold(above=0.8)(POPULATION, POINT, level(sigma)))
+    assert lower.value == expected
 
 
 @pytest.mark.parametrize("depth", [3, 6, 12])
@@ -52,7 +53,7 @@ def test_a_sampled_threshold_says_what_its_steps_hide(depth: int) -> None:
         truth = float((values > above).sum())
         for seed in range(5):
             method = Threshold(above, LanczosQuadrature(depth=depth, probes=8, seed=seed))
-            found = method(lambda x, sigma: x @ A, torch.zeros(40).double(), level(1.0))
+            found = estimate(method(lambda x, sigma: x @ A, torch.zeros(40).double(), level(1.0)))
             assert abs(found.z_score(truth)) < 4
             assert found.stderr > 0.5  # a node weighs as much as some eigenvalues
 
@@ -70,16 +71,22 @@ def test_a_sampled_threshold_without_bounds_is_a_count() -> None:
 @pytest.mark.parametrize("sigma", [2.0, 0.3, 0.01])
 def test_soft_count_is_the_population_dimension(sigma: float) -> None:
     expected = float((VARIANCES / (VARIANCES + sigma**2)).sum())
-    assert SoftCount()(POPULATION, POINT, level(sigma)).value == pytest.approx(expected, abs=1e-10)
-    sampled = SoftCount(LanczosQuadrature(depth=4, probes=32))(POPULATION, POINT, level(sigma))
+    found = estimate(SoftCount()(POPULATION, POINT, level(sigma)))
+    assert found.value == pytest.approx(expected, abs=1e-10)
+    method = SoftCount(LanczosQuadrature(depth=4, probes=32))
+    sampled = estimate(method(POPULATION, POINT, level(sigma)))
     assert abs(sampled.z_score(expected)) < 4
     assert sampled.stderr > 0
 
 
 def test_soft_count_of_memory_is_zero_at_its_points() -> None:
     data = normal(0, 20, 6)
-    assert SoftCount()(EmpiricalDenoiser(data), data[3], level(1e-3)).value == pytest.approx(0)
-    assert Threshold()(EmpiricalDenoiser(data), data[3], level(1e-3)).value == 0
+    soft, hard = (
+        estimate(method(EmpiricalDenoiser(data), data[3], level(1e-3)))
+        for method in (SoftCount(), Threshold())
+    )
+    assert soft.value == pytest.approx(0)
+    assert hard.value == 0
 
 
 # --------------------------------------------------------------------- forward only
@@ -88,7 +95,7 @@ def test_soft_count_of_memory_is_zero_at_its_points() -> None:
 @pytest.mark.parametrize("x_0", [torch.zeros(30, dtype=torch.float64), 5 * POINT])
 def test_forward_soft_count_is_unbiased_for_a_gaussian(x_0: Tensor) -> None:
     expected = float((VARIANCES / (VARIANCES + 0.09)).sum())
-    found = ForwardSoftCount(pairs=4000)(POPULATION, x_0, level(0.3))
+    found = estimate(ForwardSoftCount(pairs=4000)(POPULATION, x_0, level(0.3)))
     assert abs(found.z_score(expected)) < 4
     # z^T A z varies by sqrt(2 tr A²) a pair, wherever the point is: offsets cancel in pairs.
     spread = math.sqrt(2 * float((VARIANCES / (VARIANCES + 0.09)).square().sum()))
@@ -109,7 +116,10 @@ def test_forward_soft_count_knows_its_error() -> None:
     # 300 seeds of 32 pairs: the standard deviation of their z-scores is 1.03 (Student, 31
     # degrees), known to 4 %; four times that, and a bias of four errors, are allowed.
     expected = float((VARIANCES / (VARIANCES + 0.09)).sum())
-    found = [ForwardSoftCount(pairs=32, seed=s)(POPULATION, POINT, level(0.3)) for s in range(300)]
+    found = [
+        estimate(ForwardSoftCount(pairs=32, seed=s)(POPULATION, POINT, level(0.3)))
+        for s in range(300)
+    ]
     z = np.array([e.z_score(expected) for e in found])
     assert z.std() == pytest.approx(1.03, abs=0.17)
     bias = np.array([e.value - expected for e in found])
@@ -117,7 +127,8 @@ def test_forward_soft_count_knows_its_error() -> None:
 
 
 def test_forward_soft_count_needs_two_pairs_for_an_error() -> None:
-    assert math.isnan(ForwardSoftCount(pairs=1)(POPULATION, POINT, level(0.3)).stderr)
+    found = estimate(ForwardSoftCount(pairs=1)(POPULATION, POINT, level(0.3)))
+    assert math.isnan(found.stderr)
 
 
 # ---------------------------------------------------------------------- largest gap

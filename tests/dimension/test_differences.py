@@ -106,7 +106,7 @@ def test_bad_input() -> None:
     with pytest.raises(InputError, match="factor"):
         OrthogonalDifferences(factor=0)
     with pytest.raises(InputError, match="vectors"):
-        OrthogonalDifferences(directions="rows")
+        OrthogonalDifferences(directions="rows")  # type: ignore[arg-type]
     with pytest.raises(InputError, match="above 0"):
         OrthogonalDifferences()(linear, torch.zeros(8).double(), level(0.0))
     with pytest.raises(InputError, match="NaN"):

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from geomem.dimension import NoGap
-from geomem.dimension.from_points import ESTIMATORS, ScikitDimension
+from geomem.dimension.from_points import ESTIMATORS, Estimator, ScikitDimension
 from geomem.errors import InputError
 from geomem.stats import Estimate
 from tests.references import normal, rotation
@@ -22,7 +22,7 @@ QUICK = [e for e in ESTIMATORS if e not in ("ESS", "FisherS", "DANCo")]  # those
 
 
 @pytest.mark.parametrize("estimator", QUICK)
-def test_a_plane_of_five_dimensions(estimator: str) -> None:
+def test_a_plane_of_five_dimensions(estimator: Estimator) -> None:
     found = ScikitDimension(estimator=estimator, groups=4)(PLANE)
     assert isinstance(found, Estimate)
     # These have a bias of their own at 400 points: one dimension is allowed.
@@ -31,7 +31,7 @@ def test_a_plane_of_five_dimensions(estimator: str) -> None:
 
 
 @pytest.mark.parametrize("estimator", ["ESS", "FisherS"])
-def test_slow_ones_around_a_point(estimator: str) -> None:
+def test_slow_ones_around_a_point(estimator: Estimator) -> None:
     found = ScikitDimension(estimator=estimator, groups=2, neighbours=40)(PLANE, PLANE[3])
     assert isinstance(found, Estimate)
     assert found.value == pytest.approx(5, abs=1.5)
@@ -68,7 +68,7 @@ def test_the_error_is_the_spread_over_data_sets() -> None:
 
 def test_the_global_random_state_is_left_alone() -> None:
     np.random.seed(3)
-    before = np.random.get_state()[1].copy()  # type: ignore[index, union-attr]
+    before = np.random.get_state()[1].copy()  # type: ignore[index]
     one, two = (ScikitDimension(estimator="MiND_ML", groups=2)(PLANE) for _ in range(2))
     assert one == two
     assert np.array_equal(before, np.random.get_state()[1])  # type: ignore[index]
@@ -81,7 +81,7 @@ def test_points_that_span_nothing() -> None:
 
 
 @pytest.mark.parametrize("estimator", ["MLE", "TwoNN", "lPCA"])
-def test_duplicates_and_one_dimension(estimator: str) -> None:
+def test_duplicates_and_one_dimension(estimator: Estimator) -> None:
     twice = torch.cat([PLANE, PLANE])
     found = ScikitDimension(estimator=estimator, groups=2)(twice)
     assert isinstance(found, NoGap) or math.isfinite(found.value)
@@ -91,7 +91,7 @@ def test_duplicates_and_one_dimension(estimator: str) -> None:
 
 def test_bad_input() -> None:
     with pytest.raises(InputError, match="TwoNN"):
-        ScikitDimension(estimator="KNN")
+        ScikitDimension(estimator="KNN")  # type: ignore[arg-type]
     with pytest.raises(InputError, match="`groups` is 1; pass a whole number from 2"):
         ScikitDimension(groups=1)
     method = ScikitDimension()

@@ -31,7 +31,7 @@ def sphere(m: int, d: int) -> Denoiser:
 
     def denoiser(x: Tensor, sigma: Tensor) -> Tensor:
         y = x @ Q
-        r = y.norm(dim=1, keepdim=True)
+        r: Tensor = y.norm(dim=1, keepdim=True)
         kappa = r / sigma**2
         return ((1 / kappa.tanh() - 1 / kappa) * y / r) @ Q.T
 
@@ -76,8 +76,8 @@ def test_moved_turned_and_scaled() -> None:
     d, x = 40, normal(0, 40)
     Q, denoiser = rotation(9, d), plane(5, d).population_denoiser()
 
-    def moved(y: Tensor, sigma: Tensor) -> Tensor:
-        return 3 + 10 * denoiser((y - 3) @ Q / 10, sigma / 10) @ Q.T
+    def moved(x: Tensor, sigma: Tensor) -> Tensor:
+        return 3 + 10 * denoiser((x - 3) @ Q / 10, sigma / 10) @ Q.T
 
     assert LocalDimension()(moved, 3 + 10 * Q @ x, level(0.5)) == Estimate(5.0)
 
@@ -215,7 +215,7 @@ def test_bad_input() -> None:
         LocalDimension(block=1)
     for wrong in ({"block": 4.5}, {"products": 0}, {"products": 2.5}, {"depth": 0}):
         with pytest.raises(InputError, match="pass a whole number from"):
-            LocalDimension(**wrong)  # type: ignore[arg-type]
+            LocalDimension(**wrong)
     with pytest.raises(InputError, match=r"`above` is 1\.0; pass a finite number above 0 below 1"):
         LocalDimension(above=1.0)
 

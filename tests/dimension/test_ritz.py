@@ -80,7 +80,8 @@ class Diagonal(LinearOperator):
     def matmat(self, V: Tensor) -> Tensor:
         return self.values[:, None] * V
 
-    rmatmat = matmat
+    def rmatmat(self, U: Tensor) -> Tensor:
+        return self.matmat(U)
 
 
 @pytest.mark.parametrize(("block", "d"), [(4, 2000), (8, 3072)])

@@ -22,7 +22,7 @@ from geomem.errors import InputError
 from geomem.manifolds import LinearManifold
 from geomem.spectra import Dense, LanczosQuadrature
 from geomem.stats import Estimate
-from tests.references import level, normal, rotation
+from tests.references import estimate, level, normal, rotation
 
 D, M = 30, 7
 FRAME = rotation(0, D)
@@ -41,13 +41,13 @@ def noisy(seed: int, sigma: float = SIGMA) -> Tensor:
 
 def test_flipd_at_a_clean_point_and_at_a_noisy_one() -> None:
     # theory.md: 7.000 at the clean point; at noisy ones 30.0, which is d whatever the data are.
-    clean = FLIPD()(DENOISER, CLEAN, level(SIGMA))
+    clean = estimate(FLIPD()(DENOISER, CLEAN, level(SIGMA)))
     assert clean.stderr == 0
     assert clean.value == pytest.approx(7.000, abs=2e-3)  # sigma² (|x_0|² - m) is 1e-3
     wrong = np.mean([FLIPD().at_point(DENOISER, noisy(s), level(SIGMA)).value for s in range(400)])
     # chi-squared with 23 degrees: sd 6.8, over 400 points .34; four of these.
     assert wrong == pytest.approx(30.0, abs=1.4)
-    right = SoftCount()(DENOISER, noisy(0), level(SIGMA)).value
+    right = estimate(SoftCount()(DENOISER, noisy(0), level(SIGMA))).value
     assert right == pytest.approx(7.0, abs=2e-3)
 
 
@@ -76,7 +76,7 @@ def test_signs_are_better_probes_than_gaussians(aligned: bool) -> None:
     denoiser, x = manifold.population_denoiser(), frame[:, 0] * 0
     A = frame[:, :M] @ frame[:, :M].T
     signs, gauss = (
-        FLIPD(probes=2000, kind=kind)(denoiser, x, level(SIGMA))
+        estimate(FLIPD(probes=2000, kind=kind)(denoiser, x, level(SIGMA)))
         for kind in ("rademacher", "gaussian")
     )
     expected = 2 * float(A.square().sum() - A.diagonal().square().sum())
@@ -88,10 +88,13 @@ def test_signs_are_better_probes_than_gaussians(aligned: bool) -> None:
 
 
 def test_flipd_of_probes_is_unbiased() -> None:
-    z = [FLIPD(probes=16, seed=s)(DENOISER, CLEAN, level(SIGMA)).z_score(7.0) for s in range(200)]
+    z = [
+        estimate(FLIPD(probes=16, seed=s)(DENOISER, CLEAN, level(SIGMA))).z_score(7.0)
+        for s in range(200)
+    ]
     assert abs(np.mean(z)) < 4 / math.sqrt(200)
     assert 0.8 < np.std(z) < 1.35  # Student with 15 degrees: 1.07
-    assert math.isnan(FLIPD(probes=1)(DENOISER, CLEAN, level(SIGMA)).stderr)
+    assert math.isnan(estimate(FLIPD(probes=1)(DENOISER, CLEAN, level(SIGMA))).stderr)
 
 
 # ---------------------------------------------------------------------------- normal bundle

@@ -289,7 +289,10 @@ BAD: dict[str, tuple[Callable[[], object], str]] = {
         lambda: EmpiricalDenoiser(POINTS).covariance(POINTS, 1.0),
         "pass one point of shape",
     ),
-    "no tensor": (lambda: EmpiricalDenoiser(POINTS).posterior([1.0], 1.0), "pass a tensor"),
+    "no tensor": (
+        lambda: EmpiricalDenoiser(POINTS).posterior([1.0], 1.0),  # type: ignore[arg-type]
+        "pass a tensor",
+    ),
     "one point to fit": (lambda: GaussianDenoiser.fit(POINTS[:1]), "two points"),
     "equal points to fit": (lambda: GaussianDenoiser.fit(torch.ones(5, 2)), "equal"),
     "NaN to fit": (lambda: GaussianDenoiser.fit(torch.cat([POINTS, NAN])), "`data` holds NaN"),

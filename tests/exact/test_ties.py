@@ -29,7 +29,8 @@ TOLERANCE = 2e-7
 def squares(data: Tensor, x: Tensor) -> list[Fraction]:
     q = [Fraction(v) for v in x.tolist()]
     return [
-        sum((Fraction(v) - w) ** 2 for v, w in zip(row, q, strict=True)) for row in data.tolist()
+        sum(((Fraction(v) - w) ** 2 for v, w in zip(row, q, strict=True)), Fraction(0))
+        for row in data.tolist()
     ]
 
 
@@ -38,7 +39,9 @@ def twin(data: Tensor, x: Tensor, sigma: float) -> dict[str, Tensor]:
     known, variance = squares(data, x), 2 * Fraction(sigma) ** 2
     least = min(known)
     excess = [(k - least) / variance for k in known]
-    raw = torch.tensor([math.exp(-float(min(e, 800))) for e in excess], dtype=torch.float64)
+    raw = torch.tensor(
+        [math.exp(-float(min(e, Fraction(800)))) for e in excess], dtype=torch.float64
+    )
     weights = raw / raw.sum()
     return {
         "weights": weights,

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import xarray as xr
 
 import geomem
 from geomem.denoiser import Denoiser
@@ -21,7 +22,9 @@ from tests.runs.planted import draw, gaussian, planted_run
 VARIANCES = torch.tensor([1.0, 0.5, 0.25, 0.25], dtype=torch.float64)
 
 
-def run_of(path: Path, model: Denoiser, control: str = "population", count: int = 32):  # type: ignore[no-untyped-def]
+def run_of(
+    path: Path, model: Denoiser | None, control: str = "population", count: int = 32
+) -> xr.Dataset:
     training = draw(VARIANCES, count, 1)
     return planted_run(
         path,
@@ -38,7 +41,7 @@ def run_of(path: Path, model: Denoiser, control: str = "population", count: int 
 
 
 def test_a_memorizing_denoiser_is_found_out(tmp_path: Path) -> None:
-    dataset = run_of(tmp_path / "run", None)  # type: ignore[arg-type]
+    dataset = run_of(tmp_path / "run", None)
     known = geomem.numbers(dataset, replicates=200)
     how_much, where, *_, samples = sentences(known)
     nats = geomem.Estimate(float(known.information[0]), float(known.information_stderr[0]))
@@ -69,14 +72,14 @@ def test_the_linear_control_speaks_of_memorized_information(tmp_path: Path) -> N
 
 
 def test_few_units_get_no_test(tmp_path: Path) -> None:
-    dataset = run_of(tmp_path / "run", None, count=6)  # type: ignore[arg-type]
+    dataset = run_of(tmp_path / "run", None, count=6)
     known = geomem.numbers(dataset, replicates=50)
     assert np.isnan(known.p_value).all()
     assert "nothing can be said" in sentences(known)[0]
 
 
 def test_the_summary_is_strict_json_and_repeats_itself(tmp_path: Path) -> None:
-    dataset = run_of(tmp_path / "run", None, count=6)  # type: ignore[arg-type]
+    dataset = run_of(tmp_path / "run", None, count=6)
     summary = summarize(dataset)
     text = json.dumps(summary, allow_nan=False, sort_keys=True)
     assert text == json.dumps(summarize(dataset), allow_nan=False, sort_keys=True)
@@ -85,7 +88,7 @@ def test_the_summary_is_strict_json_and_repeats_itself(tmp_path: Path) -> None:
 
 
 def test_an_unfinished_run_says_so(tmp_path: Path) -> None:
-    run_of(tmp_path / "run", None)  # type: ignore[arg-type]
+    run_of(tmp_path / "run", None)
     folder = RunFolder.open(tmp_path / "run")
     folder.record_path(1).unlink()
     dataset = geomem.load(tmp_path / "run")
@@ -98,7 +101,7 @@ def test_an_unfinished_run_says_so(tmp_path: Path) -> None:
 
 
 def test_each_number_is_reproducible_from_the_errors_alone(tmp_path: Path) -> None:
-    dataset = run_of(tmp_path / "run", None)  # type: ignore[arg-type]
+    dataset = run_of(tmp_path / "run", None)
     known = geomem.numbers(dataset, replicates=50).isel(subject=0)
     e = dataset.error.astype(float).sel(at="training") ** 2
     density = e.sel(subject=0) - e.sel(subject=1)

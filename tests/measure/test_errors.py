@@ -16,7 +16,7 @@ from geomem.exact import EmpiricalDenoiser, GaussianDenoiser
 from geomem.measure.errors import Errors
 from geomem.measure.jacobian import Jacobian
 from geomem.measure.probes import measure
-from geomem.measure.study import Study, make_study
+from geomem.measure.study import Probe, Study, make_study
 from geomem.measure.subject import Description, Subject
 from geomem.noise import log_levels
 from geomem.operators import jacobian_diagonal
@@ -36,7 +36,8 @@ class Spy:
     r"""Passes on, and keeps what it was asked."""
 
     def __init__(self, denoiser: Denoiser) -> None:
-        self.denoiser, self.asked = denoiser, []
+        self.denoiser = denoiser
+        self.asked: list[tuple[Tensor, float]] = []
 
     def __call__(self, x: Tensor, sigma: Tensor) -> Tensor:
         if len(x) > 2:  # one or two points are what the door asks
@@ -52,7 +53,9 @@ def how(
     seed: int = 4,
     sigmas: Tensor = SIGMAS,
 ) -> Study:
-    probes = [Errors(batch_size), *([Jacobian(jacobian_points)] if jacobian_points else [])]
+    probes: list[Probe] = [Errors(batch_size)]
+    if jacobian_points:
+        probes.append(Jacobian(jacobian_points))
     return make_study(
         POINTS,
         directions=DIRECTIONS,

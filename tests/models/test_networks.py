@@ -57,8 +57,8 @@ def test_shapes_dtypes_and_levels(config: NetworkConfig) -> None:
         assert bool(torch.isfinite(denoised).all())
     together = denoiser(x, torch.tensor([0.1, 0.3, 2.0]))
     # Points do not see each other, and each sees its own level; float32 rounding.
-    for k, sigma in enumerate((0.1, 0.3, 2.0)):
-        alone = denoiser(x[k : k + 1], torch.tensor(sigma))[0]
+    for k, own in enumerate((0.1, 0.3, 2.0)):
+        alone = denoiser(x[k : k + 1], torch.tensor(own))[0]
         torch.testing.assert_close(together[k], alone, rtol=0, atol=1e-5)
     low, high = (denoiser(x, torch.tensor(s)).detach() for s in (0.1, 2.0))
     assert float((low - high).abs().max()) > 0.1

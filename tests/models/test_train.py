@@ -2,6 +2,7 @@ r"""Training: the same seed, the same weights; stopped and gone on, the same wei
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from pathlib import Path
 
 import pytest
@@ -59,6 +60,7 @@ def test_going_on_is_exact(tmp_path: Path, stop: int) -> None:
     first = state()
     steps = train(first, stop, tmp_path / "checkpoint")
     assert next(steps).step == stop
+    assert isinstance(steps, Generator)
     steps.close()  # interrupted
     assert checkpoint_step(tmp_path / "checkpoint") == stop
     second = run(state(), 7, tmp_path / "checkpoint")

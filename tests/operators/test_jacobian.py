@@ -7,6 +7,7 @@ import math
 import time
 import weakref
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pytest
@@ -32,7 +33,7 @@ class AttentionUNet(nn.Module):
         super().__init__()
         from diffusers import UNet2DModel
 
-        self.unet = UNet2DModel(
+        self.unet: Any = UNet2DModel(
             sample_size=8,
             in_channels=1,
             out_channels=1,

@@ -2,7 +2,6 @@
 
 import math
 
-import brute_force
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -14,6 +13,7 @@ from geomem.theory.collapse import collapse_sigma
 from geomem.theory.critical import critical_sigma, critical_sizes
 from geomem.theory.maps import information_budget, retention_map
 from geomem.theory.priors import Gaussian, GaussianMixture
+from tests.theory import brute_force
 
 SMALL = Effort(points=2, sources=4)
 POWER_LAW = np.arange(1, 21.0) ** -1.5
@@ -73,6 +73,8 @@ def test_bounded_retention_of_planted_points():
     v, sigma = np.array([1.0, 0.09]), 0.2
     b = brute_force.measure(v, 20, sigma, np.random.default_rng(5), sets=20_000, waves=True)
     p = planted_average(Gaussian(v), sigma, 20, bounded=True, effort=Effort(points=16))
+    assert p.bounded is not None
+    assert p.bounded_stderr is not None
     share = 1 - math.exp(-1)
     z = (p.bounded - (1 - b.coherence) / share) / np.hypot(
         b.coherence_stderr / share, p.bounded_stderr
@@ -116,6 +118,8 @@ def test_accuracy_that_is_not_reached_is_said():
 def test_critical_size_is_where_half_is_kept():
     prior = Gaussian([1.0, 0.09])
     high, low = critical_sizes(prior, 0.2, effort=Effort(points=16))
+    assert high is not None
+    assert low is not None
     p = planted_average(prior, 0.2, np.exp([high.value, low.value]), effort=Effort(points=16))
     assert abs(p.retention[0, 0] - 0.5) < 4 * p.retention_stderr[0, 0]
     assert abs(p.retention[1, 1] - 0.5) < 4 * p.retention_stderr[1, 1]

@@ -3,13 +3,13 @@
 import json
 from pathlib import Path
 
-import brute_force
 import numpy as np
 import pytest
 
 from geomem.errors import Inconclusive, InputError
 from geomem.theory import cases
 from geomem.theory.cases import check_cases, count_beyond, parse_case, read_cases
+from tests.theory import brute_force
 
 FILE = Path(__file__).parents[1] / "data" / "theory_checks.json"
 PLANTED = json.loads(FILE.read_text())["cases"][0]
@@ -82,6 +82,7 @@ def test_a_wrong_reference_is_noticed():
 
 def test_our_error_counts_up_to_two_per_cent():
     case = parse_case(PLANTED, "case 1", references=True)
+    assert case.reference is not None
     p = case.predict()
     loose = cases._compare(case, p)
     p_loose = type(p)(**{**vars(p), "retention_stderr": 10 + 0 * p.retention})

@@ -123,7 +123,7 @@ def test_how_far_off_the_random_energy_model_is():
         lambda: paper.condensation_level([np.nan], [1.0], 10),
         lambda: paper.smoothed_spectrum([1.0, 1.0], 1, 0.1, 10, form="consistent"),
         lambda: paper.smoothed_spectrum([1.0], 10**13, 0.1, 10, form="consistent"),
-        lambda: paper.smoothed_spectrum([1.0], 5, 0.1, 10, form="other"),
+        lambda: paper.smoothed_spectrum([1.0], 5, 0.1, 10, form="other"),  # type: ignore[arg-type]
     ],
 )
 def test_bad_input(call):

@@ -22,12 +22,15 @@ def test_agrees_with_the_contour(planted):
     # 1e-3: draws with replacement from 8,192 points are not i.i.d. draws, by 1/8,192 or so
     assert (np.abs(p.retention - q.retention) < 5 * p.retention_stderr + 1e-3).all()
     assert (np.abs(p.participation - q.participation) < 5 * p.participation_stderr + 1e-3).all()
+    assert p.bounded is not None
+    assert p.bounded_stderr is not None
+    assert q.bounded is not None
     assert (np.abs(p.bounded - q.bounded) < 5 * p.bounded_stderr + 1e-3).all()
 
 
 def test_planted_average_of_a_mixture():
     prior = GaussianMixture(
-        [0.3, 0.7], [[-1, 0, 0], [1, 0.5, 0]], [[0.1, 0.2, 0], [0.2, 0.05, 0.1]]
+        [0.3, 0.7], [[-1.0, 0, 0], [1, 0.5, 0]], [[0.1, 0.2, 0], [0.2, 0.05, 0.1]]
     )
     sampled = Sampled(lambda u: prior.noisy(0.0, u), prior.num_uniforms, 3)
     sizes = [10, 100]
@@ -87,6 +90,7 @@ def test_draws_far_away_take_no_part(sigma, planted):
     # Draws of one replicate stand for those of four: 1 % on top.
     assert abs(found.participation[1] - np.mean(sets)) < 4.5 * error + 0.01
     for values in (found.covariance, found.participation, found.bounded):
+        assert values is not None
         assert np.isfinite(values).all()
     assert found.identity_defect.max() < 1e-3
 

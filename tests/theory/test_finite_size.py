@@ -1,6 +1,5 @@
 """Exact predictions at one point: brute force, symmetries, and refusals."""
 
-import brute_force
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -13,6 +12,7 @@ from geomem.theory.finite_size import predict
 from geomem.theory.moments import Quenched
 from geomem.theory.priors import Gaussian, GaussianMixture
 from geomem.theory.simulate import simulate
+from tests.theory import brute_force
 
 A = np.array([1.0, 1.0, 0.09, 0.09, 0.09, 0.09, 0.09])
 spectra = st.lists(st.floats(0.01, 3), min_size=1, max_size=5)
@@ -103,6 +103,8 @@ def test_one_component_twice_is_one_component():
     x, sizes = [0.3, -0.4], [2, 50, 1e6]
     p, q = (predict(g, x, 0.2, sizes, bounded=True) for g in (one, two))
     np.testing.assert_allclose(p.retention, q.retention, rtol=1e-8)
+    assert p.bounded is not None
+    assert q.bounded is not None
     np.testing.assert_allclose(p.bounded, q.bounded, rtol=1e-8)
 
 
@@ -110,10 +112,11 @@ def test_mixture_agrees_with_simulation():
     rng = np.random.default_rng(0)
     Q = ortho_group.rvs(3, random_state=1)
     thin = Q @ np.diag([1.0, 0.3, 0.0]) @ Q.T
-    prior = GaussianMixture([0.3, 0.7], [[-1, 0, 0], [1, 0.5, 0]], [np.diag([0.1, 0.2, 0]), thin])
+    prior = GaussianMixture([0.3, 0.7], [[-1.0, 0, 0], [1, 0.5, 0]], [np.diag([0.1, 0.2, 0]), thin])
     x, sizes = rng.normal(size=3) * 0.3, np.array([2.0, 20.0])
     p = predict(prior, x, 0.3, sizes, matrix=True)
     q = simulate(prior, x, None, 0.3, sizes, np.eye(3), matrix=True)
+    assert q.errors is not None
     z = (p.covariance / 0.09 - q.covariance) / q.errors.covariance
     assert np.abs(z).max() < 4.5
     assert np.abs((p.participation - q.participation) / q.errors.participation).max() < 4
@@ -122,6 +125,7 @@ def test_mixture_agrees_with_simulation():
 def test_bounded_retention_vanishes_where_the_mean_stays_up():
     p = predict(Gaussian(A), np.zeros(7), 0.001**0.5, 1000, bounded=True)
     assert p.retention[0] > 0.9  # rare sets with x on a border: their spread is the whole sum
+    assert p.bounded is not None
     assert p.bounded.max() < 0.1
 
 

@@ -126,7 +126,7 @@ def test_information_density_averages_to_the_information():
         lambda: population.log_density(Gaussian([1.0]), [0.0, 0.0], 1.0),
         lambda: population.random_factor(10**8, 10**8, np.random.default_rng(0)),
         lambda: population.marchenko_pastur_edges(0, 3),
-        lambda: population.marchenko_pastur_edges(3, 3, normalisation="none of them"),
+        lambda: population.marchenko_pastur_edges(3, 3, normalisation="none of them"),  # type: ignore[arg-type]
         lambda: collapse.collapse_sigma([1.0], 1),
         lambda: collapse.collapse_sigma([1.0], math.nan),
     ],
