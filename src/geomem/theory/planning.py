@@ -31,8 +31,10 @@ points* of all M images, source left out:
 
 Beyond M there is a guide from above, the exact theory of the Gaussian with the data's shrunk
 covariance: of all laws with that covariance it has the largest :math:`I(x_0; x_\sigma)`, and
-needs the most points to avoid collapse. Errors come from blocks of sources, a tenth wider, since
-blocks do not see that all share one data set. COVERAGE
+needs the most points to avoid collapse. Errors come from blocks of sources: for 12
+data sets each of four light-tailed populations 321 of 336 intervals of 95 % held the exact size,
+and of four heavy-tailed ones 326 of 336 (``benchmarks/plan_coverage.py``); the worst was a scale
+mixture of variances, exp(1.2 z), with 30 of 36 at 50 % and 35 of 36 at 90 %.
 **Limitation:** at small noise a few sources with a rare near neighbour carry the mean, and the
 blocks may miss them.
 """
@@ -67,12 +69,11 @@ KEPT = (0.5, 0.9)  # retention asked for
 OPEN = 0.05  # of the noise: what a control must keep for a ratio to mean anything
 LEAST_DEFICIT = 0.7  # of all M points, over their effective points: the least measured
 RATES = (0.3, 0.9)  # of what one doubling of N adds to what the one before added
-WIDER = 1.1  # the blocks of sources share one data set
 BLOCKS = 16
 TOGETHER = 4  # sources between two words on the progress
 LARGEST = 1e12  # size up to which the Gaussian guide is computed
 GUIDE_EFFORT = Effort(points=4, sources=8, replicates=16)
-QUANTILE = WIDER * float(student.ppf(0.975, BLOCKS - 1))  # of 95 % intervals
+QUANTILE = float(student.ppf(0.975, BLOCKS - 1))  # of 95 % intervals
 
 # What is said of a direction at a noise level.
 FOUND, TOO_FEW, MORE, CLOSED = "found", "too few images", "more than M", "not open"
