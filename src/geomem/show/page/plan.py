@@ -103,7 +103,7 @@ def plan_page(document: Mapping[str, Any], pictures: Mapping[int, str]) -> str:
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    figure = Figure(figsize=(11, 4.6), layout="constrained")
+    figure = Figure(figsize=(9.6, 4.3), layout="constrained")
     axes = figure.subplots(1, 2, sharey=True)
     for ax, kept in zip(axes, KEPT, strict=True):
         plot_needed(document, kept, ax)
