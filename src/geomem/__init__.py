@@ -31,6 +31,7 @@ _HOME = {
     "runs.load": "grid load",
     "findings.numbers": "numbers",
     "findings.sentences": "sentences",
+    "runs.plan": "Plan",
     "runs.sweep": "Sweep",
     "runs.plan": "Plan",
     "show.page.report": "report",

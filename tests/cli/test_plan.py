@@ -3,14 +3,17 @@ r"""``geomem plan``: page and JSON, the same bytes again, one sentence for bad i
 from __future__ import annotations
 
 import json
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from geomem.cli.main import run
+from geomem.cli.main import COMMANDS, run
 from geomem.errors import InputError
 from geomem.findings.plan_sentences import count, findings, headline
 from geomem.show.page.plan import plan_page
@@ -242,6 +245,17 @@ def test_an_output_that_cannot_be_written_is_found_out_first(
         error = capsys.readouterr().err
         assert str(tmp_path / "file") in error  # and not the data, which it has not looked at
         assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize("command", ["plan", "report"])
+def test_help_without_docstrings_shows_no_signature(command: str) -> None:
+    environment = {**os.environ, "PYTHONOPTIMIZE": "2", "PYTHONDONTWRITEBYTECODE": "1"}
+    done = subprocess.run(
+        [sys.executable, "-m", "geomem", command, "--help"],
+        capture_output=True, text=True, env=environment, check=True,
+    )  # fmt: skip
+    assert COMMANDS[command][1] in done.stdout
+    assert not re.search(r"Annotated\[|PosixPath|FlagCreate|\w\(\w+: ", done.stdout)
 
 
 def test_numbers_of_images_are_written_for_people() -> None:

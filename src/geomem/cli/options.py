@@ -7,6 +7,7 @@ import io
 import os
 import re
 import sys
+from collections.abc import Iterator
 from contextlib import redirect_stderr
 from dataclasses import dataclass, fields
 from inspect import cleandoc
@@ -57,22 +58,24 @@ def as_options(message: str, command: Any) -> str:
         message: What the library says, such as "`steps` is 0; pass ...".
         command: The class of the command, or its subcommands by name.
     """
-    names = set()
-    waiting = list(command.values()) if isinstance(command, dict) else [command]
-    while waiting:
-        cls = waiting.pop()
-        if not dataclasses.is_dataclass(cls):
-            continue
-        hints = get_type_hints(cls, include_extras=False)
-        names |= {f.name for f in fields(cls)}
-        for hint in hints.values():
-            waiting += [hint, *get_args(hint)]
+    names = {f.name for cls in _classes(command) for f in fields(cls)}
 
     def option(match: re.Match[str]) -> str:
         name = match.group(1)
         return f"--{name.replace('_', '-')}" if name in names else match.group(0)
 
     return re.sub(r"`([a-z][a-z_]*)`", option, message)
+
+
+def _classes(command: Any) -> Iterator[Any]:
+    # The class of a command, or those of its subcommands, and of the groups of their options.
+    waiting = list(command.values()) if isinstance(command, dict) else [command]
+    while waiting:
+        cls = waiting.pop()
+        if dataclasses.is_dataclass(cls):
+            yield cls
+            for hint in get_type_hints(cls, include_extras=False).values():
+                waiting += [hint, *get_args(hint)]
 
 
 def findings_of(run: Path) -> list[str]:
@@ -83,13 +86,14 @@ def findings_of(run: Path) -> list[str]:
     return [str(line) for line in summary["findings"]]
 
 
-def parse(command: Any, prog: str, arguments: list[str]) -> Any:
+def parse(command: Any, prog: str, arguments: list[str], about: str = "") -> Any:
     r"""The command that the arguments describe.
 
     Arguments:
         command: A class, or subcommands by name.
         prog: What to call the program.
         arguments: The arguments.
+        about: What it does, where Python was told to drop docstrings (``python -OO``).
 
     Raises:
         InputError: If an option has a value that it cannot have.
@@ -97,12 +101,15 @@ def parse(command: Any, prog: str, arguments: list[str]) -> Any:
     """
     if os.environ.get("NO_COLOR"):
         os.environ["TERM"] = "dumb"
+    for cls in _classes(command):
+        if (cls.__doc__ or "").startswith(f"{cls.__name__}("):  # what dataclasses put there instead
+            cls.__doc__ = ""
     said = io.StringIO()
     try:
         with redirect_stderr(said):
             if isinstance(command, dict):
                 return tyro.extras.subcommand_cli_from_dict(command, prog=prog, args=arguments)
-            description = cleandoc(command.__doc__ or prog)
+            description = cleandoc(command.__doc__ or about or prog)
             return tyro.cli(command, args=arguments, prog=prog, description=description)
     except SystemExit as stop:
         error: BaseException | None = stop

@@ -47,6 +47,8 @@ class SweepCommand:
     """The seed of everything but the training: split, order, noise, samples."""
     out: Path = Path("runs/sweep")
     """The run folder; an unfinished run of the same config is gone on with."""
+    budget: str | None = None
+    """Time for all of it on this machine, such as 30m or 2h: decides --steps."""
     prepare: tyro.conf.FlagCreatePairsOff[bool] = False
     """Only start the run folder, and print the numbers of its units for a scheduler."""
     csv: tyro.conf.FlagCreatePairsOff[bool] = False
@@ -56,9 +58,23 @@ class SweepCommand:
         r"""Sweeps, draws, prints the findings; returns the exit status."""
         options = values_of(self.data, self.training, self.measuring)
         sweep = Sweep(**options, seed=self.seed)
+        if self.budget is not None:
+            sweep = self._within_budget(sweep)
         if self.prepare:
             return print_units(sweep, self.out)
         return run_and_draw(sweep, self.out, self.computing, self.csv)
+
+    def _within_budget(self, sweep: Sweep) -> Sweep:
+        seconds = seconds_of(self.budget or "")
+        if sweep.steps is not None:
+            raise InputError("pass `budget` or `steps`, not both: a budget decides the steps")
+        if (self.out / "config.json").exists():  # begun before: with the steps of then
+            there = open_run(self.out)
+            if isinstance(there, Sweep) and replace(there, steps=None) == sweep:
+                return there
+        found = sweep.within(seconds, self.computing.build().workers())
+        say(f"{self.budget} allow --steps {found.steps} on this machine")
+        return found
 
     @classmethod
     def form_of(cls, rest: list[str]) -> type[SweepCommand] | type[ResumeCommand]:
@@ -124,6 +140,26 @@ class ResumeCommand:
         for number in sorted({*self.unit} - {*done}):
             print(f"unit {number}: its record was there")
         return 0
+
+
+def seconds_of(text: str) -> float:
+    r"""Seconds of a time for people.
+
+    Raises:
+        InputError: If it is none.
+
+    Example:
+        >>> [seconds_of(text) for text in ("90s", "30m", "1.5h", "45")]
+        [90.0, 1800.0, 5400.0, 2700.0]
+    """
+    number, unit = (text[:-1], text[-1]) if text[-1:].isalpha() else (text, "m")
+    try:
+        found = float(number) * {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}[unit]
+    except (ValueError, KeyError) as error:
+        raise InputError(f"`budget` is {text!r}; pass a time such as 30m or 2h") from error
+    if not 1 <= found < 1e9:
+        raise InputError(f"`budget` is {text!r}; pass a time such as 30m or 2h")
+    return found
 
 
 def run_and_draw(run: Run, out: Path, computing: ComputeOptions, csv: bool = False) -> int:

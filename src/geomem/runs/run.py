@@ -31,6 +31,8 @@ from geomem.runs.provenance import write_session
 from geomem.runs.records import RunFolder, check_free
 from geomem.runs.results import write_results
 
+LONG = 1800.0  # seconds from which cheaper settings are named
+
 
 class Run:
     r"""A frozen config with ``run(out)``: the base of every kind of run."""
@@ -74,6 +76,10 @@ class Run:
     def num_bytes(self, study: Study) -> float:
         r"""Bytes of memory that one worker takes, roughly."""
         raise NotImplementedError
+
+    def cheaper(self, seconds: float) -> str:
+        r"""Settings that take less time, said where a run will take long."""
+        return "measure fewer points or levels"
 
     def conclude(self, folder: RunFolder, dataset: xr.Dataset) -> None:
         r"""Writes what follows from the records: findings and summary, if a kind has no others."""
@@ -222,6 +228,8 @@ class Run:
         if not quiet:
             todo = sum(map(len, jobs))
             say(f"{folder.path}: {todo} of {len(subjects)} subjects to measure, {forecast}")
+            if forecast.seconds > LONG:
+                say(f"that is long; cheaper: {self.cheaper(forecast.seconds)}")
         if executor.here:
             forecast.check_memory("measure fewer points, or pass smaller sizes")
         progress = Progress(sum(costs.values()), self.kind, quiet=quiet)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -44,10 +44,10 @@ class TrainOptions:
 
     sizes: tuple[Size, ...] = (32, 128, 512, "all")
     """Training-set sizes N, nested: the images of a smaller one are in every larger one."""
-    steps: Annotated[int, Whole(least=1)] = 6000
-    """Training steps: the same number for every N."""
-    batch_size: Annotated[int, Whole(least=1)] = 128
-    """Images a step."""
+    steps: Annotated[int, Whole(least=1)] | None = None
+    """Training steps: the same number for every N; 6,000 of an MLP, 1,500 of a U-Net."""
+    batch_size: Annotated[int, Whole(least=1)] | None = None
+    """Images a step; 128 of an MLP, 64 of a U-Net."""
     learning_rate: Annotated[float, Number(above=0.0)] = 1e-3
     """Adam's rate; linearly to 0 in the second half."""
     seeds: tuple[Annotated[int, Whole(least=0)], ...] = (0,)
@@ -56,7 +56,7 @@ class TrainOptions:
     """Earlier steps at which networks are measured, too."""
     network: Literal["auto", "mlp", "unet"] = "auto"
     """The backbone; auto takes an MLP up to 256 coordinates, a U-Net for larger images."""
-    channels: tuple[Annotated[int, Whole(least=1)], ...] = (32, 64, 64)
+    channels: tuple[Annotated[int, Whole(least=1)], ...] = (16, 32, 32)
     """Channels of the U-Net at each resolution."""
     control: Literal["auto", "population", "reference", "linear"] = "auto"
     """What networks are compared with: auto takes the population where it is known, else a
@@ -75,7 +75,7 @@ class Sweep(Run, TrainOptions, MeasureOptions, DataOptions):
     kind: ClassVar[str] = "sweep"
 
     def __post_init__(self) -> None:
-        late = [step for step in self.measured_steps if step >= self.steps]
+        late = [step for step in self.measured_steps if self.steps and step >= self.steps]
         if late:
             raise InputError(f"`measured_steps` has {late[0]}; pass steps below {self.steps}")
         if not self.seeds or len(set(self.seeds)) < len(self.seeds):
@@ -105,8 +105,10 @@ class Sweep(Run, TrainOptions, MeasureOptions, DataOptions):
 
     @property
     def training(self) -> Training:
-        r"""The training recipe."""
-        return Training(self.steps, self.batch_size, self.learning_rate)
+        r"""The training recipe: steps and batches that finish, where they are not given."""
+        small = self.network_config.kind == "mlp"
+        steps, batch = (6000, 128) if small else (1500, 64)
+        return Training(self.steps or steps, self.batch_size or batch, self.learning_rate)
 
     def study(self) -> Study:
         r"""Points, levels and probes; the data by their digests.
@@ -119,6 +121,8 @@ class Sweep(Run, TrainOptions, MeasureOptions, DataOptions):
         self.network_config.build(seed=0)  # refuses channels that it cannot be built of
         order = nested_subsets(source.split.pool, [sizes[-1]], self.seed)[sizes[-1]]
         held_out = numpy_rng(self.seed, "held-out points").permutation(source.split.held_out)
+        if any(step >= self.training.steps for step in self.measured_steps):
+            raise InputError(f"`measured_steps` must be below the {self.training.steps} steps")
         control, reason = self._choose_control(order[: self.points], sizes)
         default = self.points if self.network_config.kind == "mlp" else 8
         jacobians = default if self.jacobian_points is None else self.jacobian_points
@@ -169,11 +173,13 @@ class Sweep(Run, TrainOptions, MeasureOptions, DataOptions):
         known = [Description("linear")]
         known += [Description("population")] if self.source.population is not None else []
         known += [Description("empirical", num_samples=n) for n in sizes]
-        steps = sorted({*self.measured_steps, self.steps})
+        steps = sorted({*self.measured_steps, self.training.steps})
         if rest:
             first = self.seeds[0]
             known.append(
-                Description("reference", num_samples=len(rest), seed=first, step=self.steps)
+                Description(
+                    "reference", num_samples=len(rest), seed=first, step=self.training.steps
+                )
             )
         return known + [
             Description("learned", num_samples=n, seed=s, step=k)
@@ -236,11 +242,12 @@ class Sweep(Run, TrainOptions, MeasureOptions, DataOptions):
         checkpoint = folder.path / "checkpoints" / f"{name}.safetensors"
         if checkpoint_step(checkpoint) > min(int(step or 0) for step in wanted):
             checkpoint.unlink(missing_ok=True)  # a record was deleted that lies before it
-        every = max(1, self.steps // 20)
+        steps = self.training.steps
+        every = max(1, steps // 20)
         if self.measured_steps:
-            every = math.gcd(every, self.steps, *self.measured_steps)
+            every = math.gcd(every, steps, *self.measured_steps)
         for moment in train(state, every, checkpoint):
-            share = 0.87 * moment.step / self.steps
+            share = 0.87 * moment.step / steps
             report(share)
             if moment.step in wanted:
                 number = wanted[moment.step]
@@ -249,7 +256,7 @@ class Sweep(Run, TrainOptions, MeasureOptions, DataOptions):
                 # The reference is measured at the training points of the others.
                 own = None if reference else index
                 subject = Subject(subjects[number], moment.average, torch.float32, device, own)
-                yield number, subject, share + (0.13 if moment.step == self.steps else 0.0)
+                yield number, subject, share + (0.13 if moment.step == steps else 0.0)
         checkpoint.unlink(missing_ok=True)
 
     # ----------------------------------------------------------------------------- forecast
@@ -260,7 +267,7 @@ class Sweep(Run, TrainOptions, MeasureOptions, DataOptions):
         asked = 2 * self.dimension_points * levels * self._question_seconds(subject, study)
         if subject.kind not in ("learned", "reference"):
             return exact_seconds(study, subject.num_samples) + asked
-        return self._step_seconds * self.steps * 1.15 + asked
+        return self._step_seconds * self.training.steps * 1.15 + asked
 
     def _question_seconds(self, description: Description, study: Study) -> float:
         # Of one question to each dimension method, on a denoiser of the same size.
@@ -287,10 +294,28 @@ class Sweep(Run, TrainOptions, MeasureOptions, DataOptions):
                 steps += 1
         return (time.perf_counter() - start) / steps
 
+    def cheaper(self, seconds: float) -> str:
+        r"""Settings that take less time, where this takes long."""
+        steps = self.training.steps
+        half = f"`steps` {max(1, steps // 2)} takes about half as long"
+        fewer = f"{len(self.sizes) * len(self.seeds)} networks are trained: pass fewer `sizes`"
+        return f"{half}; {fewer}; or give a `budget`, such as 30m"
+
+    def within(self, seconds: float, workers: int) -> Sweep:
+        r"""The same sweep with so many steps as fit into a time on this machine, at least 100.
+
+        Arguments:
+            seconds: The time in all.
+            workers: How many networks are trained at a time.
+        """
+        networks = len(self.sizes) * len(self.seeds) + 1
+        share = seconds * 0.85 * min(workers, networks) / networks
+        return replace(self, steps=max(100, int(share / self._step_seconds / 1.15)))
+
     def num_bytes(self, study: Study) -> float:
         r"""Bytes of memory that one worker takes, roughly."""
         d, n = int(study.content["data"]["ambient_dim"]), int(study.content["sizes"][-1])
-        batch = 512.0 * d * 4 * 8 + 4.0 * d * max(self.samples, self.batch_size) * 4
+        batch = 512.0 * d * 4 * 8 + 4.0 * d * max(self.samples, self.training.batch_size) * 4
         entries = len(study.directions.counts)
         record = 8.0 * 2 * self.points * len(study.sigmas) * (self.draws + 2) * entries
         return 8.0 * n * d + 8.0 * 4 * 512 * n + 8.0 * 3 * d * d + batch + record + 4e8
