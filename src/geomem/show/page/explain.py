@@ -68,6 +68,12 @@ def explain(
         "of a linear denoiser that never saw them, after allowing for how much better the best "
         "network of the run is on new images. Red is memorized, blue is the contrary."
     )
+    if known.attrs["control"] == "reference":
+        density = (
+            "Each cell: by how much the network's denoising error at training images lies below "
+            "that of a reference network of the same recipe, which never saw them. Red is "
+            "memorized, blue is the contrary."
+        )
     if known.attrs["control"] == "population":
         density = (
             "Each cell: by how much the network's denoising error at training images lies below "
