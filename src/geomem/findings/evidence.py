@@ -123,7 +123,7 @@ def alike_numbers(run: Measured) -> xr.Dataset:
     sides = []
     for at in SIDES:
         looks = run.dataset.look.isel(subject=linear).sel(at=at)
-        values = looks.transpose("point", "look").values.astype(float)
+        values = looks.transpose("point", "feature").values.astype(float)
         values = values[~np.isnan(values).any(1)]
         errors = np.log(run.squares(linear, at).sum(-1).T[: len(values)])
         sides.append(_by_group(run, at, np.hstack([values, errors])))

@@ -26,7 +26,7 @@ NEAREST = 8  # neighbours among which one of another group is looked for
 @checked
 @dataclass(frozen=True)
 class Alike:
-    r"""Gives ``look`` (at, point, look): what is known of measured images without a network.
+    r"""Gives ``look`` (at, point, feature): what is known of measured images without a network.
 
     Asked of the linear control alone; the logarithm of the nearest distance first, then
     coordinates along principal directions and their squares, in standard deviations.
@@ -67,4 +67,6 @@ class Alike:
             looks[a, : len(index), 1 : 1 + count] = along
             looks[a, : len(index), 1 + count :] = along**2
         named = {"units": "1", "long_name": "what is known of an image without a network"}
-        return xr.Dataset({"look": (("at", "point", "look"), looks, named)}, coords={"at": kinds})
+        return xr.Dataset(
+            {"look": (("at", "point", "feature"), looks, named)}, coords={"at": kinds}
+        )
