@@ -71,13 +71,8 @@ def explain(
     if known.attrs["control"] == "reference":
         density = (
             "Each cell: by how much the network's denoising error at training images lies below "
-<<<<<<< HEAD
             "that of a network of the same recipe that never saw them, image by image with the "
             "same noise. Red is memorized, blue is the contrary."
-=======
-            "that of a reference network of the same recipe, which never saw them. Red is "
-            "memorized, blue is the contrary."
->>>>>>> docs2
         )
     if known.attrs["control"] == "population":
         density = (
