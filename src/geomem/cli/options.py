@@ -6,9 +6,12 @@ import dataclasses
 import io
 import os
 import re
+import shutil
 import sys
-from contextlib import redirect_stderr
+import textwrap
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass, fields
+from functools import partial
 from inspect import cleandoc
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_type_hints
@@ -18,7 +21,9 @@ import tyro
 from geomem.arguments import Whole, checked
 from geomem.compute.executor import Executor
 from geomem.compute.local import LocalExecutor
+from geomem.compute.progress import say
 from geomem.compute.ray import RayExecutor
+from geomem.data.images import ImageData
 from geomem.errors import InputError
 
 
@@ -75,6 +80,12 @@ def as_options(message: str, command: Any) -> str:
     return re.sub(r"`([a-z][a-z_]*)`", option, message)
 
 
+def say_account(data: ImageData) -> None:
+    r"""Says, on standard error, what of a folder was read and what was left out."""
+    if data.account:
+        say(f"{data.name}: {data.account}")
+
+
 def findings_of(run: Path) -> list[str]:
     r"""The findings that a run's summary holds."""
     import json
@@ -93,13 +104,14 @@ def parse(command: Any, prog: str, arguments: list[str]) -> Any:
 
     Raises:
         InputError: If an option has a value that it cannot have.
-        SystemExit: After help, or what the parser says of arguments that it does not know.
+        SystemExit: After help, or what the parser says of arguments that it does not know;
+            both are wrapped to the terminal.
     """
     if os.environ.get("NO_COLOR"):
         os.environ["TERM"] = "dumb"
-    said = io.StringIO()
+    said, shown = io.StringIO(), io.StringIO()
     try:
-        with redirect_stderr(said):
+        with redirect_stderr(said), redirect_stdout(shown):
             if isinstance(command, dict):
                 return tyro.extras.subcommand_cli_from_dict(command, prog=prog, args=arguments)
             description = cleandoc(command.__doc__ or prog)
@@ -110,5 +122,25 @@ def parse(command: Any, prog: str, arguments: list[str]) -> Any:
             error = error.__cause__ or error.__context__
         if isinstance(error, InputError):
             raise error from None
-        sys.stderr.write(said.getvalue())
+        columns = shutil.get_terminal_size().columns
+        for text, stream in ((shown, sys.stdout), (said, sys.stderr)):
+            stream.write(wrapped(re.sub(r"\n{3,}", "\n\n", text.getvalue()), columns))
         raise
+
+
+def wrapped(text: str, columns: int) -> str:
+    r"""A text whose lines are no longer than the terminal is wide, wrapped at spaces.
+
+    Example:
+        >>> print(wrapped("how many\n  images would it take", 16), end="")
+        how many
+          images would
+          it take
+    """
+    lines = []
+    for line in text.splitlines():
+        indent = " " * (len(line) - len(line.lstrip()))
+        wrap = partial(textwrap.wrap, subsequent_indent=indent, break_on_hyphens=False)
+        short = len(line) <= columns
+        lines += [line] if short else wrap(line, columns, break_long_words=False)
+    return "".join(f"{line}\n" for line in lines)
