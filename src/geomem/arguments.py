@@ -15,8 +15,8 @@ A call with anything else ends in an :class:`~geomem.errors.InputError` that nam
 in backticks, says what was passed and what would be accepted. What can be taken as meant is
 taken: a text where a path is wanted and the other way, a list or a number where a tensor is,
 NumPy's numbers.
-Plain annotations (``int``, ``float``, ``bool``, ``str``, ``Path``, ``Literal``, tuples and
-unions of them) are checked as they stand; a float is finite unless ``Number(infinite=True)``.
+Plain annotations (``int``, ``float``, ``bool``, ``str``, ``Path``, ``Literal``, tensors,
+functions, classes, protocols, lists, tuples and unions of them) are checked as they stand; a float is finite unless ``Number(infinite=True)``.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ import inspect
 import math
 import sys
 import types
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from numbers import Integral, Real
@@ -147,6 +147,18 @@ def check(name: str, value: Any, annotation: Any) -> Any:
         if not isinstance(value, (str, Path)) or not str(value):
             raise InputError(f"`{name}` is {shown(value)}; pass a path")
         return Path(value)
+    if origin in (Sequence, Iterable):
+        if isinstance(value, (str, bytes)) or not hasattr(value, "__iter__"):
+            raise InputError(f"`{name}` is {shown(value)}; pass a list")
+        if isinstance(value, (list, tuple)):
+            return type(value)([check(name, v, inner[0]) for v in value])
+        return value
+    if origin is Callable or annotation is Callable:
+        if not callable(value):
+            raise InputError(f"`{name}` is {shown(value)}; pass a function")
+        return value
+    if isinstance(annotation, type) and annotation is not object and origin is None:
+        return _check_object(name, value, annotation)
     return value
 
 
@@ -253,6 +265,29 @@ def _check_union(name: str, value: Any, choices: Sequence[Any]) -> Any:
     raise error
 
 
+def _check_object(name: str, value: Any, kind: type) -> Any:
+    torch: Any = sys.modules.get("torch")
+    if torch is not None and kind is torch.Tensor:
+        try:
+            value = torch.as_tensor(value)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise InputError(f"`{name}` is {shown(value)}; pass a tensor") from error
+        if value.is_complex():
+            raise InputError(f"`{name}` holds {value.dtype}; pass real numbers")
+        return value
+    if getattr(kind, "_is_protocol", False):  # not a class of ours, but what has its methods
+        wanted = [n for n, m in vars(kind).items() if inspect.isfunction(m) and n not in _PROTOCOL]
+        fits_in = not isinstance(value, type) and all(hasattr(value, n) for n in wanted)
+    else:
+        fits_in = isinstance(value, kind)
+    if not fits_in:
+        raise InputError(f"`{name}` is {shown(value)}; pass a {kind.__name__}")
+    return value
+
+
+_PROTOCOL = ("__init__", "__subclasshook__", "_proto_hook", "_no_init_or_replace_init")
+
+
 def _check_tuple(name: str, value: Any, inner: tuple[Any, ...]) -> tuple[Any, ...]:
     if isinstance(value, (str, bytes)) or not hasattr(value, "__iter__"):
         raise InputError(f"`{name}` is {shown(value)}; pass a tuple")
@@ -283,7 +318,10 @@ def _check_number(name: str, value: Any, rule: Number | Any) -> float:
         value = item()
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, Real):
         raise InputError(f"`{name}` is {shown(value)}; pass {_wanted(kind, rule)}")
-    number = float(value)
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf if value > 0 else -math.inf
     bad = math.isnan(number) or (math.isinf(number) and not infinite)
     if bad or not rule.holds(number, number):
         raise InputError(f"`{name}` is {shown(value)}; pass {_wanted(kind, rule)}")

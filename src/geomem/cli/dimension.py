@@ -264,6 +264,7 @@ def _document(rows: Sequence[Answers], dataset: xr.Dataset, seed: int) -> dict[s
         "data": dataset.attrs["data"],
         "digest": dataset.attrs["data_digest"],
         "rms": dataset.attrs["rms"],
+        "ambient_dim": dataset.attrs["ambient_dim"],
         "seed": seed,
         "rows": [
             {

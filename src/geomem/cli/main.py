@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import signal
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -13,6 +12,7 @@ from importlib import import_module
 from typing import Any
 
 from geomem import __version__
+from geomem.compute.signals import signals_interrupt
 from geomem.errors import GeomemError
 
 COMMANDS = {
@@ -34,11 +34,8 @@ EXIT_FAULT, EXIT_INPUT, EXIT_INTERRUPTED = 1, 2, 130
 
 def main(arguments: Sequence[str] | None = None) -> None:
     r"""Entry point of ``geomem``; leaves with the exit status."""
-    with suppress(ValueError):  # not in the main thread
-        for name in ("SIGTERM", "SIGHUP"):  # a scheduler's way to say Ctrl-C
-            if hasattr(signal, name):
-                signal.signal(getattr(signal, name), _interrupt)
-    status = run(list(sys.argv[1:] if arguments is None else arguments))
+    with signals_interrupt():
+        status = run(list(sys.argv[1:] if arguments is None else arguments))
     try:
         sys.stdout.flush()
     except (OSError, ValueError):
@@ -144,10 +141,6 @@ def _fault(name: str, error: Exception) -> int:
         file=sys.stderr,
     )
     return EXIT_FAULT
-
-
-def _interrupt(*ignored: Any) -> None:
-    raise KeyboardInterrupt
 
 
 def _prepare_streams() -> None:

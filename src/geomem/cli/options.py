@@ -6,10 +6,17 @@ import dataclasses
 import io
 import os
 import re
+import shutil
 import sys
+<<<<<<< HEAD
 from collections.abc import Iterator
 from contextlib import redirect_stderr
+=======
+import textwrap
+from contextlib import redirect_stderr, redirect_stdout
+>>>>>>> cases
 from dataclasses import dataclass, fields
+from functools import partial
 from inspect import cleandoc
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_type_hints
@@ -19,7 +26,9 @@ import tyro
 from geomem.arguments import Whole, checked
 from geomem.compute.executor import Executor
 from geomem.compute.local import LocalExecutor
+from geomem.compute.progress import say
 from geomem.compute.ray import RayExecutor
+from geomem.data.images import ImageData
 from geomem.errors import InputError
 
 
@@ -67,6 +76,7 @@ def as_options(message: str, command: Any) -> str:
     return re.sub(r"`([a-z][a-z_]*)`", option, message)
 
 
+<<<<<<< HEAD
 def _classes(command: Any) -> Iterator[Any]:
     # The class of a command, or those of its subcommands, and of the groups of their options.
     waiting = list(command.values()) if isinstance(command, dict) else [command]
@@ -76,6 +86,12 @@ def _classes(command: Any) -> Iterator[Any]:
             yield cls
             for hint in get_type_hints(cls, include_extras=False).values():
                 waiting += [hint, *get_args(hint)]
+=======
+def say_account(data: ImageData) -> None:
+    r"""Says, on standard error, what of a folder was read and what was left out."""
+    if data.account:
+        say(f"{data.name}: {data.account}")
+>>>>>>> cases
 
 
 def findings_of(run: Path) -> list[str]:
@@ -97,16 +113,21 @@ def parse(command: Any, prog: str, arguments: list[str], about: str = "") -> Any
 
     Raises:
         InputError: If an option has a value that it cannot have.
-        SystemExit: After help, or what the parser says of arguments that it does not know.
+        SystemExit: After help, or what the parser says of arguments that it does not know;
+            both are wrapped to the terminal.
     """
     if os.environ.get("NO_COLOR"):
         os.environ["TERM"] = "dumb"
+<<<<<<< HEAD
     for cls in _classes(command):
         if (cls.__doc__ or "").startswith(f"{cls.__name__}("):  # what dataclasses put there instead
             cls.__doc__ = ""
     said = io.StringIO()
+=======
+    said, shown = io.StringIO(), io.StringIO()
+>>>>>>> cases
     try:
-        with redirect_stderr(said):
+        with redirect_stderr(said), redirect_stdout(shown):
             if isinstance(command, dict):
                 return tyro.extras.subcommand_cli_from_dict(command, prog=prog, args=arguments)
             description = cleandoc(command.__doc__ or about or prog)
@@ -117,5 +138,25 @@ def parse(command: Any, prog: str, arguments: list[str], about: str = "") -> Any
             error = error.__cause__ or error.__context__
         if isinstance(error, InputError):
             raise error from None
-        sys.stderr.write(said.getvalue())
+        columns = shutil.get_terminal_size().columns
+        for text, stream in ((shown, sys.stdout), (said, sys.stderr)):
+            stream.write(wrapped(re.sub(r"\n{3,}", "\n\n", text.getvalue()), columns))
         raise
+
+
+def wrapped(text: str, columns: int) -> str:
+    r"""A text whose lines are no longer than the terminal is wide, wrapped at spaces.
+
+    Example:
+        >>> print(wrapped("how many\n  images would it take", 16), end="")
+        how many
+          images would
+          it take
+    """
+    lines = []
+    for line in text.splitlines():
+        indent = " " * (len(line) - len(line.lstrip()))
+        wrap = partial(textwrap.wrap, subsequent_indent=indent, break_on_hyphens=False)
+        short = len(line) <= columns
+        lines += [line] if short else wrap(line, columns, break_long_words=False)
+    return "".join(f"{line}\n" for line in lines)

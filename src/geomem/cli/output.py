@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import textwrap
 from typing import Any
 
 import numpy as np
@@ -32,15 +33,50 @@ def plain(values: Any) -> Any:
 
 
 def print_table(head: list[str], rows: list[list[str]], title: str | None = None) -> int:
-    r"""Prints a table for people; returns the exit status of success."""
+    r"""Prints a table for people; returns the exit status of success.
+
+    Cells are wrapped at spaces alone, so that no number is broken across lines; a table that
+    does not fit even so becomes a list.
+    """
     from rich.console import Console
     from rich.table import Column, Table
+    from rich.text import Text
 
-    table = Table(*(Column(name, overflow="fold") for name in head), title=title)
+    console = Console()
+    columns = list(zip(head, *rows, strict=True))
+    widths = [max(map(len, column)) for column in columns]
+    words = [max(len(w) for cell in column for w in cell.split() or [""]) for column in columns]
+    room = console.width - 3 * len(head) - 1
+    while sum(widths) > room and widths != words:  # the widest that can be wrapped
+        k = max(range(len(head)), key=lambda k: widths[k] if widths[k] > words[k] else -1)
+        widths[k] -= 1
+    if sum(widths) > room:
+        print("\n\n".join(filter(None, [title, *(_listed(head, r, console.width) for r in rows)])))
+        return 0
+    table = Table(
+        *(Column(name, width=width) for name, width in zip(head, widths, strict=True)),
+        title=title and Text(title),
+    )
     for row in rows:
-        table.add_row(*row)
-    Console().print(table)
+        table.add_row(*map(Text, row))
+    console.print(table)
     return 0
+
+
+def _listed(head: list[str], row: list[str], width: int) -> str:
+    # A row of a table that is too wide for the terminal, a line or more for each cell.
+    indent = max(map(len, head)) + 2
+    lines = [
+        textwrap.fill(
+            f"{name:{indent}}{cell}",
+            max(width, indent + 20),
+            subsequent_indent=" " * indent,
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+        for name, cell in zip(head, row, strict=True)
+    ]
+    return "\n".join(lines)
 
 
 def estimate(value: float, stderr: float) -> str:

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import tyro
 
+from geomem.cli.options import say_account
 from geomem.compute.files import atomic_write_text
 from geomem.data.images import duplicate_groups, load_data
 from geomem.data.splits import make_split, split_text
@@ -44,6 +45,7 @@ class SplitCommand:
         r"""Makes the split, writes it, and says so in one sentence; returns the exit status."""
         data = load_data(self.data, labels=self.labels, groups=self.groups)
         split = make_split(data, held_out=self.held_out, reserved=self.reserved, seed=self.seed)
+        say_account(data)
         _write_once(self.out, split_text(split, data))
         duplicates = len(data) - len(set(data.digests()))
         groups = int(duplicate_groups(data).max()) + 1

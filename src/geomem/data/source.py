@@ -22,7 +22,6 @@ from geomem.data.reading import IntArray
 from geomem.data.sets import same_spelling
 from geomem.data.splits import Split, default_split, read_split
 from geomem.denoiser import Denoiser
-from geomem.errors import InputError
 from geomem.exact.gaussian import GaussianDenoiser
 from geomem.manifolds import PAPER_VARIANCES, LinearManifold, NormalizedLinear
 from geomem.stats import torch_rng
@@ -53,7 +52,7 @@ class DataOptions:
     split: Path | None = None
     groups: Path | None = None
     labels: Path | None = None
-    variances: tuple[float, ...] = PAPER_VARIANCES
+    variances: tuple[float, ...] = ()
     ambient_dim: Annotated[int, Whole(least=1)] = 30
 
     def __post_init__(self) -> None:
@@ -140,9 +139,7 @@ def load_source(options: DataOptions, *, seed: int = 0, largest: int = 0) -> Sou
 
 
 def _linear_source(options: DataOptions, seed: int, largest: int) -> Source:
-    spec, variances = options.data, options.variances
-    if not variances:
-        raise InputError(f"`variances` is empty; pass the variances of the directions of {spec}")
+    spec, variances = options.data, options.variances or PAPER_VARIANCES
     values = torch.tensor(variances, dtype=torch.float64)
     plane = LinearManifold(values, max(options.ambient_dim, len(values)))
     manifold = plane if spec == "linear" else NormalizedLinear(plane)

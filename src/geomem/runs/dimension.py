@@ -89,7 +89,7 @@ class Dimensions(Run, DataOptions):
     def source(self) -> Source:
         r"""The data, with their split."""
         if self.home is not None:
-            source: Source = open_run(self.home).source  # type: ignore[attr-defined]
+            source: Source = open_run(self.home).source
             if source.data.digest != RunFolder.open(self.home).study["data"]["digest"]:
                 raise InputError(f"the data of {self.home.name} have changed since it was started")
             return source

@@ -51,6 +51,7 @@ def load(run: str | Path) -> xr.Dataset:
         data_digest=folder.study["data"]["digest"],
         control=folder.study["control"],
         rms=folder.study["rms"],
+        ambient_dim=folder.study["data"]["ambient_dim"],
         window=folder.study["window"],
         subjects_done=len(records),
         subjects_planned=len(subjects),

@@ -22,6 +22,7 @@ from geomem.compute.files import clean_temporary
 from geomem.compute.local import LocalExecutor
 from geomem.compute.progress import Forecast, Progress, say
 from geomem.compute.threads import one_thread
+from geomem.data.source import Source
 from geomem.errors import InputError
 from geomem.measure.study import Study
 from geomem.measure.subject import Description, Subject
@@ -40,6 +41,11 @@ class Run:
     kind: ClassVar[str]
 
     # ------------------------------------------------------------- what a kind of run says
+
+    @property
+    def source(self) -> Source:
+        r"""The data, and the parts that they play."""
+        raise NotImplementedError
 
     def study(self) -> Study:
         r"""What is measured of every subject: see :mod:`geomem.measure.study`.
@@ -226,6 +232,8 @@ class Run:
         left = sum(costs.values()) / workers
         forecast = Forecast(max(left, max(costs.values())), workers * self.num_bytes(study))
         if not quiet:
+            if account := self.source.data.account:
+                say(f"{self.source.data.name}: {account}")
             todo = sum(map(len, jobs))
             say(f"{folder.path}: {todo} of {len(subjects)} subjects to measure, {forecast}")
             if forecast.seconds > LONG:
