@@ -192,7 +192,7 @@ def methods(value: Any) -> list[tuple[str, Callable[..., Any]]]:
 
 
 def call(name: str, function: Callable[..., Any], rng: random.Random, failed: Counter[str]) -> Any:
-    r"""One call; what it returns, or None after an error, which is counted if it is none of ours."""
+    r"""One call; what it returns, or None after an error, counted if it is none of ours."""
     given = arguments(function, rng)
 
     def positional() -> Any:

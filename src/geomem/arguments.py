@@ -16,7 +16,8 @@ in backticks, says what was passed and what would be accepted. What can be taken
 taken: a text where a path is wanted and the other way, a list or a number where a tensor is,
 NumPy's numbers.
 Plain annotations (``int``, ``float``, ``bool``, ``str``, ``Path``, ``Literal``, tensors,
-functions, classes, protocols, lists, tuples and unions of them) are checked as they stand; a float is finite unless ``Number(infinite=True)``.
+functions, classes, protocols, lists, tuples and unions of them) are checked as they stand; a
+float is finite unless ``Number(infinite=True)``.
 """
 
 from __future__ import annotations
@@ -321,7 +322,7 @@ def _check_number(name: str, value: Any, rule: Number | Any) -> float:
     try:
         number = float(value)
     except OverflowError:
-        number = math.inf if value > 0 else -math.inf
+        number = math.inf  # a whole number of more than 300 digits
     bad = math.isnan(number) or (math.isinf(number) and not infinite)
     if bad or not rule.holds(number, number):
         raise InputError(f"`{name}` is {shown(value)}; pass {_wanted(kind, rule)}")

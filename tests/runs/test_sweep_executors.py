@@ -2,6 +2,7 @@ r"""A sweep is the same bytes whoever does its units, and whoever is killed mean
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -20,8 +21,9 @@ from geomem.compute.executor import Executor
 from geomem.compute.local import LocalExecutor
 from geomem.errors import InputError
 from geomem.runs.jobs import Task, array_indices, jobs_to_do, run_job
+from geomem.runs.kinds import open_run
 from geomem.runs.records import RunFolder
-from geomem.runs.sweep import Sweep, open_sweep
+from geomem.runs.sweep import Sweep
 
 TINY = Sweep(
     data="linear",
@@ -74,7 +76,11 @@ class Deadly:
         return self.inner.workers()
 
     def run(
-        self, function: Any, units: Sequence[Any], *, on_message: Callable[[Any, Any], None]
+        self,
+        function: Any,
+        units: Sequence[Any],
+        *,
+        on_message: Callable[[Any, Any], None] = lambda unit, message: None,
     ) -> Iterator[tuple[Any, Any]]:
         def hear(task: Task, share: float) -> None:
             self.heard.append((task.numbers, share))
@@ -101,7 +107,7 @@ def test_two_workers_one_of_them_killed_write_the_same_bytes(
     TINY.run(tmp_path / "run", executor=deadly, quiet=True)
     assert "a worker was lost" in capsys.readouterr().err
     assert record_bytes(tmp_path / "run") == record_bytes(whole)
-    for name in ("summary.json", "design.json", "config.json"):
+    for name in ("summary.json", "study.json", "config.json"):
         assert (tmp_path / "run" / name).read_bytes() == (whole / name).read_bytes()
     # The training was gone on with at its last checkpoint, two steps of 40 ago at most.
     killed = next(job for job in JOBS if int(deadly.marker.read_text()) in job)
@@ -138,7 +144,8 @@ def test_units_one_by_one_in_any_order_are_the_whole(
     assert run(["sweep", str(out)]) == 0  # nothing left: summary and page
     assert (out / "summary.json").read_bytes() == (whole / "summary.json").read_bytes()
     assert (out / "report.html").exists()
-    assert (out / "provenance" / "000007.json").exists()
+    sessions = json.loads((out / "provenance.json").read_text())["sessions"]
+    assert len(sessions) == 7  # six units, and the end
 
 
 @pytest.fixture
@@ -162,17 +169,17 @@ def test_a_unit_that_is_done_is_left_alone_and_a_lost_one_is_made_again(
     assert path.read_bytes() == before
 
 
-def test_the_docs_show_what_prepare_prints() -> None:
+def test_the_docs_show_what_prepare_prints(tmp_path: Path) -> None:
     page = (Path(__file__).parents[2] / "docs" / "cluster.md").read_text()
     sweep = Sweep(data="digits", seeds=(0, 1, 2), measured_steps=(1500, 3000))
     assert "--data digits --seeds 0 1 2 --measured-steps 1500 3000" in page
-    folder = RunFolder(Path("not-there"), sweep.config(), sweep.design())
+    folder = sweep.prepare(tmp_path / "run")
     assert f"prints `{array_indices(jobs_to_do(folder))}`" in page
 
 
 def both(task: tuple[Path, int], report: Callable[[Any], None]) -> list[int]:
     run_folder, unit = task
-    return [u.number for u in open_sweep(run_folder).run_units(run_folder, [unit], quiet=True)]
+    return open_run(run_folder).run_units(run_folder, [unit], quiet=True)
 
 
 def test_two_machines_at_the_same_training_do_each_other_no_harm(
@@ -197,8 +204,8 @@ def test_jobs_are_whole_trainings_the_largest_first(tmp_path: Path) -> None:
 # ------------------------------------------------------------------------------- bad input
 
 BAD = {
-    "a unit beyond the list": (["{run}", "--unit", "8"], "no unit 8; pass --unit 0 to 7"),
-    "a negative unit": (["{run}", "--unit=-1"], "no unit -1; pass --unit 0 to 7"),
+    "a unit beyond the list": (["{run}", "--unit", "8"], "no unit 8; pass 0 to 7"),
+    "a negative unit": (["{run}", "--unit=-1"], "no unit -1; pass 0 to 7"),
     "no run": (["{run}-not-there", "--unit", "0"], "holds no run"),
     "an address for local processes": (["{run}", "--address", "a:1"], "pass --executor ray"),
     "no processes": (["{run}", "--unit", "4", "--processes", "-1"], "--processes"),
@@ -217,9 +224,10 @@ def test_bad_input_is_one_sentence(
 
 
 def test_another_kind_of_run_is_refused(tmp_path: Path) -> None:
-    RunFolder.create(tmp_path / "run", {"kind": "audit"}, {"units": []})
-    with pytest.raises(InputError, match="a run of kind audit, not a sweep"):
-        open_sweep(tmp_path / "run")
+    study = {"schema_version": 2}
+    RunFolder.create(tmp_path / "run", {"kind": "census"}, study)
+    with pytest.raises(InputError, match="a run of kind 'census'; this geomem knows"):
+        open_run(tmp_path / "run")
 
 
 def test_data_that_changed_are_refused(copy: Path) -> None:

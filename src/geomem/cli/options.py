@@ -8,13 +8,9 @@ import os
 import re
 import shutil
 import sys
-<<<<<<< HEAD
-from collections.abc import Iterator
-from contextlib import redirect_stderr
-=======
 import textwrap
+from collections.abc import Iterator
 from contextlib import redirect_stderr, redirect_stdout
->>>>>>> cases
 from dataclasses import dataclass, fields
 from functools import partial
 from inspect import cleandoc
@@ -76,7 +72,6 @@ def as_options(message: str, command: Any) -> str:
     return re.sub(r"`([a-z][a-z_]*)`", option, message)
 
 
-<<<<<<< HEAD
 def _classes(command: Any) -> Iterator[Any]:
     # The class of a command, or those of its subcommands, and of the groups of their options.
     waiting = list(command.values()) if isinstance(command, dict) else [command]
@@ -86,12 +81,12 @@ def _classes(command: Any) -> Iterator[Any]:
             yield cls
             for hint in get_type_hints(cls, include_extras=False).values():
                 waiting += [hint, *get_args(hint)]
-=======
+
+
 def say_account(data: ImageData) -> None:
     r"""Says, on standard error, what of a folder was read and what was left out."""
     if data.account:
         say(f"{data.name}: {data.account}")
->>>>>>> cases
 
 
 def findings_of(run: Path) -> list[str]:
@@ -118,14 +113,10 @@ def parse(command: Any, prog: str, arguments: list[str], about: str = "") -> Any
     """
     if os.environ.get("NO_COLOR"):
         os.environ["TERM"] = "dumb"
-<<<<<<< HEAD
     for cls in _classes(command):
         if (cls.__doc__ or "").startswith(f"{cls.__name__}("):  # what dataclasses put there instead
             cls.__doc__ = ""
-    said = io.StringIO()
-=======
     said, shown = io.StringIO(), io.StringIO()
->>>>>>> cases
     try:
         with redirect_stderr(said), redirect_stdout(shown):
             if isinstance(command, dict):

@@ -43,7 +43,8 @@ def jobs_to_do(folder: RunFolder, numbers: Sequence[int] | None = None) -> list[
     for number in folder.missing():
         jobs.setdefault(subjects[number].training, []).append(number)
     if numbers is not None:
-        wanted = {subjects[number].training for number in numbers}
+        missing = {number for job in jobs.values() for number in job}
+        wanted = {subjects[number].training for number in numbers if number in missing}
         jobs = {training: job for training, job in jobs.items() if training in wanted}
 
     def place(training: Description) -> tuple[int, int, int, int]:
