@@ -275,7 +275,7 @@ def test_what_does_not_fit_is_refused_before_it_is_unpacked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     path = write(tmp_path / name)
-    monkeypatch.setattr("geomem.compute.progress.available_memory", lambda: 100.0)
+    monkeypatch.setattr("geomem.compute.memory.available_memory", lambda: 100.0)
     refuses(path, "of memory", "fewer or smaller")
 
 
@@ -283,7 +283,7 @@ def test_a_small_archive_of_a_huge_array_is_refused_unread(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     np.savez_compressed(tmp_path / "x.npz", np.zeros((4000, 100, 100), np.uint8))
-    monkeypatch.setattr("geomem.compute.progress.available_memory", lambda: 3e7)
+    monkeypatch.setattr("geomem.compute.memory.available_memory", lambda: 3e7)
     tracemalloc.start()
     refuses(tmp_path / "x.npz", "38.1 MiB of memory")
     assert tracemalloc.get_traced_memory()[1] < 5e6

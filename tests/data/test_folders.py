@@ -119,7 +119,7 @@ def test_what_does_not_fit_is_refused_undecoded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_images(tmp_path, {"a.png": GREY[0], "b.png": GREY[1]})
-    monkeypatch.setattr("geomem.compute.progress.available_memory", lambda: 100.0)
+    monkeypatch.setattr("geomem.compute.memory.available_memory", lambda: 100.0)
     refuses(tmp_path, "of memory", "shrink the pictures")
 
 

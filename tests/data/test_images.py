@@ -112,7 +112,7 @@ def test_labels_and_groups_of_any_type_stay_apart() -> None:
 
 def test_tensors_that_do_not_fit_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     data = ImageData.of("x", RNG.integers(0, 256, (3000, 50, 50), dtype=np.uint8))
-    monkeypatch.setattr("geomem.compute.progress.available_memory", lambda: 5e7)
+    monkeypatch.setattr("geomem.compute.memory.available_memory", lambda: 5e7)
     assert data.tensor(range(100)).shape == (100, 1, 50, 50)
     with pytest.raises(InputError, match="of memory"):
         data.tensor(range(3000))

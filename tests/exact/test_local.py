@@ -182,7 +182,7 @@ def test_the_jacobian_is_that_of_autograd_along_any_direction(equivariant: bool)
 
 
 def test_derivatives_that_do_not_fit_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("geomem.compute.progress.available_memory", lambda: 1e4)
+    monkeypatch.setattr("geomem.compute.memory.available_memory", lambda: 1e4)
     D, x = LocalDenoiser(normal(0, 25, 1, 5, 5), 3), normal(1, 1, 1, 5, 5)
     D(x, level(0.5))
     with pytest.raises(InputError, match="jacobian_diagonal"):
