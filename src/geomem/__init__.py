@@ -33,7 +33,6 @@ _HOME = {
     "findings.sentences": "sentences",
     "runs.plan": "Plan",
     "runs.sweep": "Sweep",
-    "runs.plan": "Plan",
     "show.page.report": "report",
 }
 # Names for specialists, at home in their packages and reachable from here, too.

@@ -67,4 +67,6 @@ class Alike:
             looks[a, : len(index), 1 : 1 + count] = along
             looks[a, : len(index), 1 + count :] = along**2
         named = {"units": "1", "long_name": "what is known of an image without a network"}
-        return xr.Dataset({"look": (("at", "point", "feature"), looks, named)}, coords={"at": kinds})
+        return xr.Dataset(
+            {"look": (("at", "point", "feature"), looks, named)}, coords={"at": kinds}
+        )
