@@ -16,7 +16,8 @@ in backticks, says what was passed and what would be accepted. What can be taken
 taken: a text where a path is wanted and the other way, a list or a number where a tensor is,
 NumPy's numbers.
 Plain annotations (``int``, ``float``, ``bool``, ``str``, ``Path``, ``Literal``, tensors,
-functions, classes, protocols, lists, tuples and unions of them) are checked as they stand; a float is finite unless ``Number(infinite=True)``.
+functions, classes, protocols, lists, tuples and unions of them) are checked as they stand; a
+float is finite unless ``Number(infinite=True)``.
 """
 
 from __future__ import annotations
@@ -152,12 +153,19 @@ def check(name: str, value: Any, annotation: Any) -> Any:
             raise InputError(f"`{name}` is {shown(value)}; pass a list")
         if isinstance(value, (list, tuple)):
             return type(value)([check(name, v, inner[0]) for v in value])
-        return value
+        if getattr(value, "ndim", 1) == 0:
+            raise InputError(f"`{name}` is one value; pass a list")
+        if inner[0] in (int, float) and hasattr(value, "dtype"):  # an array, not entry by entry
+            annotation = type(value)
+            return (
+                _check_values(name, value, annotation, Values(whole=True)) if len(value) else value
+            )
+        return [check(name, v, inner[0]) for v in value]
     if origin is Callable or annotation is Callable:
         if not callable(value):
             raise InputError(f"`{name}` is {shown(value)}; pass a function")
         return value
-    if isinstance(annotation, type) and annotation is not object and origin is None:
+    if isinstance(annotation, type) and annotation not in (object, Any) and origin is None:
         return _check_object(name, value, annotation)
     return value
 
@@ -291,6 +299,8 @@ _PROTOCOL = ("__init__", "__subclasshook__", "_proto_hook", "_no_init_or_replace
 def _check_tuple(name: str, value: Any, inner: tuple[Any, ...]) -> tuple[Any, ...]:
     if isinstance(value, (str, bytes)) or not hasattr(value, "__iter__"):
         raise InputError(f"`{name}` is {shown(value)}; pass a tuple")
+    if getattr(value, "ndim", 1) == 0:
+        raise InputError(f"`{name}` is one value; pass a tuple")
     values = list(value)
     if len(inner) == 2 and inner[1] is Ellipsis:
         inner = (inner[0],) * len(values)
@@ -321,7 +331,7 @@ def _check_number(name: str, value: Any, rule: Number | Any) -> float:
     try:
         number = float(value)
     except OverflowError:
-        number = math.inf if value > 0 else -math.inf
+        number = math.inf if value > 0 else -math.inf  # type: ignore[operator]
     bad = math.isnan(number) or (math.isinf(number) and not infinite)
     if bad or not rule.holds(number, number):
         raise InputError(f"`{name}` is {shown(value)}; pass {_wanted(kind, rule)}")

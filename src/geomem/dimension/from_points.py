@@ -80,7 +80,7 @@ class ScikitDimension:
     seed: Annotated[int, Whole(least=0)] = 0
 
     def __call__(self, points: Tensor, query: Tensor | None = None) -> Estimate | NoGap:
-        points = check("points", points, Annotated[Tensor, Values(shape="(N, *)")])
+        points = check("points", points, Annotated[Tensor, Values(shape="(N, d, *)")])
         if len(points) < 4:
             raise InputError(f"`points` are {len(points)}, and have no dimension; pass 4 or more")
         if query is not None:
