@@ -18,6 +18,7 @@ import os
 import random
 import re
 import resource
+import shutil
 import signal
 import sys
 import tempfile
@@ -33,6 +34,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import numpy as np
 import torch
+from PIL import Image
 
 import geomem
 from geomem.errors import GeomemError
@@ -192,7 +194,7 @@ def methods(value: Any) -> list[tuple[str, Callable[..., Any]]]:
 
 
 def call(name: str, function: Callable[..., Any], rng: random.Random, failed: Counter[str]) -> Any:
-    r"""One call; what it returns, or None after an error, counted if it is none of ours."""
+    r"""One call: what it returns, or None after an error, which is counted if it is not ours."""
     given = arguments(function, rng)
 
     def positional() -> Any:
@@ -246,18 +248,21 @@ def words(value: Any) -> list[str]:
 
 
 SMALL = {
-    "steps": "2", "levels": "2", "points": "2", "samples": "2", "draws": "1", "sources": "8",
-    "sizes": "16", "directions": "1", "processes": "1", "jacobian_points": "0",
+    "steps": "2", "levels": "2", "points": "8", "samples": "2", "draws": "1", "sources": "8",
+    "sizes": "16", "directions": "1", "processes": "1", "jacobian_points": "0", "sigmas": ".3 1",
+    "variances": "1 .5 .1", "largest": "100", "num_samples": "50", "cases": "broken.json",
+    "data": "images.npy", "run": "run", "run_folder": "run", "out": "out", "dimension_points": "0",
 }  # fmt: skip
+NUMBERS = ["nan", "inf", "-1", "0", "1e400", "9" * 30, "2.5", "1e-300", "1", "7", "1000000"]
 TEXTS = [
-    *("nan", "inf", "-1", "0", "1e400", "x", "", " ", "9" * 30, "2.5", "None", "é", "a" * 300),
-    *("~nosuchuser/x", "/", "/dev/null", "/proc/self/mem", "images.npy", "folder", "text.csv"),
-    *("broken.json", "all", "cuda", "[]", "{}", "--", "-", "a=b", "threshold(above=2)", "ray:1"),
+    *("x", "", " ", "None", "é", "a" * 300, "~nosuchuser/x", "/", "/dev/null", "images.npy", "run"),
+    *("folder", "text.csv", "broken.json", "split.json", "all", "cuda", "[]", "{}", "-", "a=b"),
+    *("threshold(above=2)", "ray:1", "soft-count", "digits", "linear", "nan.npy", "lost.Module:X"),
 ]
 
 
-def options(command: Any, prefix: tuple[str, ...] = ()) -> list[tuple[str, Any]]:
-    r"""The options of a command and of its groups, with their annotations."""
+def options(command: Any) -> list[tuple[str, Any, bool]]:
+    r"""The options of a command and its groups: name, annotation, whether it must be given."""
     found = []
     hints = typing.get_type_hints(command, include_extras=True)
     for field in dataclasses.fields(command):
@@ -266,25 +271,31 @@ def options(command: Any, prefix: tuple[str, ...] = ()) -> list[tuple[str, Any]]
         if dataclasses.is_dataclass(plain):
             found += options(plain)
         else:
-            found.append((field.name, annotation))
+            no_default = field.default is dataclasses.MISSING
+            required = no_default and field.default_factory is dataclasses.MISSING
+            found.append((field.name, annotation, required))
     return found
 
 
 def command_line(name: str, command: Any, rng: random.Random) -> list[str]:
-    r"""Arguments for one run of a command, small where they are good."""
-    line = name.split()
-    known = options(command)
-    for option, annotation in known:
-        flag = f"--{option.replace('_', '-')}"
-        positional = "Positional" in str(annotation) or "_positional" in str(annotation).lower()
-        if option in SMALL and not (rng.random() < 0.15):
-            line += [flag, SMALL[option]]
-        elif option == "out" or rng.random() < 0.15 or positional:
-            if annotation is bool or "bool" in str(annotation):
-                line += [flag]
-                continue
-            value = [rng.choice(TEXTS)] if rng.random() < 0.6 else words(good_of(annotation, rng))
-            line += value if positional else [flag, *value]
+    r"""Arguments for one run of a command: small ones, but for a few that may be anything."""
+    line, known = name.split(), options(command)
+    odd = rng.sample([o for o, *_ in known], min(len(known), rng.choice([0, 1, 1, 2, 3])))
+    for option, annotation, required in known:
+        kind = str(annotation)
+        if option in odd and "bool" in kind:
+            line.append(f"--{option.replace('_', '-')}")
+            continue
+        if option in odd:
+            numeric = ("int" in kind or "float" in kind) and rng.random() < 0.9
+            value = [rng.choice(NUMBERS if numeric else TEXTS)]
+            value = words(good_of(annotation, rng)) if rng.random() < 0.3 else value
+        elif option in SMALL and (required or command.__name__ != "ResumeCommand"):
+            value = SMALL[option].split()
+        else:
+            continue
+        positional = "ositional" in kind
+        line += value if positional else [f"--{option.replace('_', '-')}", *value]
     return line
 
 
@@ -309,10 +320,16 @@ def fuzz_commands(count: int, rng: random.Random, failed: Counter[str]) -> int:
             found[name] = command
     found["sweep "] = ResumeCommand
     make_files(Path.cwd())
+    small = "--sizes 16 --steps 2 --levels 2 --points 8 --samples 2 --processes 1 --out run"
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        status = run(["sweep", "--data", "images.npy", *small.split()])
+    assert status == 0
     for k in range(count):
         name = list(found)[k % len(found)]
         line = command_line(name, found[name], rng)
         out, err = io.StringIO(), io.StringIO()
+        shutil.rmtree("out", ignore_errors=True)
+        Path("out").unlink(missing_ok=True)
         try:
             with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
                 signal.alarm(2 * SECONDS)
@@ -328,7 +345,7 @@ def fuzz_commands(count: int, rng: random.Random, failed: Counter[str]) -> int:
         said = err.getvalue()
         if status not in (0, 1, 2, 3) or "Traceback" in said or "a fault of geomem" in said:
             reason = next((x for x in said.splitlines() if "fault" in x), "")[:200]
-            failed[f"geomem {' '.join(map(repr, line))[:300]}: {status} {reason}"] += 1
+            failed[f"geomem {' '.join(map(repr, line))[:400]}: {status} {reason}"] += 1
         elif os.environ.get("GEOMEM_FUZZ_ARGUMENTS"):
             print(line, status, said[-200:], file=sys.__stderr__)
     return count
@@ -337,7 +354,10 @@ def fuzz_commands(count: int, rng: random.Random, failed: Counter[str]) -> int:
 def make_files(folder: Path) -> None:
     r"""A few files for paths to meet."""
     np.save(folder / "images.npy", np.random.default_rng(0).normal(size=(60, 4)))
+    np.save(folder / "nan.npy", np.full((60, 4), np.nan))
     (folder / "folder").mkdir()
+    for k in range(12):
+        Image.fromarray(np.full((8, 8), k, dtype=np.uint8)).save(folder / "folder" / f"{k}.png")
     (folder / "text.csv").write_text("file,value\na,1\n", encoding="utf-8")
     (folder / "broken.json").write_text('{"a": [', encoding="utf-8")
 

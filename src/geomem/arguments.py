@@ -153,12 +153,19 @@ def check(name: str, value: Any, annotation: Any) -> Any:
             raise InputError(f"`{name}` is {shown(value)}; pass a list")
         if isinstance(value, (list, tuple)):
             return type(value)([check(name, v, inner[0]) for v in value])
-        return value
+        if getattr(value, "ndim", 1) == 0:
+            raise InputError(f"`{name}` is one value; pass a list")
+        if inner[0] in (int, float) and hasattr(value, "dtype"):  # an array, not entry by entry
+            annotation = type(value)
+            return (
+                _check_values(name, value, annotation, Values(whole=True)) if len(value) else value
+            )
+        return [check(name, v, inner[0]) for v in value]
     if origin is Callable or annotation is Callable:
         if not callable(value):
             raise InputError(f"`{name}` is {shown(value)}; pass a function")
         return value
-    if isinstance(annotation, type) and annotation is not object and origin is None:
+    if isinstance(annotation, type) and annotation not in (object, Any) and origin is None:
         return _check_object(name, value, annotation)
     return value
 
@@ -292,6 +299,8 @@ _PROTOCOL = ("__init__", "__subclasshook__", "_proto_hook", "_no_init_or_replace
 def _check_tuple(name: str, value: Any, inner: tuple[Any, ...]) -> tuple[Any, ...]:
     if isinstance(value, (str, bytes)) or not hasattr(value, "__iter__"):
         raise InputError(f"`{name}` is {shown(value)}; pass a tuple")
+    if getattr(value, "ndim", 1) == 0:
+        raise InputError(f"`{name}` is one value; pass a tuple")
     values = list(value)
     if len(inner) == 2 and inner[1] is Ellipsis:
         inner = (inner[0],) * len(values)

@@ -53,6 +53,10 @@ def admit(denoiser: Denoiser, x: Tensor, sigma: Tensor) -> None:
         ...
         geomem.errors.InputError: the denoiser returned shape (2,) for points of shape (2, 2); ...
     """
+    if not callable(denoiser):
+        raise InputError(
+            f"the denoiser is a {type(denoiser).__name__}; pass a function of x, sigma"
+        )
     if not isinstance(sigma, Tensor) or sigma.numel() != 1:
         given = f"shape {tuple(sigma.shape)}" if isinstance(sigma, Tensor) else repr(sigma)
         raise InputError(

@@ -106,6 +106,7 @@ def as_columns(directions: Tensor, x: Tensor) -> Tensor:
     return directions.to(x.device, torch.float64)
 
 
+@checked
 def score(denoiser: Denoiser, x: Tensor, sigma: Tensor | float) -> Tensor:
     r"""Score of the noisy density, by Tweedie's formula.
 
@@ -200,6 +201,7 @@ def _tensor_in(output: Any) -> Tensor:
     )
 
 
+@checked
 class ProductDenoiser:
     r"""Independent blocks of coordinates, each with a denoiser of its own.
 
@@ -227,8 +229,12 @@ class ProductDenoiser:
     def __init__(
         self, blocks: Sequence[tuple[Sequence[int], Denoiser]], basis: Tensor | None = None
     ) -> None:
+        if not all(isinstance(block, tuple) and len(block) == 2 for block in blocks):
+            raise InputError("`blocks` wants pairs of coordinates and their denoiser")
         self.blocks = [(torch.as_tensor(list(i), dtype=torch.long), d) for i, d in blocks]
         self.basis = basis
+        if not self.blocks:
+            raise InputError("`blocks` is empty; pass coordinates and a denoiser at least once")
         together = torch.cat([index for index, _ in self.blocks]).sort().values
         if not torch.equal(together, torch.arange(len(together))):
             raise InputError(

@@ -10,10 +10,12 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Annotated
 
 import torch
 from torch import Tensor
 
+from geomem.arguments import Values, checked
 from geomem.checks import admit
 from geomem.denoiser import Denoiser
 from geomem.errors import InputError
@@ -161,7 +163,11 @@ def _band_edges(start: int, stop: int, bands: int) -> tuple[int, ...]:
     return tuple(sorted(points | {start, stop}))
 
 
-def principal_angles(first: Tensor, second: Tensor) -> Tensor:
+@checked
+def principal_angles(
+    first: Annotated[Tensor, Values(shape="(d, m)")],
+    second: Annotated[Tensor, Values(shape="(d, k)")],
+) -> Tensor:
     r"""Angles between two subspaces, smallest first, in radians.
 
     Singular values alone hide turning subspaces: a model may keep as many directions as its
@@ -204,6 +210,7 @@ def _orthonormal(basis: Tensor) -> Tensor:
     return basis
 
 
+@checked
 def retention(
     denoiser: Denoiser, control: Denoiser, x: Tensor, sigma: Tensor, directions: Tensor
 ) -> list[Estimate | None]:
@@ -226,6 +233,10 @@ def retention(
         InputError: If a direction is not of length 1, or one of the two denoisers cannot be
             measured, see :func:`geomem.checks.admit`.
     """
+    if directions.ndim not in (2, 3):
+        raise InputError(
+            f"`directions` has shape {tuple(directions.shape)}; pass (d, n), or (B, d, n)"
+        )
     lengths = directions.double().norm(dim=-2)
     if not torch.allclose(lengths, torch.ones_like(lengths), atol=1e-6):
         raise InputError("directions must be unit vectors; divide each column by its norm")

@@ -146,6 +146,7 @@ def _pairwise(bases: list[Tensor]) -> Tensor:
     return torch.stack(rows)
 
 
+@checked
 def turning(
     denoiser: Denoiser, control: Denoiser, x: Tensor, sigma: Tensor, m: int
 ) -> tuple[Estimate, ...]:
@@ -161,6 +162,8 @@ def turning(
     Returns:
         The m angles, smallest first, in radians.
     """
+    if x.ndim < 2 or not len(x):
+        raise InputError(f"`x` has shape {tuple(x.shape)}; pass noisy points of shape (B, *)")
     pairs = [[tangent_basis(d, p, sigma, m).vectors for d in (denoiser, control)] for p in x]
     angles = torch.stack([principal_angles(a, b) for a, b in pairs]).numpy(force=True)
     return tuple(Estimate.of_mean(column) for column in angles.T)

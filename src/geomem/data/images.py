@@ -264,6 +264,7 @@ def _from_decoded(name: str, raw: Decoded) -> ImageData:
     )
 
 
+@checked
 def duplicate_groups(data: ImageData) -> IntArray:
     r"""Numbers the groups of images that must not be torn apart.
 

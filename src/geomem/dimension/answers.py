@@ -15,6 +15,7 @@ from typing import Any, ClassVar, Literal, Protocol
 
 from torch import Tensor
 
+from geomem.arguments import checked
 from geomem.checks import admit
 from geomem.denoiser import Denoiser
 from geomem.errors import GeomemError, InputError
@@ -115,6 +116,7 @@ class PointMethod:
         return within(found, x.numel(), soft=self.is_soft_count)
 
 
+@checked
 def within(found: Estimate | NoGap, d: int, *, soft: bool = False) -> Estimate | NoGap:
     r"""The answer, if a dimension of d coordinates can be that: from 0 to d.
 

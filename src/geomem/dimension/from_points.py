@@ -89,7 +89,7 @@ class ScikitDimension:
         Raises:
             InputError: If there are fewer than 4 points, or scikit-dimension is not installed.
         """
-        points = check("points", points, Annotated[Tensor, Values(shape="(N, *)")])
+        points = check("points", points, Annotated[Tensor, Values(shape="(N, d, *)")])
         if len(points) < 4:
             raise InputError(f"`points` are {len(points)}, and have no dimension; pass 4 or more")
         if query is not None:

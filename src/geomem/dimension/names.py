@@ -21,7 +21,7 @@ from collections.abc import Mapping
 from importlib import import_module
 from typing import Any
 
-from geomem.arguments import near
+from geomem.arguments import checked, near
 from geomem.dimension.answers import DimensionMethod
 from geomem.errors import InputError
 
@@ -46,6 +46,7 @@ PARTS = {
 }
 
 
+@checked
 def dimension_method(text: str) -> DimensionMethod:
     r"""The dimension method that a text names.
 

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
+from geomem.arguments import checked
 from geomem.stats import seed_sequence
 
 
@@ -23,6 +24,7 @@ def has_seed(method: Any) -> bool:
     return any(f.name == "seed" or has_seed(getattr(method, f.name)) for f in fields)
 
 
+@checked
 def reseeded(method: Any, seed: int) -> Any:
     r"""The method with another seed, also where it belongs to the method inside.
 
@@ -32,7 +34,7 @@ def reseeded(method: Any, seed: int) -> Any:
         >>> reseeded(SoftCount(LanczosQuadrature(depth=4, probes=2)), 7).spectrum.seed
         7
     """
-    return _with_seeds(method, lambda own: seed)
+    return _with_seeds(method, lambda own: seed) if has_seed(method) else method
 
 
 def seeded_for(method: Any, seed: int, purpose: str, unit: int) -> Any:

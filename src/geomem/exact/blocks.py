@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from geomem.arguments import check, checked, shown
 from geomem.errors import InputError
 
 __all__ = ["Block", "Blocks", "InMemory", "MemoryMapped", "Streamed", "as_blocks", "open_npy"]
@@ -95,6 +96,7 @@ class Block:
         return [slice(k, min(k + size, len(self))) for k in range(0, len(self), size)]
 
 
+@checked
 @dataclass(frozen=True, eq=False)
 class InMemory:
     r"""A tensor ``(N, *)``."""
@@ -136,6 +138,7 @@ class InMemory:
         return self.data[:count].flatten(1)
 
 
+@checked
 @dataclass(frozen=True, eq=False)
 class MemoryMapped:
     r"""Arrays ``(n, *)`` on a disk, one after the other; read when used: see :func:`open_npy`.
@@ -219,6 +222,7 @@ def _map_again(
     return MemoryMapped(arrays, start, stop)
 
 
+@checked
 @dataclass(frozen=True, eq=False)
 class Streamed:
     r"""Blocks that are made when they are needed, by a function that starts anew each time.
@@ -282,6 +286,7 @@ class Streamed:
         return self._first()[:count].flatten(1)
 
 
+@checked
 def open_npy(*paths: Path | str) -> MemoryMapped:
     r"""Memory-maps ``.npy`` files whose points together are one training set.
 
@@ -293,7 +298,7 @@ def open_npy(*paths: Path | str) -> MemoryMapped:
     """
     if not paths:
         raise InputError("no file was named; pass at least one .npy file")
-    arrays = tuple(_open(Path(p)) for p in paths)
+    arrays = tuple(_open(check("paths", p, Path)) for p in paths)
     for path, array in zip(paths, arrays, strict=True):
         if array.shape[1:] != arrays[0].shape[1:]:
             raise InputError(
@@ -304,8 +309,12 @@ def open_npy(*paths: Path | str) -> MemoryMapped:
 
 
 def _open(path: Path) -> np.memmap[Any, Any]:
-    if not path.is_file():
-        raise InputError(f"{path} is not there; check the path")
+    try:
+        there = path.is_file()
+    except (OSError, ValueError):  # a name that no file can have
+        there = False
+    if not there:
+        raise InputError(f"{str(path)[:100]!r} is not there; check the path")
     try:
         # Copy on write, so that nothing can change the file.
         array = np.load(path, mmap_mode="c", allow_pickle=False)
@@ -350,6 +359,8 @@ def as_blocks(
             return MemoryMapped((data,), unchanged=False)
         return _map_again(((str(data.filename), data.dtype.str, data.offset, data.shape),))
     if isinstance(data, np.ndarray):
+        if data.dtype.kind not in "fiu":
+            raise InputError(f"the training set holds {data.dtype}; pass floats")
         return InMemory(torch.from_numpy(np.ascontiguousarray(data)))
     if isinstance(data, Sequence):
         mapped = open_npy(*data)
@@ -359,4 +370,6 @@ def as_blocks(
                 "from -1 to 1, or `open_npy(path)` for levels of 0 to 255"
             )
         return mapped
+    if isinstance(data, type) or not hasattr(data, "item_shape"):
+        raise InputError(f"the training set is {shown(data)}; pass a tensor, a path or blocks")
     return data

@@ -152,8 +152,8 @@ class GaussianDenoiser:
         basis = self.basis.to(x.device)
         kept, rest = self._kept(t)
         denoised = centred @ basis * (kept - rest) @ basis.T + rest * centred
-        mean = self.mean.double().to(x.device)
-        return (mean + denoised.reshape(x.shape)).to(x.dtype)
+        mean = self.mean.flatten().double().to(x.device)
+        return (mean + denoised).reshape(x.shape).to(x.dtype)
 
     def log_density(self, x: Tensor, sigma: Tensor | float) -> Tensor:
         r"""Logarithm of the noisy density in nats, with shape :math:`(B)`, in float64."""
@@ -177,8 +177,8 @@ class GaussianDenoiser:
     def _ask(self, x: Tensor, sigma: Tensor | float) -> tuple[Tensor, Tensor]:
         # Points about the mean, and squared levels as a column.
         t = level_of_each(sigma, x)[:, None] ** 2
-        flat = x.flatten(1).double()
-        if flat.shape[1] != self.ambient_dim or not x.is_floating_point():
+        flat = (x if x.ndim > 1 else x[None]).flatten(1).double()
+        if x.ndim < 2 or flat.shape[1] != self.ambient_dim or not x.is_floating_point():
             raise InputError(
                 f"`x` is {x.dtype} of shape {tuple(x.shape)}; pass floats of shape (B, *) with "
                 f"{self.ambient_dim} coordinates a point"

@@ -72,6 +72,7 @@ class LocalPosterior:
     variance: Tensor
 
 
+@checked
 class LocalDenoiser:
     r"""Exact denoiser of images that looks at the patch around each pixel alone.
 

@@ -15,6 +15,7 @@ from geomem.exact.posterior import scale
 from geomem.noise import level_of_each
 
 
+@checked
 class MixtureDenoiser:
     r"""Exact denoiser of a mixture, from the exact denoisers of its components.
 

@@ -20,6 +20,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from geomem.arguments import checked
 from geomem.errors import InputError
 from geomem.findings.copies import copy_numbers
 from geomem.findings.evidence import alike_numbers, exact_numbers, test_numbers
@@ -56,6 +57,7 @@ ESTIMATES: dict[str, tuple[tuple[str, ...], str, str]] = {
 }
 
 
+@checked
 def numbers(dataset: xr.Dataset, *, replicates: int = REPLICATES, seed: int = 0) -> xr.Dataset:
     r"""Estimates with errors of all that the records of a run say.
 

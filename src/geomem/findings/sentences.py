@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from geomem.arguments import checked
 from geomem.errors import InputError
 from geomem.findings.numbers import numbers
 from geomem.measure.copies import LEVEL
@@ -48,6 +49,7 @@ def _recipe(row: xr.Dataset) -> tuple[str, ...]:
     return (*(str(row[name].item()) for name in ("kind", "num_samples", "width")), labelled)
 
 
+@checked
 def sentences(known: xr.Dataset) -> list[str]:
     r"""What a run says: how much, where, and what became of samples.
 

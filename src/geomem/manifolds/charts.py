@@ -13,11 +13,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Annotated
 
 import torch
 from torch import Tensor
 
-from geomem.arguments import checked
+from geomem.arguments import Whole, checked
+from geomem.compute.memory import check_memory
 from geomem.errors import InputError
 from geomem.manifolds.quadrature import Axis, ChartDenoiser, Embedding, Rule, check_points
 from geomem.stats import torch_rng
@@ -294,11 +296,17 @@ class HiddenManifold(ChartManifold):
     """
 
     def __init__(
-        self, dim: int, ambient_dim: int, *, features: int | None = None, seed: int = 0
+        self,
+        dim: int,
+        ambient_dim: Annotated[int, Whole(least=1, most=10**8)],
+        *,
+        features: Annotated[int, Whole(least=1, most=10**8)] | None = None,
+        seed: int = 0,
     ) -> None:
         features = ambient_dim if features is None else features
         if not 1 <= dim <= features:
             raise InputError(f"a latent of dim {dim} needs 1 <= dim <= {features} features")
+        check_memory(16.0 * features * dim, "this manifold", "pass fewer `features`")
         rng = torch.Generator().manual_seed(seed)
         F = torch.randn(features, dim, generator=rng, dtype=torch.float64) / dim**0.5
         cells = {1: 256, 2: 64, 3: 24}.get(dim, 1)

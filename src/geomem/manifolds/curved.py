@@ -24,12 +24,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor
 
-from geomem.arguments import checked
+from geomem.arguments import Values, check, checked
 from geomem.errors import InputError
 from geomem.manifolds.quadrature import Embedding, check_points, gaussian_log_norm
 from geomem.noise import level_of_each
@@ -259,7 +259,6 @@ class Torus:
 
 
 def _radii(radii: Sequence[float]) -> Tensor:
-    values = torch.tensor(list(radii), dtype=torch.float64)
-    if not len(values) or not bool((torch.isfinite(values) & (values > 0)).all()):
-        raise InputError(f"radii must be finite and above 0, at least one; got {list(radii)}")
+    kind = Annotated[Tensor, Values(above=0.0, shape="(m)")]
+    values: Tensor = check("radii", torch.tensor(list(radii), dtype=torch.float64), kind)
     return values

@@ -140,6 +140,7 @@ def _orthonormal(basis: Tensor | None, d: int, m: int) -> Tensor:
     return basis
 
 
+@checked
 @dataclass(frozen=True)
 class NormalizedLinear:
     r"""A linear manifold whose points are normalised to length 1, as in the paper's figure.

@@ -31,6 +31,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from geomem.arguments import checked
 from geomem.compute.progress import Forecast
 from geomem.errors import InputError
 from geomem.noise import level_of_each
@@ -62,7 +63,9 @@ class Embedding:
                 f"{size} coordinates do not fit into ambient_dim = {ambient_dim}; "
                 f"pass ambient_dim >= {max(size, 1)}"
             )
-        Forecast(0, 32.0 * ambient_dim * size).check_memory("pass a smaller `ambient_dim`")
+        Forecast(0, 32.0 * min(ambient_dim, 2**60) * size).check_memory(
+            "pass a smaller `ambient_dim`"
+        )
         frame = torch.eye(ambient_dim, size, dtype=torch.float64)
         if seed is not None:
             rng = torch.Generator().manual_seed(seed)
@@ -103,6 +106,7 @@ def gaussian_log_norm(sigma: Tensor, size: int) -> Tensor:
     return size * (sigma.double().log() + math.log(math.tau) / 2)
 
 
+@checked
 class QuadratureDenoiser:
     r"""Exact denoiser of nodes with weights: an integral as a sum, whatever the rule.
 

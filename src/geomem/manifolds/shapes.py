@@ -25,6 +25,7 @@ from geomem.manifolds.charts import ChartManifold, normal_axis, normal_draw, nor
 FACTORS = ("x", "y", "angle", "log_size")
 
 
+@checked
 @dataclass(frozen=True, kw_only=True)
 class Spreads:
     r"""Standard deviations of the four factors; 0 holds one fixed.

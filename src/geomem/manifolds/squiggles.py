@@ -78,6 +78,7 @@ def _fourier(dim: int, features: int, waves: int, seed: int) -> tuple[Tensor, Te
     return k, a, phase
 
 
+@checked
 class Union:
     r"""A mixture of manifolds whose dimensions may differ.
 
@@ -153,6 +154,7 @@ class Union:
         return MixtureDenoiser(self.weights, components)
 
 
+@checked
 def reference_denoiser(
     manifold: Manifold, num_samples: int, rng: torch.Generator
 ) -> tuple[EmpiricalDenoiser, Callable[[Tensor, Tensor], Tensor]]:

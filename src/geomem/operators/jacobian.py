@@ -353,6 +353,12 @@ def jacobian_diagonal(
     """
     if not isinstance(sigma, Tensor):
         sigma = one_point(x, sigma)[1]
+    wanted = (len(x), x[:1].numel()) if x.ndim and len(x) else (0, 0)
+    if directions.shape[:-1] not in ((wanted[1],), wanted):
+        raise InputError(
+            f"`directions` has shape {tuple(directions.shape)} and `x` {tuple(x.shape)}; pass "
+            "points of shape (B, *) and directions as columns, (d, n) or (B, d, n)"
+        )
     exact = getattr(denoiser, "jacobian_diagonal", None)
     if exact is not None and directions.ndim == 2:
         return exact(x, sigma, directions).double()  # type: ignore[no-any-return]

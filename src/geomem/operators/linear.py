@@ -17,6 +17,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from geomem.arguments import checked
 from geomem.compute.progress import Forecast
 from geomem.errors import InputError
 from geomem.stats import torch_rng
@@ -209,6 +210,7 @@ class _SymmetricPart(Symmetric):
         return self.operator.cost(method)
 
 
+@checked
 class Matrix(LinearOperator):
     r"""A matrix that is at hand, as an operator.
 
@@ -231,6 +233,7 @@ class Matrix(LinearOperator):
         return self.matrix
 
 
+@checked
 class Factored(Symmetric):
     r"""The symmetric operator :math:`A = F F^\top` of a factor with few columns.
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from geomem.arguments import checked
 from geomem.compute.progress import Forecast
 from geomem.errors import InputError
 from geomem.measure.study import KINDS
@@ -20,6 +21,7 @@ from geomem.runs.records import SCHEMA_VERSION, RunFolder
 NAMED = ("at", "dimension_method")
 
 
+@checked
 def load(run: str | Path) -> xr.Dataset:
     r"""All records of a run as one dataset; what is not there, or not yet, is NaN.
 
@@ -155,6 +157,7 @@ def _study_coordinates(study: Mapping[str, Any], dataset: xr.Dataset) -> dict[st
     return found | {"point": np.arange(width)}
 
 
+@checked
 def grid(dataset: xr.Dataset, kind: str = "learned") -> xr.Dataset:
     r"""Subjects of one kind, with ``num_samples`` x ``seed`` x ``step`` as dims.
 

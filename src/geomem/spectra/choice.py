@@ -71,7 +71,10 @@ def spectrum(
     """
     symmetric = operator.symmetric_part
     if callable(method):
-        return method(symmetric)
+        found = method(symmetric)
+        if not isinstance(found, Spectrum):
+            raise InputError(f"`method` answers {shown(found)}; return a Spectrum")
+        return found
     if method is None:
         return Dense()(symmetric)
     if method != "auto":

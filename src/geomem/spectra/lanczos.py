@@ -65,6 +65,7 @@ class LanczosQuadrature:
     def products(self, n: int) -> int:
         return self.need(n).products
 
+    @checked
     def __call__(self, operator: LinearOperator) -> Spectrum:
         n = operator.size
         found = leading(operator, self.deflate, seed=self.seed) if self.deflate else None

@@ -189,6 +189,7 @@ class Dense:
     def products(self, n: int) -> int:
         return self.need(n).products
 
+    @checked
     def __call__(self, operator: LinearOperator) -> Spectrum:
         n = operator.size
         Forecast(seconds=0, num_bytes=8 * self.need(n).numbers).check_memory(
@@ -218,6 +219,7 @@ class Gram:
     def products(self, n: int) -> int:
         return 0
 
+    @checked
     def __call__(self, operator: LinearOperator) -> Spectrum:
         if not isinstance(operator, Factored):
             raise InputError(
@@ -233,6 +235,7 @@ class Gram:
         return Spectrum(nodes[None], torch.ones_like(nodes)[None], exact=True, how=how)
 
 
+@checked
 def singular_values(operator: LinearOperator) -> Tensor:
     r"""All singular values, largest first, with shape :math:`(n)`, at n products."""
     values: Tensor = torch.linalg.svdvals(operator.dense().double())
@@ -297,6 +300,7 @@ class Decomposition:
     asymmetry: Estimate
 
 
+@checked
 def decompose(operator: LinearOperator) -> Decomposition:
     r"""Eigenvalues of the symmetric part, singular values and asymmetry, at n products."""
     dense = Matrix(operator.dense().double())

@@ -62,6 +62,7 @@ class RandomizedSVD:
     def products(self, n: int) -> int:
         return self.need(n).products
 
+    @checked
     def __call__(self, operator: LinearOperator) -> Spectrum:
         found = leading(
             operator, self.rank, oversample=self.oversample, power=self.power, seed=self.seed

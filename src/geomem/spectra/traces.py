@@ -96,6 +96,7 @@ class AdaptiveTrace:
         """
         return self.need(n).products
 
+    @checked
     def __call__(self, operator: LinearOperator) -> Trace:
         if operator.size <= 2 * self.block:
             return measured_diagonal(operator)
@@ -180,6 +181,7 @@ def measured_diagonal(operator: LinearOperator, spent: int = 0) -> Trace:
     return Trace(total, 0.0, spent + operator.size, operator.size)
 
 
+@checked
 def trace(
     operator: LinearOperator, accuracy: float = 1.0, *, relative: float = 0.0, seed: int = 0
 ) -> Trace:

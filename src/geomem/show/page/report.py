@@ -17,6 +17,7 @@ import xarray as xr
 from markupsafe import Markup
 
 from geomem import __version__
+from geomem.arguments import checked
 from geomem.compute.files import atomic_write_text
 from geomem.compute.progress import format_seconds
 from geomem.errors import InputError
@@ -41,6 +42,7 @@ PAGES = {"plan": plan_report}  # of kinds of run that have a page of their own
 ALLOWED_Z = 4.0  # of the identity check, over all levels and subjects
 
 
+@checked
 def report(run: str | Path, *, show_images: bool | None = None, csv: bool = False) -> Path:
     r"""Draws the page of a run from its records.
 
