@@ -31,7 +31,8 @@ commands beside them make again. ± is one standard error over images by bootstr
 each**: nothing here says how much another training would differ. Copies have exact 95 % intervals.
 All ran on 2 CPU cores, without a GPU, in networks of a size that this allows; numbers of larger
 networks will differ. What the columns are: [](measure.md). The third one names the control;
-without `--control` a sweep compares with a reference network where the images suffice. *Damage* is excess on new images, cut at 0 level by level.
+without `--control` a sweep compares with a reference network where the images suffice. *Damage*
+is excess on new images, cut at 0 level by level.
 """
 
 
