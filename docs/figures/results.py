@@ -18,9 +18,10 @@ import numpy as np
 import xarray as xr
 
 import geomem
-from geomem.findings.sentences import copy_rate, estimate
+from geomem.findings.sentences import copy_rate, estimate, networks
 from geomem.runs.records import RunFolder
 from geomem.runs.sweep import Sweep
+from geomem.show.figures.data import exact_row
 
 HERE = Path(__file__).parent
 INTRODUCTION = """# Results
@@ -29,7 +30,9 @@ Written by `python docs/figures/results.py RUN ...` from the records of the runs
 commands beside them make again. ± is one standard error over images by bootstrap, **one training
 each**: nothing here says how much another training would differ. Copies have exact 95 % intervals.
 All ran on 2 CPU cores, without a GPU, in networks of a size that this allows; numbers of larger
-networks will differ.
+networks will differ. What the columns are: [](measure.md). The third one names the control;
+without `--control` a sweep compares with a reference network where the images suffice. *Damage*
+is excess on new images, cut at 0 level by level.
 """
 
 
@@ -37,29 +40,29 @@ def command(folder: RunFolder) -> str:
     r"""The command line that makes the same run."""
     parts = ["geomem sweep"]
     for field in fields(Sweep):
-        value, default = folder.config[field.name], field.default
+        default = field.default
+        value = folder.config.get(field.name, json.loads(json.dumps(default, default=str)))
         if json.loads(json.dumps(default, default=str)) != value:
             text = " ".join(map(str, value)) if isinstance(value, list) else str(value)
             parts.append(f"--{field.name.replace('_', '-')} {text}")
     return " ".join(parts).replace(" True", "")
 
 
-def peak(known: xr.Dataset, n: int) -> str:
-    share = known.lost_share.sel(num_samples=n).values
-    k = int(np.argmax(share))
-    at = {"num_samples": n, "sigma": known.sigma.values[k]}
-    return f"{estimate(known, 'lost_share', **at)} at {float(known.sigma_relative[k]):.2g} rms"
+def peak(row: xr.Dataset) -> str:
+    level = row.isel(sigma=int(np.nanargmax(row.lost_share.values)))
+    return f"{estimate(level, 'lost_share')} at {float(level.sigma_relative):.2g} rms"
 
 
-def row(known: xr.Dataset, n: int) -> list[str]:
-    cells: list[Any] = [n]
-    cells += [estimate(known, name, num_samples=n) for name in ("information", "damage")]
-    cells.insert(2, f"{float(known.control_information.sel(num_samples=n)):.0f}")
-    cells += [peak(known, n)]
-    cells += [f"{estimate(known, 'exact_information', num_samples=n)} of {np.log(n):.2f}"]
-    cells += [f"{float(known.p_value.sel(num_samples=n)):.2g}"]
-    cells += [copy_rate(known, n) if "copies" in known else "no samples"]
-    return [str(cell) for cell in cells]
+def cells(row: xr.Dataset, exact: xr.Dataset | None) -> list[str]:
+    n = int(row.num_samples)
+    found: list[Any] = [n, estimate(row, "information")]
+    found += [f"{float(row.control_information):.0f}", estimate(row, "excess"), peak(row)]
+    found += [
+        "not measured" if exact is None else estimate(exact, "information"),
+        f"{float(row.p_value):.2g}",
+    ]
+    found += [copy_rate(row) if "copies" in row else "no samples"]
+    return [str(cell) for cell in found]
 
 
 Section = dict[str, Any]
@@ -74,10 +77,10 @@ def section(run: Path) -> Section:
     versions = ", ".join(f"{k} {provenance['versions'][k]}" for k in ("geomem", "torch", "numpy"))
     identity = float(np.nanmax(np.abs(known.identity_z.values)))
     return {
-        "data": folder.design["data"]["name"],
+        "data": folder.study["data"]["name"],
         "command": command(folder),
         "made": (
-            f"Seed {folder.config['seed']}; {versions}; {provenance['seconds'] / 60:.1f} minutes; "
+            f"Seed {folder.study['seed']}; {versions}; {provenance['seconds'] / 60:.1f} minutes; "
             f"window {low:.2g} to {high:.2g} rms; data sha256 {known.attrs['data_digest'][:12]}. "
             f"Largest deviation in the identity check: {identity:.1f} standard errors."
         ),
@@ -85,13 +88,13 @@ def section(run: Path) -> Section:
             "N",
             f"{what} information, nats",
             f"{known.attrs['control']} control's, nats",
-            "damage, nats",
+            "excess on new images, nats",
             "largest lost share",
-            "exact denoiser's budget, of ln N",
+            "the exact denoiser's, nats",
             "p",
             "copies",
         ],
-        "rows": [row(known, int(n)) for n in known.num_samples.values],
+        "rows": [cells(row, exact_row(known, row)) for row in networks(known)],
     }
 
 
