@@ -190,7 +190,7 @@ def test_the_page_of_records_names_all_that_a_run_holds(tmp_path: Path) -> None:
     import geomem
 
     sweep = geomem.Sweep(
-        data="linear",
+        data="digits",  # which have classes, and spare images for a reference
         sizes=(16,),
         steps=10,
         levels=3,
@@ -201,15 +201,19 @@ def test_the_page_of_records_names_all_that_a_run_holds(tmp_path: Path) -> None:
     )
     dataset = sweep.run(tmp_path / "run", processes=1, quiet=True)
     geomem.report(tmp_path / "run")
+    known = geomem.numbers(dataset, replicates=10)
     files = {p.name: json.loads(p.read_text()) for p in (tmp_path / "run").glob("*.json")}
     names = {str(name) for name in (*dataset.variables, *dataset.dims)}
     names |= {*files["study.json"], *files["study.json"]["data"]} - {"schema_version"}
     names |= {*files["summary.json"]}
     rows = {key for row in files["summary.json"]["subjects"] for key in row}
+    rows |= {str(name) for name in (*known.data_vars, *known.dims)}
+    assert {"look", "alike_p_value", "class_information", "auc"} <= {*names, *rows}
     names |= {re.sub(r"_(stderr|low|high)$", "", key) for key in rows}
     names |= {path.name + "/" * path.is_dir() for path in (tmp_path / "run").iterdir()}
     text = (ROOT / "docs" / "records.md").read_text()
     plain = {"name", "pool", "held_out", "reserved", "left_out", "unseen_copies_of"}
+    plain |= {"axis_1", "axis_2"}  # as `axis_0`
     numbered = {"records/", "subjects/"}  # named with an example inside
     assert not [n for n in sorted(names - plain - numbered) if f"`{n}`" not in text]
     assert all(f"`{n}0000" in text for n in numbered)
