@@ -59,10 +59,11 @@ class TooLong(BaseException):
 
 def bad(rng: random.Random) -> Any:
     r"""Something that hardly any parameter wants."""
+    objects: list[Any] = [None, b"x", [], {}, (), [[1.0], [2.0, 3.0]], ["a"], "\0", int]
     choices: list[Callable[[], Any]] = [
         *(lambda v=v: v for v in (math.nan, math.inf, -math.inf, -1, 0, -0.5, 1e-300, 1e300)),
         *(lambda v=v: v for v in (2**70, -(10**18), 10**400, 32.9, True, 1j, "", "x", "nowhere")),
-        *(lambda v=v: v for v in (None, b"x", [], {}, (), [[1.0], [2.0, 3.0]], ["a"], "\0", int)),
+        *(lambda v=v: v for v in objects),
         *(lambda v=v: v for v in (Path("nowhere"), np.float32(0.5), np.int64(-3), "é" * 300)),
         object,
         lambda: lambda *a: None,
@@ -144,7 +145,7 @@ def denoiser(rng: random.Random, g: torch.Generator) -> Any:
 
 def arguments(function: Callable[..., Any], rng: random.Random) -> dict[str, Any]:
     r"""Arguments by name for one call."""
-    owner = function if isinstance(function, type) else None
+    owner: Any = function if isinstance(function, type) else None
     try:
         hints = typing.get_type_hints(owner.__init__ if owner else function, include_extras=True)
     except Exception:
