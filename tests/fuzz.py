@@ -334,7 +334,7 @@ def fuzz_commands(count: int, rng: random.Random, failed: Counter[str]) -> int:
         try:
             with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
                 signal.alarm(2 * SECONDS)
-                status: Any = run(line)
+                status = run(line)
         except SystemExit as stop:
             status = stop.code
         except TooLong:
