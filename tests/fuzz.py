@@ -322,6 +322,7 @@ def fuzz_commands(count: int, rng: random.Random, failed: Counter[str]) -> int:
     found["sweep "] = ResumeCommand
     make_files(Path.cwd())
     small = "--sizes 16 --steps 2 --levels 2 --points 8 --samples 2 --processes 1 --out run"
+    status: Any
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         status = run(["sweep", "--data", "images.npy", *small.split()])
     assert status == 0
