@@ -2,16 +2,18 @@ r"""Arguments: what is declared is what is accepted, and each refusal names its 
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Protocol
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from geomem.arguments import Number, Text, Values, Whole, checked
+from geomem.arguments import Number, Text, Values, Whole, check, checked
 from geomem.errors import InputError
 
 
@@ -97,3 +99,40 @@ def test_arrays_are_looked_at(x: Any, said: str) -> None:
 def test_lists_and_integers_become_tensors() -> None:
     assert level([[1, 2]], "a").dtype == torch.get_default_dtype()  # type: ignore[arg-type]
     assert level(np.ones((3, 2)), "b").dtype == torch.float64  # type: ignore[arg-type]
+
+
+def test_a_number_stays_a_number_where_it_may() -> None:
+    # As a tensor it would be rounded to float32.
+    assert check("sigma", 0.3, Tensor | float) == 0.3
+    assert isinstance(check("sigma", 0.3, Tensor | float), float)
+    assert isinstance(check("sigma", [0.3], Tensor | float), Tensor)
+
+
+class Answering(Protocol):
+    def answer(self, x: int) -> int: ...
+
+
+class Mine:
+    def answer(self, x: int) -> int:
+        return x
+
+
+@pytest.mark.parametrize(
+    ("annotation", "good", "bad"),
+    [
+        (Tensor, [torch.zeros(2), [1.0, 2.0], 3], ["x", [[1.0], [2.0, 3.0]], torch.ones(2) * 1j]),
+        (Mine, [Mine()], [Mine, None, 3]),
+        (Answering, [Mine()], [Mine, "x", torch.zeros(2)]),
+        (Callable[[int], int], [abs, Mine], [3, "x"]),
+        (Sequence[Mine], [[Mine()], (Mine(),), []], [Mine(), [3], "x", np.ones(3), torch.ones(())]),
+        (Sequence[float], [[1, 0.5], np.ones(3), ()], [[math.nan], np.array(["a"]), 3, "12"]),
+        (float, [1, np.float32(2)], [10**400, -math.inf, None]),
+        (Any, [None, object(), "x"], []),
+    ],
+)
+def test_what_an_annotation_takes(annotation: Any, good: list[Any], bad: list[Any]) -> None:
+    for value in good:
+        check("x", value, annotation)
+    for value in bad:
+        with pytest.raises(InputError, match="`x`"):
+            check("x", value, annotation)

@@ -261,7 +261,10 @@ def _check_union(name: str, value: Any, choices: Sequence[Any]) -> Any:
     if value is None and type(None) in plain:
         return None
     error: InputError | None = None
-    for choice, kind in zip(choices, plain, strict=True):
+    pairs = list(zip(choices, plain, strict=True))
+    # A number stays one where it may: as a tensor it would be rounded to float32.
+    pairs.sort(key=lambda p: getattr(p[1], "__name__", "") == "Tensor" and type(value) is not p[1])
+    for choice, kind in pairs:
         if kind is type(None):
             continue
         try:

@@ -10,12 +10,11 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Annotated
 
 import torch
 from torch import Tensor
 
-from geomem.arguments import Values, checked
+from geomem.arguments import checked
 from geomem.checks import admit
 from geomem.denoiser import Denoiser
 from geomem.errors import InputError
@@ -164,10 +163,7 @@ def _band_edges(start: int, stop: int, bands: int) -> tuple[int, ...]:
 
 
 @checked
-def principal_angles(
-    first: Annotated[Tensor, Values(shape="(d, m)")],
-    second: Annotated[Tensor, Values(shape="(d, k)")],
-) -> Tensor:
+def principal_angles(first: Tensor, second: Tensor) -> Tensor:
     r"""Angles between two subspaces, smallest first, in radians.
 
     Singular values alone hide turning subspaces: a model may keep as many directions as its
@@ -187,6 +183,8 @@ def principal_angles(
         >>> principal_angles(torch.eye(3, 2), torch.eye(3)[:, 1:]).rad2deg()
         tensor([ 0., 90.])
     """
+    if first.ndim != 2 or second.ndim != 2:
+        raise InputError("`first` and `second` are bases; pass columns, of shape (d, m)")
     if len(first) != len(second):
         raise InputError(
             f"subspaces of {len(first)} and of {len(second)} coordinates have no angles; "

@@ -60,7 +60,8 @@ def document(arguments: list[str], folder: Path) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def sweep_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("dimension") / "run"
-    sweep = Sweep(data="digits", sizes=(16, 32), steps=30, levels=3, points=8, draws=3, samples=0)
+    small = {"levels": 3, "points": 8, "draws": 3, "samples": 0}
+    sweep = Sweep("digits", sizes=(16, 32), steps=30, control="linear", **small)  # type: ignore[arg-type]
     sweep.run(out, processes=1, quiet=True)
     return out
 
@@ -312,6 +313,7 @@ def test_levels_outside_training_are_told(
     sweep_run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = ["--sigmas", "0.001", "0.002", "--points", "1", "--dimension", "forward-soft-count"]
+    arguments += ["--processes", "1"]
     stem = sweep_run / "networks" / "N000016-seed0-step30"
     out = str(sweep_run.with_name("levels"))
     assert run(["dimension", "--network", str(stem), *arguments, "--out", out]) == 0
@@ -345,7 +347,7 @@ BAD = {
             "threshold(above='a')": "`above` is 'a'; pass a finite number",
             "threshold(above=2)": "pass a finite number above 0 below 1",
             "threshold(above=0)": "pass a finite number above 0 below 1",
-            "threshold(spectrum=3)": "the spectrum method is 3",
+            "threshold(spectrum=3)": "spectrum is 3; pass a SpectrumMethod",
             "flipd(probes=2.5)": "`probes` is 2.5; pass a whole number",
             "soft-count(spectrum=lanczos(depth=2.5, probes=8))": "`depth` is 2.5",
             "normal-bundle(draws=4.5)": "`draws` is 4.5; pass a whole number",

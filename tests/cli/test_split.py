@@ -2,11 +2,14 @@ r"""``geomem split``: one sentence, one file, and nothing overwritten."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
+from geomem.cli.main import run
 from geomem.cli.split import SplitCommand
 from geomem.data import load_data, read_split
 from geomem.errors import InputError
@@ -48,3 +51,25 @@ def test_the_command_line_takes_the_data_as_its_argument() -> None:
 
     command = tyro.cli(SplitCommand, args=["digits", "--held-out", "0.2", "--out", "a.json"])
     assert command == SplitCommand("digits", held_out=0.2, out=Path("a.json"))
+
+
+def test_what_a_folder_held_is_said_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for k in range(60):
+        pixels = rng.integers(0, 255, (6, 6), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / f"{k}.png")
+    (folder / "notes.txt").write_text("of the day")
+    out = ["--out", str(tmp_path / "split.json")]
+    assert run(["split", str(folder), *out]) == 0
+    said = [line for line in capsys.readouterr().err.splitlines() if "left out 1 files" in line]
+    assert len(said) == 1
+    few = ["--sizes", "16", "--points", "2", "--sigmas", ".5", "--dimension", "soft-count"]
+    out = ["--processes", "1", "--out", str(tmp_path / "run"), "--json", str(tmp_path / "d.json")]
+    assert run(["dimension", "--data", str(folder), *few, *out]) == 0
+    said = [line for line in capsys.readouterr().err.splitlines() if "left out 1 files" in line]
+    assert len(said) == 1
+    assert json.loads((tmp_path / "d.json").read_text())["ambient_dim"] == 36

@@ -117,7 +117,7 @@ def test_images_that_strides_do_not_divide() -> None:
 
 
 def test_a_unet_needs_images() -> None:
-    with pytest.raises(InputError, match="--network mlp"):
+    with pytest.raises(InputError, match="use an mlp"):
         NetworkConfig("unet", (12,), 0.5).build(0)
 
 

@@ -6,9 +6,7 @@ import csv
 import io
 import json
 import math
-import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -68,9 +66,8 @@ class DimensionCommand:
                 check_writable(path)
         short = digest_of(self.measuring.config())[:8]
         out = Path("runs") / f"dimension-{short}" if self.out is None else self.out
-        with warnings_said():
-            executor, device = self.computing.build(), self.computing.device
-            dataset = self.measuring.run(out, executor=executor, device=device)
+        executor, device = self.computing.build(), self.computing.device
+        dataset = self.measuring.run(out, executor=executor, device=device)
         rows = list(answers(dataset))
         print_table(*_table(rows, dataset))
         for line in _how(rows) + _reasons(rows):
@@ -82,15 +79,6 @@ class DimensionCommand:
             atomic_write_text(self.csv, _lines(rows))
         say(str(report(out)))
         return 0
-
-
-@contextmanager
-def warnings_said() -> Iterator[None]:
-    r"""Warnings as one line each for people, without a file name and a line of code."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("once", UserWarning)
-        warnings.showwarning = lambda message, *rest, **more: say(f"note: {message}")
-        yield
 
 
 # -------------------------------------------------------------------------------- answers

@@ -71,8 +71,10 @@ def atomic_write_bytes(
 def atomic_write_text(
     path: Path, text: str, *, inside: Path | None = None, private: bool = False
 ) -> None:
-    r"""Text as a whole file, in UTF-8: see :func:`atomic_write`."""
-    atomic_write_bytes(path, text.encode(), inside=inside, private=private)
+    r"""Text as a whole file, in UTF-8; what is none (an odd file name) is escaped."""
+    atomic_write_bytes(
+        path, text.encode("utf-8", "backslashreplace"), inside=inside, private=private
+    )
 
 
 def create_exclusive(

@@ -11,7 +11,9 @@ import os
 import shutil
 import sys
 import time
-from contextlib import suppress
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 from geomem.compute.memory import check_memory, format_bytes
@@ -132,6 +134,15 @@ def is_terminal() -> bool:
         return sys.stderr.isatty()
     except (AttributeError, ValueError):  # there is none, or it is closed
         return False
+
+
+@contextmanager
+def warnings_said() -> Iterator[None]:
+    r"""Warnings as one line each for people, without a file name and a line of code."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("once", UserWarning)
+        warnings.showwarning = lambda message, *rest, **more: say(f"note: {message}")
+        yield
 
 
 def say(text: str) -> None:

@@ -120,6 +120,8 @@ def _make(found: Any, call: ast.Call, text: str) -> Any:
     kwargs = {str(k.arg): _value(k.value, text) for k in call.keywords}
     try:
         return found(*args, **kwargs)
+    except InputError as error:  # of the method's own arguments, which are no options
+        raise InputError(f"{text!r}: {str(error).replace('`', '')}") from error
     except TypeError as error:
         raise InputError(f"{text!r}: {error}{takes}") from error
 

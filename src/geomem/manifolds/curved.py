@@ -259,6 +259,8 @@ class Torus:
 
 
 def _radii(radii: Sequence[float]) -> Tensor:
+    if not len(radii):
+        raise InputError("`radii` is empty; pass at least one")
     kind = Annotated[Tensor, Values(above=0.0, shape="(m)")]
     values: Tensor = check("radii", torch.tensor(list(radii), dtype=torch.float64), kind)
     return values

@@ -353,7 +353,7 @@ def jacobian_diagonal(
     """
     if not isinstance(sigma, Tensor):
         sigma = one_point(x, sigma)[1]
-    wanted = (len(x), x[:1].numel()) if x.ndim and len(x) else (0, 0)
+    wanted = (len(x), math.prod(x.shape[1:])) if x.ndim > 1 else (0, 0)
     if directions.shape[:-1] not in ((wanted[1],), wanted):
         raise InputError(
             f"`directions` has shape {tuple(directions.shape)} and `x` {tuple(x.shape)}; pass "

@@ -35,7 +35,7 @@ from geomem.runs.run import Run
 from geomem.stats import numpy_rng
 
 At = Literal["training", "held_out"]
-NAME = re.compile(r"N(\d+)-seed(\d+)-step(\d+)")
+NAME = re.compile(r"(?:reference-)?N(\d+)-seed(\d+)-step(\d+)")
 
 
 @checked
@@ -137,7 +137,8 @@ class Dimensions(Run, DataOptions):
         found = []
         for stem in self.stems:
             known = _known_name(stem)
-            found.append(Description("learned", **known, label="" if known else stem.name))
+            kind = "reference" if stem.name.startswith("reference-") else "learned"
+            found.append(Description(kind, **known, label="" if known else stem.name))
         found += [Description("empirical", num_samples=n) for n in study.content["sizes"]]
         return found + ([Description("population")] if self.source.population else [])
 
@@ -167,7 +168,9 @@ class Dimensions(Run, DataOptions):
                     f"{stem} takes points of shape {tuple(config['item_shape'])} and the data have "
                     f"{self.source.data.item_shape}; pass the `data` that it was trained on"
                 )
-            return Subject(description, network, torch.float32, device, training=index)
+            # The reference has no training image among the points that the others are asked at.
+            own = None if description.kind == "reference" else index
+            return Subject(description, network, torch.float32, device, training=own)
         if description.kind == "empirical":
             denoiser: Denoiser = EmpiricalDenoiser(self.source.data.tensor(index).double())
             return Subject(description, denoiser, training=index)

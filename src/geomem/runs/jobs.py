@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from geomem.compute.claims import claim
+from geomem.compute.progress import warnings_said
 from geomem.errors import InputError
 from geomem.measure.probes import measure
 from geomem.measure.subject import Description
@@ -103,7 +104,7 @@ def run_job(task: Task, report: Callable[[float], None]) -> None:
         if mine is None:
             time.sleep(WAIT)  # another worker is at it
             continue
-        with mine:
+        with mine, warnings_said():
             _measure(folder, task, report)
             return
 

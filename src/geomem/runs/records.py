@@ -262,7 +262,7 @@ def check_free(path: Path) -> None:
         rest = [p for p in path.iterdir() if not p.name.startswith(".")]
         if rest:
             raise InputError(
-                f"{path} is not empty and holds no run ({rest[0].name}); choose another folder"
+                f"{path} is not empty and holds no run ({rest[0].name}); choose another `out`"
             )
 
 
@@ -277,10 +277,10 @@ def _other_run(path: Path, there: Mapping[str, Any], wanted: Mapping[str, Any]) 
     if not names:
         return (
             f"{path} was started with other data: images, split, groups or labels have changed "
-            "since; bring the old ones back, or choose another folder"
+            "since; bring the old ones back, or choose another `out`"
         )
     said = ", ".join(f"{k}: {there.get(k)} there, {wanted.get(k)} asked" for k in names[:3])
-    return f"{path} holds a run of another config ({said}); choose another folder, or move it aside"
+    return f"{path} holds a run of another config ({said}); choose another `out`, or move it aside"
 
 
 def json_text(content: Mapping[str, Any]) -> str:
