@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from geomem.findings import numbers
+from geomem.findings import evidence, numbers
 
 
 @pytest.fixture(scope="package", autouse=True)
@@ -14,5 +14,5 @@ def few_resamplings() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         assert numbers.numbers.__kwdefaults__
         patch.setitem(numbers.numbers.__kwdefaults__, "replicates", 60)
-        patch.setattr(numbers, "PERMUTATIONS", 199)
+        patch.setattr(evidence, "PERMUTATIONS", 199)
         yield

@@ -150,8 +150,8 @@ def _one_row(row: xr.Dataset) -> str:
     found, p = state(row), float(row.p_value)
     if found == "underfit":
         return (
-            f"{name}: nothing can be said (undertrained: {nats} nats, worse than the control at "
-            "its own training images; train longer)"
+            f"{name}: nothing can be said (undertrained: {nats} nats, and worse than the linear "
+            "control at its own training images; train longer)"
         )
     if found == "not alike":
         return f"{name}: nothing can be said ({nats} nats, images not drawn alike)"

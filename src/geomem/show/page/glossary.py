@@ -71,8 +71,8 @@ GLOSSARY = {
         "denoiser; where they differ, code, schedule or model is at fault."
     ),
     "undertrained": (
-        "Worse than the control even at its own training images: nothing can be said about "
-        "memorization until it is trained longer."
+        "Worse than the linear control even at its own training images: nothing can be said "
+        "about memorization until it is trained longer."
     ),
 }
 _WORDS = re.compile(

@@ -86,7 +86,7 @@ def _page(known: xr.Dataset) -> str:
     said = {
         "weak": f"{{}}: training and held-out images differ, {what} is not above its error",
         "not significant": f"no {what} beyond chance {{}}",
-        "underfit": "nothing can be said {}: undertrained, worse than the control",
+        "underfit": "nothing can be said {}: undertrained, worse than the linear control",
         "no test": "nothing can be said {}: fewer than 8 image groups a side",
     }
     for found in said:

@@ -77,7 +77,7 @@ def table(known: xr.Dataset) -> Table:
 
     def p_value(row: xr.Dataset) -> Cell:
         if "information" in row and state(row) == "underfit":
-            return "nothing can be said", "undertrained: worse than the control"
+            return "nothing can be said", "undertrained: worse than the linear control"
         if "p_value" not in row:
             return MISSING
         p = float(row.p_value)
