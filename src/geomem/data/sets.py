@@ -98,7 +98,10 @@ def _split_key(spec: str) -> tuple[Path, str | None]:
             f"{printable(os.path.join(parent, like[0]))!r}?"
         )
     advice = near(spec, [*NAMES, *MANIFOLDS])
-    raise InputError(f"there is no data set {shown(spec)}; {advice}, or pass a path to {FORMATS}")
+    raise InputError(
+        f"there is no data set {shown(spec)}; {advice}, or pass a path to {FORMATS} (a relative "
+        "one holds in the folder in which it was typed)"
+    )
 
 
 def data_folder() -> Path:
