@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from inspect import unwrap
 
 import pytest
 
@@ -12,7 +13,8 @@ from geomem.findings import evidence, numbers
 @pytest.fixture(scope="package", autouse=True)
 def few_resamplings() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        assert numbers.numbers.__kwdefaults__
-        patch.setitem(numbers.numbers.__kwdefaults__, "replicates", 60)
+        inner = unwrap(numbers.numbers)
+        assert inner.__kwdefaults__
+        patch.setitem(inner.__kwdefaults__, "replicates", 60)
         patch.setattr(evidence, "PERMUTATIONS", 199)
         yield
