@@ -172,6 +172,8 @@ def _controls(known: xr.Dataset, rows: Sequence[xr.Dataset]) -> list[str]:
     main = str(known.attrs["control"])
     parts = []
     for row in rows:
+        if state(row) not in ("told apart", "not significant"):
+            continue
         for name in map(str, known["control"].values):
             one = row.sel(control=name)
             gap = estimate(one, "disagreement")
@@ -192,9 +194,14 @@ def _images(rows: Sequence[xr.Dataset]) -> list[str]:
         if math.isnan(auc) or state(row) not in ("told apart", "not significant"):
             continue
         total = int(np.isfinite(row.point_p_value).sum())
+        others = int(np.isfinite(row.held_out_information).sum())
+        # The least p-value is 1 / (others + 1): of fewer than 19 it is above 5 % for all images.
+        one_by_one = f"{float(row.memorized_images):.0f} of {total} memorized one by one"
+        if others < 19:
+            one_by_one = f"too few held-out images ({others}) to name single ones"
         parts.append(
-            f"{row.label.values}: {float(row.memorized_images):.0f} of {total} memorized one by "
-            f"one, AUC {auc:.3f} ({low:.3f} to {high:.3f}; plain loss {float(row.auc[1]):.3f})"
+            f"{row.label.values}: {one_by_one}, AUC {auc:.3f} ({low:.3f} to {high:.3f}; plain loss "
+            f"{float(row.auc[1]):.3f})"
         )
     return [f"Single images: {'; '.join(parts)}."] if parts else []
 
