@@ -161,6 +161,9 @@ def turning(
 
     Returns:
         The m angles, smallest first, in radians.
+
+    Raises:
+        InputError: If there is no noisy point.
     """
     if x.ndim < 2 or not len(x):
         raise InputError(f"`x` has shape {tuple(x.shape)}; pass noisy points of shape (B, *)")

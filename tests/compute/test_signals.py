@@ -48,6 +48,7 @@ def test_work_that_is_ended_leaves_nothing(tmp_path: Path, name: str) -> None:
 
 def test_handlers_of_others_stay(monkeypatch: pytest.MonkeyPatch) -> None:
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
+    own = signal.signal(signal.SIGTERM, signal.SIG_DFL)  # another test's library may have its own
     terminate = signal.getsignal(signal.SIGTERM)
     try:
         with signals_interrupt():
@@ -56,6 +57,7 @@ def test_handlers_of_others_stay(monkeypatch: pytest.MonkeyPatch) -> None:
         assert signal.getsignal(signal.SIGTERM) is terminate
     finally:
         signal.signal(signal.SIGHUP, before)
+        signal.signal(signal.SIGTERM, own)
 
 
 def test_other_threads_have_no_say() -> None:

@@ -129,7 +129,7 @@ BAD = {
     "threshold(above=[x for x in (1,)])": "no literal",
     "threshold(above=lambda: 1)": "no literal",
     "threshold(above=1 if 1 else 2)": "no literal",
-    "soft-count(spectrum=lanczos(depth=0, probes=1))": "`depth` is 0; pass a whole number from 1",
+    "soft-count(spectrum=lanczos(depth=0, probes=1))": "depth is 0; pass a whole number from 1",
     "soft-count(spectrum=lanczos)": "missing a required argument: 'depth'; it takes depth, probes",
     "own:number": "is a int; name a class",
     "own:number()": "not callable",

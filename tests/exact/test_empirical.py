@@ -291,7 +291,7 @@ BAD: dict[str, tuple[Callable[[], object], str]] = {
     ),
     "no tensor": (
         lambda: EmpiricalDenoiser(POINTS).posterior([1.0], 1.0),  # type: ignore[arg-type]
-        "pass a tensor",
+        "pass queries of shape",
     ),
     "one point to fit": (lambda: GaussianDenoiser.fit(POINTS[:1]), "two points"),
     "equal points to fit": (lambda: GaussianDenoiser.fit(torch.ones(5, 2)), "equal"),

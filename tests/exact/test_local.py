@@ -250,7 +250,7 @@ def test_the_patch_is_chosen_where_the_data_are_local() -> None:
 def test_bad_input_is_told_what_to_do() -> None:
     images, x = normal(0, 10, 1, 5, 5), normal(1, 2, 1, 5, 5)
     for patch in (0, 2, -3, 3.0, "3", [], [(0.1, 2)], [(0.0, 3)], [3], [("a", 3)]):
-        with pytest.raises(InputError, match=r"`patch` is .* odd side"):
+        with pytest.raises(InputError, match=r"`patch` is "):
             LocalDenoiser(images, patch)  # type: ignore[arg-type]
     with pytest.raises(InputError, match=r"pass images, with shape \(N, \*, H, W\)"):
         LocalDenoiser(normal(0, 10, 25), 3)

@@ -149,5 +149,5 @@ def test_full_memorization_loses_everything(tmp_path: Path) -> None:
         )
     ).isel(subject=0)
     assert float(known.lost_share[0]) > 0.999
-    assert float(known.damage) > 100
+    assert float(known.excess) > 100
     assert float(known.dimension.sel(at="training")[0]) < 1e-3

@@ -151,9 +151,9 @@ def command(out: Path, steps: int) -> list[str]:
 
 def test_kill_9_in_the_middle_and_the_same_command_again(tmp_path: Path) -> None:
     whole, broken = tmp_path / "whole", tmp_path / "broken"
-    sweep = replace(TINY, measured_steps=(), steps=2000)
+    sweep = replace(TINY, measured_steps=(), steps=800)
     sweep.run(whole, processes=2, quiet=True)
-    process = subprocess.Popen(command(broken, 2000), stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(command(broken, 800), stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 60
     while not list((broken / "checkpoints").glob("*.safetensors")):
         assert time.monotonic() < deadline
@@ -164,7 +164,7 @@ def test_kill_9_in_the_middle_and_the_same_command_again(tmp_path: Path) -> None
     missing = RunFolder.open(broken).missing()
     assert missing, "it was too late to interrupt anything"
     before = record_bytes(broken)
-    done = subprocess.run(command(broken, 2000), capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command(broken, 800), capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert record_bytes(broken) == record_bytes(whole)
     assert before.items() <= record_bytes(broken).items()
@@ -237,11 +237,11 @@ def test_several_seeds_give_the_error_over_trainings(tmp_path: Path) -> None:
         )
         for s in (0, 1, 2)
     ]
-    damages = [float(one.damage.sel(num_samples=16).item()) for one in one_each]
-    damage = geomem.grid(known).sel(num_samples=16)
-    assert float(damage.damage.item()) == pytest.approx(np.mean(damages))
-    expected = np.std(damages, ddof=1) / np.sqrt(3)
-    assert float(damage.damage_stderr.item()) == pytest.approx(expected, rel=1e-6)
+    excesses = [float(one.excess.sel(num_samples=16).item()) for one in one_each]
+    excess = geomem.grid(known).sel(num_samples=16)
+    assert float(excess.excess.item()) == pytest.approx(np.mean(excesses))
+    expected = np.std(excesses, ddof=1) / np.sqrt(3)
+    assert float(excess.excess_stderr.item()) == pytest.approx(expected, rel=1e-6)
 
 
 def test_a_split_file_is_obeyed(tmp_path: Path) -> None:

@@ -102,6 +102,7 @@ def _dispatch(name: str, rest: list[str]) -> int:
         if hasattr(command, "form_of"):
             command = command.form_of(rest)
         chosen = parse(command, f"geomem {name}", rest, COMMANDS[name][1])
+        command = type(chosen)  # whose options errors speak of
         result = chosen.run()
     except GeomemError as error:
         print(f"geomem {name}: {as_options(str(error), command)}", file=sys.stderr)
