@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import shutil
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
@@ -35,7 +36,7 @@ from geomem.runs.results import write_results
 LONG = 1800.0  # seconds from which cheaper settings are named
 
 
-class Run:
+class Run(ABC):
     r"""A frozen config with ``run(out)``: the base of every kind of run."""
 
     kind: ClassVar[str]
@@ -43,22 +44,23 @@ class Run:
     # ------------------------------------------------------------- what a kind of run says
 
     @property
+    @abstractmethod
     def source(self) -> Source:
         r"""The data, and the parts that they play."""
-        raise NotImplementedError
 
+    @abstractmethod
     def study(self) -> Study:
         r"""What is measured of every subject: see :mod:`geomem.measure.study`.
 
         Raises:
             InputError: If data or options cannot be used: everything is checked here.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def subjects(self, study: Study) -> list[Description]:
         r"""The subjects that are known from the start."""
-        raise NotImplementedError
 
+    @abstractmethod
     def ready(
         self,
         folder: RunFolder,
@@ -73,15 +75,14 @@ class Run:
             The number of a subject, the subject, and the share of the job done when it has
             been measured.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def seconds(self, subject: Description, study: Study) -> float:
         r"""Seconds that a subject takes, roughly: for progress and forecast."""
-        raise NotImplementedError
 
+    @abstractmethod
     def num_bytes(self, study: Study) -> float:
         r"""Bytes of memory that one worker takes, roughly."""
-        raise NotImplementedError
 
     def cheaper(self, seconds: float) -> str:
         r"""Settings that take less time, said where a run will take long."""
