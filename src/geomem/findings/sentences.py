@@ -108,10 +108,15 @@ def drawn_alike(known: xr.Dataset) -> bool:
     return "alike_p_value" not in known or not float(known.alike_p_value) <= UNALIKE
 
 
+def largest_identity_z(known: xr.Dataset) -> float:
+    r"""The largest ``|z|`` of the identity of error and Jacobian; NaN if it was not checked."""
+    z = np.abs(known.identity_z.values) if "identity_z" in known else np.array([np.nan])
+    return float(np.nanmax(z)) if np.isfinite(z).any() else math.nan
+
+
 def _faults(known: xr.Dataset) -> list[str]:
-    z = np.abs(known.identity_z.values) if "identity_z" in known else np.array([])
-    largest = float(np.nanmax(z)) if np.isfinite(z).any() else 0.0
-    if largest <= ALLOWED_Z:
+    largest = largest_identity_z(known)
+    if not largest > ALLOWED_Z:
         return []
     return [
         f"The identity check FAILED (largest |z| = {largest:.1f}, at most {ALLOWED_Z:g} is "

@@ -161,8 +161,8 @@ class Run(ABC):
         started = time.time()
         executor = executor or LocalExecutor(processes)
         self.check_device(device)
-        folder = self.prepare(out)
-        self._work(folder, None, executor, device, quiet)
+        folder, study = self._begin(out)
+        self._work(folder, study, None, executor, device, quiet)
         dataset = load(folder.path)
         self.conclude(folder, dataset)
         write_session(folder.path, started, device, folder.study["data"]["digest"])
@@ -199,14 +199,17 @@ class Run(ABC):
         """
         started = time.time()
         self.check_device(device)
-        folder = self.prepare(out)
-        done = self._work(folder, numbers, executor or LocalExecutor(1), device, quiet)
+        folder, study = self._begin(out)
+        done = self._work(folder, study, numbers, executor or LocalExecutor(1), device, quiet)
         if done:
             write_session(folder.path, started, device, folder.study["data"]["digest"])
         return sorted(done)
 
     def prepare(self, out: str | Path) -> RunFolder:
         r"""Starts or reopens the run folder: checks everything, then claims it and the study."""
+        return self._begin(out)[0]
+
+    def _begin(self, out: str | Path) -> tuple[RunFolder, Study]:
         out = Path(out)
         if not (out / "config.json").exists():
             check_free(out)
@@ -214,11 +217,12 @@ class Run(ABC):
             study = self.study()
         folder = RunFolder.create(out, self.config(), study.content, self.subjects(study))
         clean_temporary(folder.path)
-        return folder
+        return folder, study
 
     def _work(
         self,
         folder: RunFolder,
+        study: Study,
         numbers: Sequence[int] | None,
         executor: Executor,
         device: str,
@@ -227,7 +231,6 @@ class Run(ABC):
         jobs, subjects = jobs_to_do(folder, numbers), folder.subjects
         if not jobs:
             return []
-        study = self.study()
         costs = {job: sum(self.seconds(subjects[k], study) for k in job) for job in jobs}
         workers = min(executor.workers(), len(jobs))
         left = sum(costs.values()) / workers

@@ -21,7 +21,7 @@ from geomem.arguments import checked
 from geomem.compute.files import atomic_write_text
 from geomem.compute.progress import format_seconds
 from geomem.errors import InputError
-from geomem.findings.sentences import sentences, window
+from geomem.findings.sentences import ALLOWED_Z, largest_identity_z, sentences, window
 from geomem.runs.load import load
 from geomem.runs.provenance import sessions
 from geomem.runs.records import RunFolder
@@ -34,12 +34,11 @@ from geomem.show.page.glossary import Explained
 from geomem.show.page.headlines import control_name, headlines, unbroken
 from geomem.show.page.payload import payload
 from geomem.show.page.plan import plan_report
-from geomem.show.page.tables import largest_identity_z, table
+from geomem.show.page.tables import table
 
 HERE = Path(__file__).parent
 PIXELS = ("training_image", "nearest_image")
 PAGES = {"plan": plan_report}  # of kinds of run that have a page of their own
-ALLOWED_Z = 4.0  # of the identity check, over all levels and subjects
 
 
 @checked

@@ -9,7 +9,13 @@ from dataclasses import dataclass
 import numpy as np
 import xarray as xr
 
-from geomem.findings.sentences import copy_rate, estimate, networks, state
+from geomem.findings.sentences import (
+    copy_rate,
+    estimate,
+    largest_identity_z,
+    networks,
+    state,
+)
 from geomem.show.figures.data import exact_row, peak_level, shown_rows, words
 
 Cell = tuple[str, str]
@@ -210,9 +216,3 @@ def table(known: xr.Dataset) -> Table:
 def _estimate(row: xr.Dataset, name: str) -> Cell:
     found = estimate(row, name) if name in row else None
     return MISSING if found is None or math.isnan(found.value) else (str(found), "")
-
-
-def largest_identity_z(known: xr.Dataset) -> float:
-    r"""The largest ``|z|`` of the identity of error and Jacobian; NaN if it was not checked."""
-    z = np.abs(known.identity_z.values) if "identity_z" in known else np.array([np.nan])
-    return float(np.nanmax(z)) if np.isfinite(z).any() else math.nan
