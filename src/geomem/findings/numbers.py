@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from geomem.arguments import checked
 from geomem.errors import InputError
 from geomem.findings.copies import copy_numbers
+from geomem.findings.disjoint import disjoint_quantities
 from geomem.findings.evidence import alike_numbers, exact_numbers, test_numbers
 from geomem.findings.images import class_numbers, image_numbers
 from geomem.findings.local_dimension import local_dimension_numbers
@@ -46,6 +47,16 @@ ESTIMATES: dict[str, tuple[tuple[str, ...], str, str]] = {
     "excess_by_level": (("sigma",), FOLD, "excess error on new images, of all directions"),
     "excess_by_direction": (("direction",), "nats", "excess on new images, of a direction"),
     "excess": ((), "nats", "excess on new images, beside the control"),
+    "parts_excess": ((), "nats", "excess on new images, mean over disjoint trainings"),
+    "variance_density": (("sigma", "direction"), FOLD, "variance over disjoint trainings"),
+    "variance_by_level": (("sigma",), FOLD, "variance over trainings, of all directions"),
+    "variance_by_direction": (("direction",), "nats", "variance over trainings, of a direction"),
+    "variance": ((), "nats", "variance over disjoint trainings"),
+    "bias_by_level": (("sigma",), FOLD, "excess minus variance, of all directions"),
+    "bias_by_direction": (("direction",), "nats", "excess minus variance, of a direction"),
+    "bias": ((), "nats", "excess minus variance, beside the control"),
+    "agreement_by_level": (("sigma",), "1", "share of their error that two trainings agree on"),
+    "agreement": ((), "1", "share of their error that two trainings agree on, over the window"),
     "beside_linear": ((), "nats", "training images, linear control's error minus the subject's"),
     "gap": (("sigma", "direction"), "directions", "dimension gap, held-out minus training"),
     "total_gap": (("sigma",), "directions", "dimension gap of all directions"),
@@ -71,7 +82,8 @@ def numbers(dataset: xr.Dataset, *, replicates: int = REPLICATES, seed: int = 0)
         ``num_samples``, ``step``, ``width``, ``trainings`` as coordinates), where it applies by
         ``sigma``, ``direction``, ``at``, ``point``, ``control``: memorized ``density`` and its
         margins ``by_level`` and ``by_direction``; memorized ``information`` in nats;
-        ``lost_share``; the signed ``excess`` on new images; ``dimension`` and its ``gap``;
+        ``lost_share``; the signed ``excess`` on new images, and with disjoint trainings its
+        ``variance`` and ``bias`` and their ``agreement``; ``dimension`` and its ``gap``;
         ``point_information`` of each image and its place among held-out ones; ``auc``;
         ``p_value``; ``copies``; ``local_dimension``, if the run asked for it. Each ``x`` comes
         with ``x_stderr``, ``x_low`` and ``x_high`` (95 %). What the records do not say is NaN,
@@ -153,6 +165,7 @@ def _quantities(run: Measured, row: Row) -> dict[str, list[Array]]:
             one["total_gap"] = one["gap"].sum(-1)
             one["gap_by_direction"] = integrate_log(one["gap"], run.sigmas, axis=1)
             one["gap_information"] = integrate_log(one["total_gap"], run.sigmas, axis=1)
+        one |= disjoint_quantities(run, row, member)
         for name, array in one.items():
             found.setdefault(name, []).append(array)
     return found

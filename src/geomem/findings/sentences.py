@@ -38,6 +38,8 @@ def networks(known: xr.Dataset, *, early: bool = False) -> list[xr.Dataset]:
     rows = [known.isel(subject=k) for k in range(known.sizes["subject"])]
     main = str(known.attrs.get("control", ""))
     rows = [row for row in rows if row["kind"].item() in NETWORKS and row["kind"].item() != main]
+    # Other parts of the pool are there to be compared with the first one, at new images alone.
+    rows = [row for row in rows if not ("part" in row.coords and float(row["part"]) > 0)]
     last: dict[tuple[str, ...], float] = {}
     for row in rows:
         last[_recipe(row)] = max(last.get(_recipe(row), -1.0), np.nan_to_num(float(row.step)))
@@ -70,7 +72,7 @@ def sentences(known: xr.Dataset) -> list[str]:
             f"add {missing}."
         ]
     found = [*_faults(known), *_not_alike(known), _how_much(known, rows), _where(rows)]
-    found += [*_controls(known, rows), *_images(rows)]
+    found += [*_controls(known, rows), *_pairs(known, rows), *_images(rows)]
     return [*found, _samples(rows)] if "copies" in known else [*found, NO_SAMPLES]
 
 
@@ -190,6 +192,25 @@ def _controls(known: xr.Dataset, rows: Sequence[xr.Dataset]) -> list[str]:
     return [f"Controls that disagree with the {main} one beyond error: {'; '.join(parts[:SHOWN])}."]
 
 
+def _pairs(known: xr.Dataset, rows: Sequence[xr.Dataset]) -> list[str]:
+    # Trainings on disjoint parts of the pool: what of the excess more images would mend.
+    if "variance" not in known:
+        return []
+    paired = [row for row in rows if math.isfinite(float(row.variance))]
+    parts = [f"{row.label.values}: {_one_pair(row)}" for row in listed(paired)]
+    alone = [str(row.label.values) for row in rows if not math.isfinite(float(row.variance))]
+    if alone:
+        parts.append(f"no second part of the pool is measured for {', '.join(alone[:SHOWN])}")
+    return [f"Networks trained on disjoint images, at new ones: {'; '.join(parts)}."]
+
+
+def _one_pair(row: xr.Dataset) -> str:
+    said = f"{estimate(row, 'variance')} nats of variance"
+    if "bias" in row and math.isfinite(float(row.bias)):
+        said += f" and {estimate(row, 'bias')} of bias"
+    return f"{said}, they agree on {estimate(row, 'agreement')} of their error"
+
+
 def _images(rows: Sequence[xr.Dataset]) -> list[str]:
     if "auc" not in rows[0]:
         return []
@@ -277,6 +298,10 @@ SCALARS = (
     "information",
     "control_information",
     "excess",
+    "parts_excess",
+    "variance",
+    "bias",
+    "agreement",
     "beside_linear",
     "exact_information",
     "p_value",
@@ -287,7 +312,10 @@ SCALARS = (
     "unseen_copies_of",
     "median_ratio",
 )
-BY_LEVEL = ("by_level", "by_level_stderr", "lost_share", "lost_share_stderr", "p_level")
+BY_LEVEL = (
+    *("by_level", "by_level_stderr", "lost_share", "lost_share_stderr", "p_level"),
+    *("agreement_by_level", "agreement_by_level_stderr"),
+)
 
 
 def summarize(dataset: xr.Dataset, known: xr.Dataset | None = None) -> dict[str, Any]:
@@ -315,10 +343,13 @@ def summarize(dataset: xr.Dataset, known: xr.Dataset | None = None) -> dict[str,
 
 def _summary_of(row: xr.Dataset) -> dict[str, Any]:
     about: dict[str, Any] = {name: str(row[name].values) for name in ("kind", "label")}
-    for name in ("num_samples", "step", "width"):
+    for name in ("num_samples", "step", "width", "part"):
         value = float(row[name])
         if not math.isnan(value):
             about[name] = int(value)
+    seeds = [int(s) for s in str(row["seeds"].values).split()] if "seeds" in row.coords else []
+    if seeds:
+        about["seed"] = seeds[0] if len(seeds) == 1 else seeds
     about["trainings"] = int(row.trainings)
     names = [s for name in SCALARS for s in (name, f"{name}_stderr", f"{name}_low", f"{name}_high")]
     found = {name: plain(row[name].item()) for name in names if name in row}
