@@ -73,7 +73,9 @@ def sentences(known: xr.Dataset) -> list[str]:
         ]
     found = [*_faults(known), *_not_alike(known), _how_much(known, rows), _where(rows)]
     found += [*_controls(known, rows), *_pairs(known, rows), *_images(rows)]
-    return [*found, _samples(rows)] if "copies" in known else [*found, NO_SAMPLES]
+    if "copies" not in known:
+        return [*found, NO_SAMPLES]
+    return [*found, _samples(rows), *_kinds(rows)]
 
 
 NO_SAMPLES = "No samples were drawn, so nothing is said about copies."
@@ -277,6 +279,26 @@ def _samples(rows: Sequence[xr.Dataset]) -> str:
     )
 
 
+def _kinds(rows: Sequence[xr.Dataset]) -> list[str]:
+    # What is no copy: near another sample, or new.
+    known = [r for r in rows if "spurious" in r and math.isfinite(float(r.spurious))]
+    if not known:
+        return []
+    parts = [
+        f"{row.label.values}: {copy_rate(row, 'spurious')} spurious, "
+        f"{copy_rate(row, 'new_samples')} new"
+        for row in listed(known)
+    ]
+    rates = [copy_rate(row, "unseen_spurious") for row in known]
+    unseen = [rate for rate in rates if isinstance(rate, Proportion)]
+    most = max(unseen, key=lambda rate: rate.value, default=None)
+    check = f"; of reserved images, of which there should be 1 %, at most {most}" if most else ""
+    return [
+        "Samples that are no copies are spurious where they are near another sample (p <= 1 % "
+        f"among held-out images), else new: {'; '.join(parts)}{check}."
+    ]
+
+
 def _unseen(row: xr.Dataset) -> str:
     rate = copy_rate(row, "unseen_copies")
     if isinstance(rate, str):
@@ -310,6 +332,12 @@ SCALARS = (
     "copies_of",
     "unseen_copies",
     "unseen_copies_of",
+    "spurious",
+    "spurious_of",
+    "new_samples",
+    "new_samples_of",
+    "unseen_spurious",
+    "unseen_spurious_of",
     "median_ratio",
 )
 BY_LEVEL = (
