@@ -72,7 +72,7 @@ def sentences(known: xr.Dataset) -> list[str]:
             f"add {missing}."
         ]
     found = [*_faults(known), *_not_alike(known), _how_much(known, rows), _where(rows)]
-    found += [*_controls(known, rows), *_pairs(known, rows), *_images(rows)]
+    found += [*_controls(known, rows), *_pairs(known, rows), *_own_way(rows), *_images(rows)]
     if "copies" not in known:
         return [*found, NO_SAMPLES]
     return [*found, _samples(rows), *_kinds(rows)]
@@ -207,10 +207,37 @@ def _pairs(known: xr.Dataset, rows: Sequence[xr.Dataset]) -> list[str]:
 
 
 def _one_pair(row: xr.Dataset) -> str:
+    if state(row) == "underfit":
+        return "nothing can be said (undertrained)"
     said = f"{estimate(row, 'variance')} nats of variance"
     if "bias" in row and math.isfinite(float(row.bias)):
         said += f" and {estimate(row, 'bias')} of bias"
     return f"{said}, they agree on {estimate(row, 'agreement')} of their error"
+
+
+def _own_way(rows: Sequence[xr.Dataset]) -> list[str]:
+    # Along trajectories of the network's own sampler, at the level of the largest lost share.
+    said = [row for row in rows if state(row) in ("told apart", "not significant")]
+    row = (said or rows)[0]
+    share = row.lost_share.values if "lost_share" in row else np.array([np.nan])
+    if "trajectory" not in row["at"].values or not np.isfinite(share).any():
+        return []
+    one = row.isel(sigma=int(np.nanargmax(share)))
+    parts = []
+    for name, text in (
+        ("dimension", "{} directions are kept ({} at noised training images)"),
+        ("nearest_distance", "the denoised point is {} rms from a training image ({})"),
+    ):
+        if name in one:
+            pair = [estimate(one, name, at=at) for at in ("trajectory", "training")]
+            parts += [text.format(*pair)] if all(math.isfinite(e.value) for e in pair) else []
+    if not parts:
+        return []
+    sigma = float(one.sigma_relative)
+    return [
+        f"Along its own trajectories, at sigma = {sigma:.2g} rms, of {row.label.values}: "
+        f"{'; '.join(parts)}."
+    ]
 
 
 def _images(rows: Sequence[xr.Dataset]) -> list[str]:
@@ -285,18 +312,14 @@ def _kinds(rows: Sequence[xr.Dataset]) -> list[str]:
     if not known:
         return []
     parts = [
-        f"{row.label.values}: {copy_rate(row, 'spurious')} spurious, "
-        f"{copy_rate(row, 'new_samples')} new"
+        f"{row.label.values}: spurious {copy_rate(row, 'spurious')}, new {row.new_samples:.0f}"
         for row in listed(known)
     ]
     rates = [copy_rate(row, "unseen_spurious") for row in known]
     unseen = [rate for rate in rates if isinstance(rate, Proportion)]
     most = max(unseen, key=lambda rate: rate.value, default=None)
-    check = f"; of reserved images, of which there should be 1 %, at most {most}" if most else ""
-    return [
-        "Samples that are no copies are spurious where they are near another sample (p <= 1 % "
-        f"among held-out images), else new: {'; '.join(parts)}{check}."
-    ]
+    check = f"; of reserved images, which should be 1 %, at most {most}" if most else ""
+    return [f"Samples near another sample and no training image: {'; '.join(parts)}{check}."]
 
 
 def _unseen(row: xr.Dataset) -> str:
