@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from geomem.findings.sentences import estimate
-from geomem.show.figures.data import PLACES, has, shown_rows
+from geomem.findings.sentences import estimate, state
+from geomem.show.figures.data import PLACES, has, shown_rows, words
 from geomem.show.page.headlines import of, unbroken
 from geomem.show.page.plots import Plot, Series
 from geomem.stats import Estimate
@@ -112,8 +112,8 @@ def _trajectories(known: xr.Dataset) -> Section | None:
     if "at" not in known.dims or "trajectory" not in known["at"].values:
         return None
     names = {
-        "dimension": "dimension kept",
-        "nearest_distance": "to the nearest training image, rms",
+        "dimension": ("dimension kept", "directions"),
+        "nearest_distance": ("to the nearest training image", "rms"),
     }
     rows = [
         (place, row)
@@ -125,7 +125,7 @@ def _trajectories(known: xr.Dataset) -> Section | None:
     spread = np.linspace(0, len(rows) - 1, min(len(rows), MOST_NETWORKS)).round().astype(int)
     rows = [rows[k] for k in spread]
     plots = []
-    for name, text in names.items():
+    for name, (text, units) in names.items():
         for place, row in rows:
             if name not in row or not _there(row, name):
                 continue
@@ -134,7 +134,7 @@ def _trajectories(known: xr.Dataset) -> Section | None:
                 for at, dash in ALONG.items()
                 if at in row["at"].values
             ]
-            plots.append(Plot(f"{row['label'].item()}: {text}", LEVEL, text, lines))
+            plots.append(Plot(f"{row['label'].item()}: {text}", LEVEL, units, lines))
     text = (
         "Solid: at the noisy points that the network's own sampler passes through, from pure noise "
         "down to a sample. Dashed and dotted: at noised training and held-out images. First, along "
@@ -180,9 +180,10 @@ def _classes(known: xr.Dataset, study: Mapping[str, Any]) -> Section | None:
     variance = np.array([about[c]["variance"] / scale for c in names])
     images = np.array([float(about[c]["images"]) for c in names])
     rows = [(p, row) for p, row in _rows(known) if row.class_information.notnull().any()]
+    what = words(known, "density").total
     plots = [
         Plot(
-            f"memorized information of an image, by the {title}",
+            f"{what} of an image, by the {title}",
             label,
             "nats",
             [_of_classes(row.sel({"class": names}), place, x, names) for place, row in rows],
@@ -202,9 +203,10 @@ def _classes(known: xr.Dataset, study: Mapping[str, Any]) -> Section | None:
     labels = [(str(row["label"].item()), place) for place, row in rows]
     columns = ["class", "images in the pool", "variance, rms²", *(f"{k}, nats" for k, _ in labels)]
     text = (
-        "The mean memorized information of a measured training image of each class, beside how "
+        f"The mean {what} of a measured training image of each class, beside how "
         "many images the class has in the pool and how much they vary; ± over images, and in "
-        "brackets how many of them were measured. What is rare or varied has more to memorize."
+        "brackets how many of them were measured. The plots ask whether rare or varied classes "
+        "have more of it."
     )
     if len(names) > MOST_CLASSES:
         text += f" The table has the {MOST_CLASSES} classes with most of {len(names)}."
@@ -227,6 +229,8 @@ def _cell(row: xr.Dataset, name: str) -> str:
     count = float(one.class_images)
     if not count > 0 or math.isnan(float(one.class_information)):
         return "not measured"
+    if count == 1:
+        return f"{float(one.class_information):.1f} (1, no error)"
     return f"{_estimate(one)} ({count:.0f})"
 
 
@@ -235,16 +239,17 @@ def _estimate(one: xr.Dataset) -> Estimate:
 
 
 def _most(rows: list[tuple[int, xr.Dataset]], names: list[str]) -> str:
-    # Of classes with an error, so of at least two images.
-    row = rows[0][1]
+    # Of classes with an error, so of at least two images, and of a network that has learned.
+    said = [row for _, row in rows if state(row) in ("told apart", "not significant")]
+    row = said[0] if said else rows[0][1]
     sure = [
         c for c in names if math.isfinite(float(row.class_information_stderr.sel({"class": c})))
     ]
-    if len(sure) < 2:
-        return "Memorized information by class"
+    if len(sure) < 2 or not said:
+        return "Single classes"
     first, last = (pick(sure, key=lambda c: _nats(row, c)) for pick in (max, min))
     most, least = (_estimate(row.sel({"class": c})) for c in (first, last))
     if not most.z_score(least) > 3:  # the largest of some against the smallest
-        return f"No class has clearly more memorized information an image than others {of(row)}"
+        return f"No class is memorized clearly more than the others {of(row)}"
     text = f"Most is memorized of class {first} ({most} nats an image)"
     return f"{text}, least of {last} ({least}), {of(row)}"
