@@ -83,7 +83,7 @@ def run_of(
 
 
 def kept(v: np.ndarray) -> np.ndarray:
-    return v / (v + S2)
+    return np.asarray(v / (v + S2))
 
 
 def pair(count: int, seed: int) -> list[Tensor]:
@@ -105,7 +105,7 @@ def within(value: xr.DataArray, stderr: xr.DataArray, truth: np.ndarray, limit: 
 
 
 def nats(density: np.ndarray) -> np.ndarray:
-    return np.trapezoid(density, np.log(SIGMAS.numpy()), axis=0)
+    return np.asarray(np.trapezoid(density, np.log(SIGMAS.numpy()), axis=0))
 
 
 @pytest.mark.parametrize("singles", [5, 2])  # with bands, where only norms are recorded

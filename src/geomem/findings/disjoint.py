@@ -102,7 +102,7 @@ def _squared_differences(run: Measured, a: int, b: int) -> Array | None:
     first, second = run.errors(a, AT), run.errors(b, AT)
     if first.shape != second.shape:
         return None
-    found = np.square(first - second).mean(2)
+    found = np.asarray(np.square(first - second).mean(2))
     if "band_sketch" not in run.dataset:
         return None if (run.dataset.direction_count.values > 1).any() else found
     dims = ("subject", "sigma", "held_out_point", "draw", "sketch", "band")

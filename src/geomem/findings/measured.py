@@ -59,7 +59,8 @@ class Measured:
         if not len(values):
             return blank
         rng = numpy_rng(self.seed, "bootstrap/trajectories")
-        return cluster_weights(np.arange(len(values)), self.replicates, rng) @ values
+        weights = cluster_weights(np.arange(len(values), dtype=float), self.replicates, rng)
+        return np.asarray(weights @ values)
 
     def denoised_means(self, member: int, row: Row, at: str) -> Array:
         r"""Mean distances of denoised images of a kind for each resampling, with shape (R, T)."""

@@ -70,7 +70,9 @@ def rows_of(dataset: xr.Dataset) -> list[Row]:
         known = (np.nan if v < 0 else v for v in (n, step, width, part))
         found = dataset["seed"].values[members]
         seeds = tuple(int(s) for s in found if not np.isnan(s))
-        rows.append(Row(kind, name or label or kind, tuple(members), *known, seeds))
+        size, at_step, wide, of_part = known
+        title = name or label or kind
+        rows.append(Row(kind, title, tuple(members), size, at_step, wide, of_part, seeds))
     return sorted(rows, key=_place)
 
 

@@ -138,8 +138,8 @@ def siblings(
     # Who is not among them does without the last one.
     out = own | (~own.any(1)[:, None] & (np.arange(len(first)) == count))
     others = among[torch.from_numpy(first)].flatten(1).double()
-    places, distances = [], []
-    for part, none in zip(queries.flatten(1).double().split(256), _split(out, 256), strict=True):
+    flat, places, distances = queries.flatten(1).double(), [], []
+    for part, none in zip(torch.split(flat, 256), _split(out, 256), strict=True):
         # By differences: a product would lose what is near zero.
         far = torch.cdist(part, others, compute_mode="donot_use_mm_for_euclid_dist")
         far[torch.from_numpy(none)] = torch.inf

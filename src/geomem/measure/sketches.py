@@ -78,7 +78,9 @@ class Sketches:
             parts = [
                 (subject.denoiser(x + level * n, level) - x) / level
                 for x, n in zip(
-                    clean.split(self.batch_size), noise.split(self.batch_size), strict=True
+                    torch.split(clean, self.batch_size),
+                    torch.split(noise, self.batch_size),
+                    strict=True,
                 )
             ]
         return torch.cat(parts).flatten(1).float().cpu().reshape(*z.shape[:2], -1)

@@ -159,9 +159,9 @@ def _series(
             )
             made += Markup(bar).format(a, a, c, d, series.colour)
         name = f", {series.names[there[k]]}" if series.names else ""
-        said = (
-            f"{series.label}{name}, at {values[k]:.3g}: {Estimate(float(y[k]), float(stderr[k]))}"
-        )
+        number = Estimate(float(y[k]), float(stderr[k]))
+        value = str(number) if math.isfinite(number.stderr) else f"{y[k]:.3g}, no error known"
+        said = f"{series.label}{name}, at {values[k]:.3g}: {value}"
         dot = '<circle cx="{:.1f}" cy="{:.1f}" r="{}" fill="{}" {}><title>{}</title></circle>'
         hidden = Markup('fill-opacity="0"') if series.dash else Markup("")
         made += Markup(dot).format(a, b, 7 if series.dash else 3.5, series.colour, hidden, said)

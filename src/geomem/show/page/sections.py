@@ -144,8 +144,8 @@ def _trajectories(known: xr.Dataset) -> Section | None:
         "dotted one. Bands are ± one standard error over trajectories, or images."
     )
     labels = [(str(row["label"].item()), place) for place, row in rows]
-    lines = [(PLACES[at], dash) for at, dash in ALONG.items()]
-    return Section("trajectories", unbroken(_own_way(rows)), text, plots, labels, lines)
+    kinds = [(PLACES[at], dash) for at, dash in ALONG.items()]
+    return Section("trajectories", unbroken(_own_way(rows)), text, plots, labels, kinds)
 
 
 def _there(row: xr.Dataset, name: str) -> bool:
