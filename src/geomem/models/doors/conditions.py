@@ -53,8 +53,7 @@ class Asked:
             )
         given = self.given.to(x.device).expand(len(x), *self.given.shape[1:])
         given = given.to(x.dtype) if given.is_floating_point() else given
-        # By name: the models of diffusers put other things second.
-        return self.network(x, timestep=label, **{self.argument: given})
+        return self.network(x, label, **{self.argument: given})
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,7 +106,7 @@ def conditions_of(
     cls = str(config.get("_class_name"))
     if cls == "UNet2DConditionModel":
         return _texts(places, network, config, device, about, lora)
-    if cls == "DiTTransformer2DModel" or config.get("norm_type") == "ada_norm_zero":
+    if cls == "DiTTransformer2DModel":
         classes = int(config.get("num_embeds_ada_norm") or 1000)
         about["conditions"] = f"labels 0 to {classes - 1}; {classes} stands for none"
         null = torch.tensor([classes])

@@ -5,9 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from geomem.data.reading import printable, refuse_pickle
+from geomem.data.reading import printable
 from geomem.errors import InputError
 from geomem.models.doors.callables import is_named, load_callable
+from geomem.models.doors.checkpoints import (
+    SUFFIXES,
+    load_checkpoint,
+    refuse_network_pickle,
+)
 from geomem.models.doors.loaded import LoadedModel
 from geomem.models.doors.lora import lora_file
 from geomem.models.doors.options import DoorOptions
@@ -81,5 +86,7 @@ def open_door(where: str, options: DoorOptions, device: str = "cpu") -> LoadedMo
     if path.is_dir() and is_pipeline(path):
         return load_pipeline(path, options, device)
     if path.is_file():
-        refuse_pickle(path)
+        refuse_network_pickle(path)
+        if path.suffix.lower() in SUFFIXES:
+            return load_checkpoint(path, options, device)
     raise InputError(f"{printable(where)} is no model that geomem knows; pass {ACCEPTED}")
