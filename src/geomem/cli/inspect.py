@@ -3,19 +3,33 @@ r"""``geomem inspect``: what a trained model is, as its files say, and whether t
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, fields
+import math
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
 
-from geomem.cli.options import say_account
+from geomem.arguments import checked
+from geomem.cli.options import as_options, say_account
 from geomem.compute.files import atomic_write_text, check_writable
-from geomem.data.source import DataOptions, load_source
+from geomem.data.source import TrainedOnOptions, load_images
 from geomem.models.doors.checking import check_model
 from geomem.models.doors.loaded import LoadedModel, ModelCheck
 from geomem.models.doors.opening import open_door
 from geomem.models.doors.options import DoorOptions
+
+
+@checked
+@dataclass(frozen=True)
+class InspectOptions(TrainedOnOptions):
+    r"""The images that a model was trained on.
+
+    Attributes:
+        data: The images: a name, or PATH[:key]; nothing is checked if not given.
+    """
+
+    data: str = ""
 
 
 @dataclass(frozen=True)
@@ -39,7 +53,7 @@ class InspectCommand:
     """A folder of diffusers (a pipeline, a checkpoint-N, a LoRA), a file of weights, or
     package.module:function, called with (x, sigma)."""
     door: Annotated[DoorOptions, tyro.conf.OmitArgPrefixes]
-    images: Annotated[InspectData, tyro.conf.OmitArgPrefixes]
+    images: Annotated[InspectOptions, tyro.conf.OmitArgPrefixes]
     points: int = 16
     """How many images are looked at."""
     held_out_only: bool = False
@@ -62,7 +76,8 @@ class InspectCommand:
         if self.images.data:
             checks = self._checks(model)
             for check in checks:
-                print(f"{'holds' if check.passed else 'FAILS'}  {check.name}: {check.sentence}")
+                said = as_options(check.sentence, type(self))
+                print(f"{'holds' if check.passed else 'FAILS'}  {check.name}: {said}")
         else:
             print("nothing was checked: pass its training images as --data")
         if self.json is not None:
@@ -71,8 +86,7 @@ class InspectCommand:
         return 0 if all(check.passed for check in checks) else 1
 
     def _checks(self, model: LoadedModel) -> list[ModelCheck]:
-        source = load_source(self.images.options(), seed=self.seed)
-        data = source.data
+        data = load_images(self.images)
         say_account(data)
         count = len(data) if data.num_train is None else data.num_train
         pixels = data.tensor(range(count))
@@ -89,3 +103,53 @@ class InspectCommand:
             training=training,
             conditions=conditions,
         )
+
+
+def described(model: LoadedModel) -> list[str]:
+    r"""What was read of a model, in lines; its warnings last."""
+    about = model.about
+    schedule = about.get("schedule", {})
+    low, high = model.sigma_range
+    levels = "" if model.levels is None else f", {len(model.levels)} discrete levels"
+    shape = "not known" if model.item_shape is None else " x ".join(map(str, model.item_shape))
+    rows = [
+        ("model", about["source"]),
+        ("network", _network(about)),
+        ("works on", shape + (" (latents)" if model.encode else "")),
+        ("predicts", f"{about.get('prediction')} ({about.get('prediction_from', 'its kind')})"),
+        ("schedule", f"{schedule.get('name')}, sigma {low:.4g} to {high:.4g}{levels}"),
+        ("latents", _latents(about.get("latent"))),
+        ("conditions", about.get("conditions")),
+        ("LoRA", _lora(about.get("lora"))),
+        ("mirrored", {True: "yes", False: "no", None: "the files do not tell"}[model.flips]),
+        *((f"training: {key}", value) for key, value in about.get("training", {}).items()),
+        *((f"sha256 {name}", digest) for name, digest in about.get("sha256", {}).items()),
+    ]
+    lines = [f"{name:12}  {value}" for name, value in rows if value]
+    return [*lines, *(f"note: {warning}" for warning in about["warnings"])]
+
+
+def _network(about: dict[str, Any]) -> str:
+    count = about.get("parameters")
+    size = "" if count is None else f"{about.get('class')}, {count:,} parameters, "
+    weights = f", weights: {about['weights']}" if "weights" in about else ""
+    return f"{size}{about['dtype']}{weights}"
+
+
+def _latents(latent: dict[str, Any] | None) -> str | None:
+    if latent is None:
+        return None
+    return f"of {latent['encoder']}, x {latent['scale']} after - {latent['shift']}: {latent['of']}"
+
+
+def _lora(lora: dict[str, Any] | None) -> str | None:
+    if lora is None:
+        return None
+    scales = "; ".join(
+        f"scale {s['scale']:.4g} at {s['modules']} modules ({s['from']})" for s in lora["scale"]
+    )
+    return f"rank {', '.join(map(str, lora['rank']))}; {scales}"
+
+
+def _row(check: ModelCheck) -> dict[str, Any]:
+    return {**vars(check), "value": None if math.isnan(check.value) else check.value}

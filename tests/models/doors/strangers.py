@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from geomem.exact import GaussianDenoiser
-from geomem.models.doors.schedules import Labels
+from geomem.models.doors.schedules import Labels, labels_named
 
 
 def tiny_unet(seed: int = 0, **more: Any) -> Any:
@@ -185,3 +185,7 @@ class AzulaLike:
 
 
 azula_like = AzulaLike()
+
+
+def noise_of_linear(x: Tensor, label: Tensor) -> Tensor:
+    return network_of(population(), labels_named("linear"), "epsilon")(x, label)
