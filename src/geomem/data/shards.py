@@ -102,8 +102,8 @@ def _parquet(path: Path) -> Iterator[_Sample]:
         parquet: Any = importlib.import_module("pyarrow.parquet")
     except ImportError as error:
         raise InputError(
-            f"{printable(path)} is parquet, which pyarrow reads; install it (pip install 'geomem[parquet]'), "
-            "or save the images as a folder"
+            f"{printable(path)} is parquet, which pyarrow reads; install it (pip install "
+            "'geomem[parquet]'), or save the images as a folder"
         ) from error
     with reading(path):
         table: Any = parquet.ParquetFile(path)

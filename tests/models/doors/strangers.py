@@ -59,7 +59,7 @@ def images(count: int, seed: int = 0) -> Tensor:
     basis = torch.Generator().manual_seed(99)
     directions = torch.linalg.qr(torch.randn(64, 64, generator=basis)).Q
     spread = torch.linspace(0, 5, 64).neg().exp()
-    x = torch.randn(count, 64, generator=rng) * spread @ directions.T
+    x: Tensor = torch.randn(count, 64, generator=rng) * spread @ directions.T
     return 0.25 + x.reshape(count, 1, 8, 8)
 
 
