@@ -34,7 +34,8 @@ POPULATION = GaussianDenoiser(
 
 
 def points(count: int, seed: int) -> Tensor:
-    return draw(VARIANCES, count, seed) @ BASIS.T
+    found: Tensor = draw(VARIANCES, count, seed) @ BASIS.T
+    return found
 
 
 def memorizing(training: Tensor, block: list[int]) -> ProductDenoiser:
