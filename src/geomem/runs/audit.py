@@ -157,12 +157,12 @@ class Audit(Run, AuditOptions, MeasureOptions, DoorOptions, PartsOptions):
         )
 
     @cached_property
-    def chosen(self) -> tuple[str, ...]:
+    def chosen(self) -> tuple[Control, ...]:
         r"""The controls that are measured, the linear one last."""
         auto, model = "auto" in self.controls, self.opened("cpu")
         shape, reserved = self.source.data.item_shape, len(self.source.split.reserved)
         flips = self.flip or model.flips is True
-        found = []
+        found: list[Control] = []
         if self.reference or "reference" in self.controls or (auto and reserved >= LEAST_RESERVED):
             found.append("reference")
         if self.base is not None and (auto or "base" in self.controls):
@@ -191,8 +191,8 @@ class Audit(Run, AuditOptions, MeasureOptions, DoorOptions, PartsOptions):
         for name, numbers in (("held_out", split.held_out), ("reserved", split.reserved)):
             if len(numbers) < 8:
                 raise InputError(
-                    f"{len(numbers)} {name.replace('_', '-')} images are left, and fewer than 8 say "
-                    "nothing; pass more images as `held_out`"
+                    f"{len(numbers)} {name.replace('_', '-')} images are left, and fewer than 8 "
+                    "say nothing; pass more images as `held_out`"
                 )
         repeated = None if self.repeat is None else _read_study(self.repeat)
         index = self._points(repeated)
@@ -249,8 +249,8 @@ class Audit(Run, AuditOptions, MeasureOptions, DoorOptions, PartsOptions):
             missing = [d for d in wanted if d not in place]
             if missing:
                 raise InputError(
-                    f"{len(missing)} of {len(wanted)} {at.replace('_', '-')} images of {self.repeat} "
-                    "are not among the images given; pass the images of that study"
+                    f"{len(missing)} of {len(wanted)} {at.replace('_', '-')} images of "
+                    f"{self.repeat} are not among the images given; pass the images of that study"
                 )
             chosen[at] = [place[d] for d in wanted]
         return chosen
@@ -347,10 +347,14 @@ class Audit(Run, AuditOptions, MeasureOptions, DoorOptions, PartsOptions):
             found.append(Description("mirror", label="mirror"))
         if "reference" in plan["controls"]:
             trained = study.content["reference"]
-            steps = {"seed": self.seed, "step": int(plan["reference_steps"])} if trained else {}
-            size = len(trained) if trained else None
-            label = "" if trained else "reference"
-            found.append(Description("reference", num_samples=size, label=label, **steps))
+            if trained:
+                step = int(plan["reference_steps"])
+                there = Description(
+                    "reference", num_samples=len(trained), seed=self.seed, step=step
+                )
+            else:
+                there = Description("reference", label="reference")
+            found.append(there)
         return found
 
     # ---------------------------------------------------------------------------- subjects
@@ -466,7 +470,7 @@ class Audit(Run, AuditOptions, MeasureOptions, DoorOptions, PartsOptions):
             products = len(study.directions.counts)
             calls += 2.5 * 2 * min(plan["jacobian_points"], points) * levels * products
         if subject.kind in ("model", "base"):
-            calls += plan["samples"] * SAMPLE_CALLS * (subject.kind == "model")
+            calls += float(plan["samples"]) * SAMPLE_CALLS * (subject.kind == "model")
             return calls * self._call_seconds
         if subject.kind == "reference" and study.content["reference"]:
             return (
@@ -556,7 +560,7 @@ class Audit(Run, AuditOptions, MeasureOptions, DoorOptions, PartsOptions):
         left = seconds - measuring if workers == 1 else seconds - 0.3 * measuring
         steps = min(MOST_STEPS, int(left / self._step_seconds / 1.3))
         if steps < FEWEST_STEPS:
-            return replace(self, controls=tuple(c for c in self.chosen if c != "reference"))  # type: ignore[arg-type]
+            return replace(self, controls=tuple(c for c in self.chosen if c != "reference"))
         return replace(self, reference_steps=steps)
 
     def num_bytes(self, study: Study) -> float:
