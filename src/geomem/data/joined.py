@@ -16,7 +16,7 @@ from typing import Annotated
 import numpy as np
 import torch
 
-from geomem.arguments import Text, Whole, checked
+from geomem.arguments import Whole, checked
 from geomem.data.images import ImageData, duplicate_groups, load_data
 from geomem.data.reading import IntArray
 from geomem.data.sets import NAMES, same_spelling
@@ -45,8 +45,8 @@ class PartsOptions:
         captions: Likewise the text that each image was trained with.
     """
 
-    data: Annotated[str, Text()] = ""
-    held_out: Annotated[str, Text()] = ""
+    data: str = ""
+    held_out: str | None = None
     reserved: str | None = None
     groups: tuple[Path, ...] = ()
     labels: tuple[Path, ...] = ()
@@ -117,7 +117,8 @@ def join(options: PartsOptions, seed: Annotated[int, Whole(least=0)] = 0) -> Joi
     Raises:
         InputError: If they cannot be used, or differ in size, channels or kind.
     """
-    specs = [options.data, options.held_out, *([options.reserved] if options.reserved else [])]
+    places = (options.data, options.held_out, options.reserved)
+    specs = [spec for spec in places if spec]
     found = [load_part(spec) for spec in specs]
     first = found[0]
     for name, other in zip(PARTS[1:], found[1:], strict=False):

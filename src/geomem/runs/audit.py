@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from geomem.arguments import Text, Whole, checked
+from geomem.arguments import Whole, checked
 from geomem.compute.files import atomic_write_text
 from geomem.compute.progress import say
 from geomem.compute.threads import one_thread
@@ -63,7 +63,7 @@ NO_CONTROL = (
 class AuditOptions:
     r"""The model of an audit, and what it is compared with."""
 
-    model: Annotated[str, Text()] = ""
+    model: str = ""
     """The model: a folder that diffusers saved, a checkpoint, or package.module:function."""
     controls: tuple[Control, ...] = ("auto",)
     """What it is compared with: auto takes all that can be had; linear always belongs to them."""
@@ -103,7 +103,16 @@ class Audit(Run, AuditOptions, MeasureOptions, DoorOptions, PartsOptions):
     @cached_property
     def joined(self) -> Joined:
         r"""All images with their parts, as pixels."""
-        return join(self, self.seed)
+        return join(self, self._seed)
+
+    @cached_property
+    def repeated(self) -> dict[str, Any] | None:
+        r"""The study that is measured again, if one is."""
+        return None if self.repeat is None else _read_study(self.repeat)
+
+    @property
+    def _seed(self) -> int:
+        return self.seed if self.repeated is None else int(self.repeated["seed"])
 
     @cached_property
     def source(self) -> Source:
@@ -194,7 +203,7 @@ class Audit(Run, AuditOptions, MeasureOptions, DoorOptions, PartsOptions):
                     f"{len(numbers)} {name.replace('_', '-')} images are left, and fewer than 8 "
                     "say nothing; pass more images as `held_out`"
                 )
-        repeated = None if self.repeat is None else _read_study(self.repeat)
+        repeated = self.repeated
         index = self._points(repeated)
         checks = self._check(model, index)
         derivable = all(c.passed for c in checks if c.name == "derivatives")
@@ -207,7 +216,7 @@ class Audit(Run, AuditOptions, MeasureOptions, DoorOptions, PartsOptions):
             sigmas=levels,
             probes=probes,
             draws=self.draws if repeated is None else int(repeated["draws"]),
-            seed=self.seed if repeated is None else int(repeated["seed"]),
+            seed=self._seed,
             control="auto",
             more={
                 "order": [int(i) for i in split.pool],
@@ -239,7 +248,7 @@ class Audit(Run, AuditOptions, MeasureOptions, DoorOptions, PartsOptions):
         if repeated is None:
             chosen = {}
             for at, numbers in (("training", split.pool), ("held_out", split.held_out)):
-                order = numpy_rng(self.seed, f"{at} points").permutation(numbers)
+                order = numpy_rng(self._seed, f"{at} points").permutation(numbers)
                 chosen[at] = [int(i) for i in order[: self.points]]
             return chosen
         chosen = {}
@@ -282,7 +291,7 @@ class Audit(Run, AuditOptions, MeasureOptions, DoorOptions, PartsOptions):
         checks = check_model(
             model,
             data.tensor(index["held_out"][:16]),
-            seed=self.seed,
+            seed=self._seed,
             training=data.tensor(training),
             conditions=conditions,
         )
@@ -350,7 +359,7 @@ class Audit(Run, AuditOptions, MeasureOptions, DoorOptions, PartsOptions):
             if trained:
                 step = int(plan["reference_steps"])
                 there = Description(
-                    "reference", num_samples=len(trained), seed=self.seed, step=step
+                    "reference", num_samples=len(trained), seed=self._seed, step=step
                 )
             else:
                 there = Description("reference", label="reference")
@@ -425,7 +434,7 @@ class Audit(Run, AuditOptions, MeasureOptions, DoorOptions, PartsOptions):
     ) -> Iterator[tuple[int, Subject, float]]:
         images = self.source.data.tensor(study.content["reference"])
         state = TrainState(
-            self.network_config, self.training, images, seed=self.seed, device=device
+            self.network_config, self.training, images, seed=self._seed, device=device
         )
         checkpoint = folder.path / "checkpoints" / "reference.safetensors"
         steps = self.training.steps
