@@ -304,8 +304,8 @@ class Audit(Run, AuditOptions, MeasureOptions, DoorOptions, PartsOptions):
     def conditions(self, numbers: Sequence[int]) -> list[Any] | None:
         r"""The captions, else the labels, of images; None where neither is known."""
         data = self.joined.data
-        if self.joined.captions is not None:
-            return [self.joined.captions[i] for i in numbers]
+        if data.captions is not None:
+            return [data.captions[i] for i in numbers]
         if data.labels is None:
             return None
         classes = data.classes or ()
@@ -316,6 +316,15 @@ class Audit(Run, AuditOptions, MeasureOptions, DoorOptions, PartsOptions):
         found = []
         if self.reserved is None:
             found.append("Half of the held-out images were reserved, and not measured.")
+        if self.size is not None:
+            crop = {
+                None: "",
+                "center": ", cropped at the centre",
+                "random": ", cropped at the centre (its trainer cropped at random)",
+            }[self.crop]
+            found.append(
+                f"Images were resized to {self.size} pixels ({self.resample or 'bilinear'}){crop}."
+            )
         if self.flip:
             found.append("Declared: the model was trained with mirrored images; no mirror control.")
         elif "mirror" in self.chosen and model.flips is None:
@@ -325,7 +334,7 @@ class Audit(Run, AuditOptions, MeasureOptions, DoorOptions, PartsOptions):
             )
         if model.bind is not None:
             known = self.conditions([0])
-            what = "its own caption" if self.joined.captions is not None else "its own label"
+            what = "its own caption" if self.joined.data.captions is not None else "its own label"
             found.append(
                 "The model takes conditions, and none were given: it was asked without any."
                 if known is None
