@@ -128,7 +128,8 @@ INSIDE = {
         "gaps ritz answers seeds differences counts scores local plateau from_points names"
     ),
     "data": (
-        "reading arrays framing captions pictures folders shards tables sets images splits source"
+        "reading arrays framing captions pictures folders shards tables sets images splits "
+        "joined source"
     ),
 }
 

@@ -10,6 +10,8 @@ import xarray as xr
 
 from geomem.measure.subject import NETWORKS
 
+NAMED = ("model", "base", "mirror")
+
 
 @dataclass(frozen=True)
 class Row:
@@ -71,6 +73,7 @@ def rows_of(dataset: xr.Dataset) -> list[Row]:
         found = dataset["seed"].values[members]
         seeds = tuple(int(s) for s in found if not np.isnan(s))
         size, at_step, wide, of_part = known
+        name = label if kind in NAMED else name  # a stranger is called by its name, not by N
         title = name or label or kind
         rows.append(Row(kind, title, tuple(members), size, at_step, wide, of_part, seeds))
     return sorted(rows, key=_place)
@@ -81,7 +84,11 @@ Key = tuple[str, str, float, float, float, float]
 
 def _place(row: Row) -> tuple[float, ...]:
     values = (row.num_samples, row.width, 0.0 if np.isnan(row.part) else row.part, row.step)
-    return (row.kind not in NETWORKS, *(np.inf if np.isnan(v) else v for v in values))
+    return (
+        row.kind not in NETWORKS,
+        row.kind != "model",
+        *(np.inf if np.isnan(v) else v for v in values),
+    )
 
 
 def row_coordinates(rows: Sequence[Row]) -> dict[str, object]:
