@@ -17,8 +17,9 @@ from geomem.measure.study import KINDS
 from geomem.measure.subject import KNOWN, Description
 from geomem.runs.records import SCHEMA_VERSION, RunFolder
 
+# What a study says for findings to know: of an audit, and of disjoint parts.
+DECLARED = ("overlap", "declared", "warnings", "part_sizes")
 # Axes on which records may be of different lengths, or know other entries: by name or number.
-DECLARED = ("overlap", "declared", "warnings")  # of a study: what a verdict must know
 NAMED = ("at", "dimension_method")
 
 
@@ -180,8 +181,8 @@ def grid(dataset: xr.Dataset, kind: str = "learned") -> xr.Dataset:
         kind: The kind of the subjects; those of others are left out.
 
     Returns:
-        The same variables, with ``subject`` replaced by those of the three (and ``width``) that
-        are known of every subject of this kind, in increasing order.
+        The same variables, with ``subject`` replaced by those of the three (and ``width`` and
+        ``part``) that are known of every subject of this kind, in increasing order.
 
     Raises:
         InputError: If there is no such subject, or two are at one place.
@@ -192,7 +193,7 @@ def grid(dataset: xr.Dataset, kind: str = "learned") -> xr.Dataset:
         raise InputError(f"`kind` is {kind!r}, and the run has {', '.join(kinds) or 'no subject'}")
     names = [
         name
-        for name in ("num_samples", "seed", "step", "width")
+        for name in ("num_samples", "seed", "step", "width", "part")
         if name in picked.coords and not np.isnan(picked[name].values).any()
     ]
     if not names:
@@ -201,7 +202,7 @@ def grid(dataset: xr.Dataset, kind: str = "learned") -> xr.Dataset:
     if len(set(places)) < len(places):
         raise InputError(f"several {kind} subjects have the same {', '.join(names)}")
     axes = {name: np.unique(picked[name].values.astype(int)) for name in names}
-    known = ("subject", "kind", "label", "trainings", "measured", *KNOWN)
+    known = ("subject", "kind", "label", "trainings", "seeds", "measured", *KNOWN)
     picked = picked.drop_vars([name for name in known if name in picked.coords])
     columns = [np.searchsorted(axes[n], [p[k] for p in places]) for k, n in enumerate(names)]
     shape = tuple(len(axes[name]) for name in names)
