@@ -37,7 +37,10 @@ def networks(known: xr.Dataset, *, early: bool = False) -> list[xr.Dataset]:
     """
     rows = [known.isel(subject=k) for k in range(known.sizes["subject"])]
     main = str(known.attrs.get("control", ""))
-    rows = [row for row in rows if row["kind"].item() in NETWORKS and row["kind"].item() != main]
+    kinds = {str(row["kind"].item()) for row in rows}
+    # Beside a model under audit, its base and the reference are controls, whichever decided.
+    spoken = ("model",) if "model" in kinds else [kind for kind in NETWORKS if kind != main]
+    rows = [row for row in rows if row["kind"].item() in spoken]
     last: dict[tuple[str, ...], float] = {}
     for row in rows:
         last[_recipe(row)] = max(last.get(_recipe(row), -1.0), np.nan_to_num(float(row.step)))

@@ -18,6 +18,7 @@ from geomem.measure.subject import KNOWN, Description
 from geomem.runs.records import SCHEMA_VERSION, RunFolder
 
 # Axes on which records may be of different lengths, or know other entries: by name or number.
+DECLARED = ("overlap", "declared", "warnings")  # of a study: what a verdict must know
 NAMED = ("at", "dimension_method")
 
 
@@ -41,23 +42,36 @@ def load(run: str | Path) -> xr.Dataset:
     folder = RunFolder.open(run)
     subjects = folder.subjects
     records = dict(folder.records())
-    dataset = xr.Dataset(stack(records, len(subjects), folder.study))
+    attrs = {"run": folder.path.resolve().name, "kind": folder.config["kind"]}
+    return dataset_of(folder.study, subjects, records).assign_attrs(attrs)
+
+
+def dataset_of(
+    study: Mapping[str, Any], subjects: list[Description], records: Mapping[int, xr.Dataset]
+) -> xr.Dataset:
+    r"""Records of a study as one dataset, wherever they are kept; see :func:`load`.
+
+    Arguments:
+        study: The content of the study.
+        subjects: What is known of each subject.
+        records: The records by the number of their subject.
+    """
+    dataset = xr.Dataset(stack(records, len(subjects), study))
     dataset = dataset.assign_coords(subject_coordinates(subjects))
     measured = np.array([number in records for number in range(len(subjects))], dtype=bool)
     dataset = dataset.assign_coords(measured=("subject", measured))
-    dataset = dataset.assign_coords(_study_coordinates(folder.study, dataset))
+    dataset = dataset.assign_coords(_study_coordinates(study, dataset))
     return dataset.assign_attrs(
-        run=folder.path.resolve().name,
-        kind=folder.config["kind"],
-        data=folder.study["data"]["name"],
-        data_digest=folder.study["data"]["digest"],
-        control=folder.study["control"],
-        rms=folder.study["rms"],
-        ambient_dim=folder.study["data"]["ambient_dim"],
-        window=folder.study["window"],
+        data=study["data"]["name"],
+        data_digest=study["data"]["digest"],
+        control=study["control"],
+        rms=study["rms"],
+        ambient_dim=study["data"]["ambient_dim"],
+        window=study["window"],
         subjects_done=len(records),
         subjects_planned=len(subjects),
         schema_version=SCHEMA_VERSION,
+        **{name: study[name] for name in DECLARED if study.get(name)},
     )
 
 
