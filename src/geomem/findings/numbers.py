@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from geomem.arguments import checked
 from geomem.errors import InputError
 from geomem.findings.controls import control_numbers
-from geomem.findings.copies import copy_numbers
+from geomem.findings.copies import copy_numbers, twin_numbers
 from geomem.findings.evidence import alike_numbers, exact_numbers, test_numbers
 from geomem.findings.images import class_numbers, image_numbers
 from geomem.findings.local_dimension import local_dimension_numbers
@@ -106,6 +106,7 @@ def numbers(
         lost_numbers(run),
         exact_numbers(run),
         copy_numbers(dataset, networks),
+        twin_numbers(dataset),
         local_dimension_numbers(dataset, [row.members for row in rows]),
     ]
     merged = xr.merge(parts, combine_attrs="override", join="outer", compat="no_conflicts")

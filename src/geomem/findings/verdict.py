@@ -185,6 +185,11 @@ def verdict(
     return Verdict(word="inconclusive", reasons=tuple(doubts), units_needed=needed, **about)
 
 
+def said(found: Verdict) -> list[str]:
+    r"""A verdict as sentences: the word, then why."""
+    return [f"Verdict: {found}.", *found.reasons]
+
+
 def _row(known: xr.Dataset, subject: int | None) -> xr.Dataset:
     if subject is not None:
         if subject >= known.sizes["subject"]:

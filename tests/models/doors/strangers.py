@@ -2,13 +2,16 @@ r"""Models as strangers save them: tiny, with diffusers' own classes, and exact 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from geomem.exact import GaussianDenoiser
+from geomem.models.doors.schedules import Labels
 
 
 def tiny_unet(seed: int = 0, **more: Any) -> Any:
@@ -61,3 +64,43 @@ def images(count: int, seed: int = 0) -> Tensor:
 def population() -> GaussianDenoiser:
     r"""The exact denoiser of the law of :func:`images`."""
     return GaussianDenoiser.fit(images(4096, seed=7))
+
+
+def network_of(exact: Any, labels: Labels, prediction: str) -> Callable[[Tensor, Tensor], Tensor]:
+    r"""A network that predicts what an exact denoiser knows, in any parametrization.
+
+    It turns its label back into a level by its own means, and knows nothing of sigma.
+    """
+
+    def level_of(label: Tensor) -> Tensor:
+        if labels.levels is not None:
+            knots = np.arange(len(labels.levels))
+            return torch.tensor(np.exp(np.interp(label, knots, np.log(labels.levels))))
+        # Labels rise or fall with the level: the inverse on a fine grid in ln sigma.
+        grid = torch.linspace(-9, 9, 40_001, dtype=torch.float64)
+        told = labels.time(grid.exp())
+        order = told.argsort()
+        found = np.interp(label.double().numpy(), told[order].numpy(), grid[order].numpy())
+        return torch.tensor(np.exp(found))
+
+    def network(x_t: Tensor, label: Tensor) -> Tensor:
+        sigma = level_of(label.detach())
+        s = sigma.reshape(-1, *(1,) * (x_t.ndim - 1))
+        data = labels.sigma_data
+        alpha = labels.scale(s) if data is None else (s**2 + data**2).rsqrt()
+        x = x_t.double() / alpha
+        clean = exact(x, sigma)
+        noise = (x - clean) / s
+        if data is not None:
+            sign = -1 if prediction == "v_prediction" else 1
+            return (clean - alpha**2 * data**2 * x) / (sign * alpha * data * s)
+        made = {
+            "epsilon": noise,
+            "sample": clean,
+            "score": -noise / (alpha * s),
+            "v_prediction": alpha * noise - alpha * s * clean,
+            "flow_prediction": noise - clean,
+        }
+        return labels.sign * made[prediction].to(x_t.dtype)
+
+    return network

@@ -22,6 +22,7 @@ References:
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -43,6 +44,12 @@ Family = Literal["preserving", "straight", "exploding"]
 
 # What diffusers calls predictions, and what others call them.
 PREDICTIONS = ("epsilon", "v_prediction", "sample", "flow_prediction", "score")
+# What is predicted in a family: elsewhere, a velocity or a flow is another one with a scale.
+PREDICTIONS_OF: dict[Family, tuple[str, ...]] = {
+    "preserving": ("epsilon", "v_prediction", "sample", "score"),
+    "straight": ("flow_prediction", "epsilon", "sample"),
+    "exploding": ("epsilon", "sample", "score"),
+}
 SYNONYMS = {
     "eps": "epsilon",
     "noise": "epsilon",
@@ -115,6 +122,13 @@ class Labels:
         r"""The same for a network that knows whole times alone."""
         time = self.time
         return replace(self, time=lambda level: time(level).round())
+
+
+def predictions_of(labels: Labels) -> tuple[str, ...]:
+    r"""What a network with such labels may predict."""
+    if labels.sigma_data is not None:
+        return ("epsilon", "v_prediction")
+    return PREDICTIONS_OF[labels.family]
 
 
 def prediction_named(name: str) -> str:
@@ -230,6 +244,7 @@ def labels_of(config: dict[str, Any], where: str) -> tuple[Labels, str | None]:
         InputError: If it is no schedule that geomem can resolve.
     """
     cls = str(config.get("_class_name", "")).removesuffix("Scheduler")
+    config = {**_defaults_of(cls), **config}
     prediction = config.get("prediction_type")
     if cls in OF_FLOWS or prediction == "flow_prediction" or config.get("use_flow_sigmas"):
         steps = float(config.get("num_train_timesteps", 1000))
@@ -244,12 +259,21 @@ def labels_of(config: dict[str, Any], where: str) -> tuple[Labels, str | None]:
     if cls == "EulerDiscrete" and config.get("timestep_type") == "continuous":
         return _log_levels(config), prediction
     if cls in OF_BETAS or (not cls and ("beta_schedule" in config or "trained_betas" in config)):
-        return _of_config(config, cls), prediction
+        return _of_config(config, cls), "epsilon" if cls == "RePaint" else prediction
     named = f"the scheduler {cls}" if cls else "no scheduler by its class"
     raise InputError(
         f"{where} names {named}, whose levels geomem does not know; pass `schedule`: one of "
         f"{', '.join(NAMES)}, or a scheduler_config.json of {', '.join(OF_BETAS[:3])} or the like"
     )
+
+
+def _defaults_of(cls: str) -> dict[str, Any]:
+    # What an older config leaves out is the default of its class, and these differ.
+    import diffusers
+
+    scheduler: Any = getattr(diffusers, f"{cls}Scheduler", None) if cls else None
+    parameters = inspect.signature(scheduler).parameters.values() if scheduler else ()
+    return {p.name: p.default for p in parameters if p.default is not p.empty}
 
 
 def labels_named(name: str) -> Labels:
@@ -381,13 +405,19 @@ def resolve(
             f"{source} does not tell what the network predicts; pass `prediction`: one of "
             f"{', '.join(PREDICTIONS)}"
         )
+    chosen = prediction_named(chosen)
+    if chosen not in predictions_of(labels):
+        raise InputError(
+            f"`prediction` {chosen} does not go with {labels.name}, where a network predicts one "
+            f"of {', '.join(predictions_of(labels))}; check `schedule` and `prediction`"
+        )
     levels = [float(f"{level:.6g}") for level in (labels.low, labels.high)]
     told = {
-        "prediction": prediction_named(chosen),
+        "prediction": chosen,
         "prediction_from": source if prediction is None else "named",
         "schedule": {"name": labels.name, **labels.told, "from": source, "sigma": levels},
     }
-    return labels, prediction_named(chosen), told
+    return labels, chosen, told
 
 
 def _given(schedule: str) -> tuple[Labels, str | None, str]:
