@@ -110,8 +110,8 @@ def test_the_page_loads_nothing_and_escapes_names(
     assert "default-src 'none'" in page
     assert "N = 5,000: beyond the data, Gaussian guide" in page
     assert page.count("<img") == 2  # the figure, light and dark: no pixels unless asked for
-    named = {**document, "data": {**document["data"], "name": "<script>"}}
-    assert "<script>" not in plan_page(named, {})
+    named = {**document, "data": {**document["data"], "name": "<script>alert"}}
+    assert "<script>alert" not in plan_page(named, {})
 
 
 def test_same_seed_same_bytes_and_pixels_only_where_asked(

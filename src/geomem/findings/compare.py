@@ -227,7 +227,7 @@ class _Column:
         self.images = set(names[: self._count(measured)])
 
     def _count(self, measured: Measured) -> int:
-        return measured.squares(self.row.members[0], "training").shape[1]
+        return int(measured.squares(self.row.members[0], "training").shape[1])
 
     def spread(self, name: str) -> Array:
         r"""How a value varies: over resamplings, or over trainings where there are several."""

@@ -45,16 +45,19 @@ def headline(compared: xr.Dataset) -> str:
     if len(found) == 1:
         if not (less or more):
             return (
-                f"{name_of(found[0])} has memorized no less and no more than in {first}, in error"
+                f"{name_of(found[0])} has memorized no less and no more than in {first}, within error"
             )
         gap = value(found[0], "information_change")
         way = "less" if less else "more"
         size = Estimate(abs(gap.value), gap.stderr)
         return f"{name_of(found[0])} has memorized {size} nats {way} than in {first}"
     if not (less or more):
-        return f"No network has memorized less or more than its counterpart in {first}, in error"
-    parts = [f"{len(c)} less" for c in [less] if c] + [f"{len(c)} more" for c in [more] if c]
-    return f"Of {len(found)} networks {' and '.join(parts)} have memorized than in {first}"
+        return (
+            f"No network has memorized less or more than its counterpart in {first}, within error"
+        )
+    counts = [(len(less), "less"), (len(more), "more")]
+    said = " and ".join(f"{count} have memorized {way}" for count, way in counts if count)
+    return f"Of {len(found)} networks {said} than in {first}, beyond error"
 
 
 def comparison_sentences(compared: xr.Dataset) -> list[str]:

@@ -25,6 +25,7 @@ from geomem.runs.provenance import sessions
 from geomem.runs.records import RunFolder
 from geomem.runs.results import Results, results
 from geomem.show.figures.data import PLACES, has, words
+from geomem.show.page.audit import audit_content, without_pictures
 from geomem.show.page.csv_tables import write_csv
 from geomem.show.page.explain import about, errors, explain, source_of_dimension
 from geomem.show.page.gallery import galleries
@@ -82,6 +83,8 @@ def page_html(folder: RunFolder, found: Results, *, show_images: bool) -> str:
         show_images: Whether pixels of the data are shown.
     """
     dataset, known, name = found.dataset, found.numbers, folder.path.resolve().name
+    if folder.config["kind"] == "audit" and not show_images:
+        dataset = without_pictures(dataset)
     content: dict[str, Any] = {
         "file": f"geomem-{name}",
         "title": f"{folder.study['data']['name']}: nothing measured yet",
@@ -116,7 +119,9 @@ def page_html(folder: RunFolder, found: Results, *, show_images: bool) -> str:
             "colours": drawn["colours"],
             "plotly": Markup(get_plotlyjs()),
         }
-    return render("page.html", content)
+        if folder.config["kind"] == "audit":
+            content |= audit_content(folder, found.dataset, known, show_images=show_images)
+    return render("audit.html" if "verdict" in content else "page.html", content)
 
 
 def _notice(found: Results) -> str:
