@@ -244,7 +244,7 @@ def angle(planted: Tensor | None, lost: Tensor) -> float | None:
 
 def cases(seeds: int) -> dict[str, tuple[int, Callable[[int], Case], bool]]:
     r"""By name: how many audits, the case of a seed, and whether copies are looked for."""
-    fewer = max(seeds // 4, 2)
+    fewer = max(seeds // 8, 2)
     found: dict[str, tuple[int, Callable[[int], Case], bool]] = {
         "null": (5 * seeds // 2, gaussian_case, False),
         "null, two modes": (seeds, mixture_case, False),
@@ -300,7 +300,14 @@ def main() -> None:
     chosen = {k: v for k, v in chosen.items() if asked.only is None or asked.only in k}
     progress = Progress(float(sum(count for count, *_ in chosen.values())), "audit_power")
     results: dict[str, Any] = {}
-    done, start = 0, time.perf_counter()
+    done, start = 0, time.process_time()
+    settings = {"dim": DIM, "points": POINTS, "levels": LEVELS, "draws": DRAWS}
+    rule = {"alpha": ALPHA, "share": SHARE, "full": FULL}
+    about = {
+        "versions": versions(),
+        "settings": settings | {"reserved": RESERVED, "seeds": asked.seeds},
+        "rule": rule,
+    }
     with one_thread():
         for name, (count, case, copies) in chosen.items():
             outcomes = []
@@ -309,18 +316,10 @@ def main() -> None:
                 done += 1
                 progress.update(float(done), name)
             results[name] = summary(outcomes)
-            print(name, results[name], flush=True)
+            content = about | {"seconds": round(time.process_time() - start), "cases": results}
+            if not asked.quick:  # after each case: what is interrupted is shorter
+                atomic_write_text(asked.out, json.dumps(content, indent=1) + "\n")
     progress.finish()
-    about = {"dim": DIM, "points": POINTS, "levels": LEVELS, "draws": DRAWS, "reserved": RESERVED}
-    content = {
-        "versions": versions(),
-        "settings": about,
-        "rule": {"alpha": ALPHA, "share": SHARE, "full": FULL},
-        "seconds": round(time.perf_counter() - start),
-        "cases": results,
-    }
-    if not asked.quick:
-        atomic_write_text(asked.out, json.dumps(content, indent=1) + "\n")
 
 
 if __name__ == "__main__":

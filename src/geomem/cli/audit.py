@@ -18,7 +18,8 @@ from geomem.errors import InputError
 from geomem.findings.verdict import Verdict, said
 from geomem.measure.probes import MeasureOptions
 from geomem.models.doors.options import DoorOptions
-from geomem.runs.audit import Audit, AuditOptions
+from geomem.runs.audit import Audit
+from geomem.runs.audited import AuditOptions
 from geomem.runs.kinds import open_run
 from geomem.runs.records import RunFolder
 from geomem.runs.results import results

@@ -11,12 +11,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
 
-from geomem.arguments import Text, Whole, checked
+from geomem.arguments import Whole, checked
 from geomem.data.images import ImageData, duplicate_groups, load_data
 from geomem.data.reading import IntArray
 from geomem.data.sets import NAMES, same_spelling
@@ -42,15 +42,22 @@ class PartsOptions:
         groups: CSV files with header file,value, one for each of the places above: images of
             equal value show the same subject and stay together.
         labels: Likewise the class of each image.
-        captions: Likewise the text that each image was trained with.
+        captions: Likewise the text that each image was trained with; else as metadata.csv, the
+            parquet file or the tar tells.
+        size: Pictures are resized, so that their shorter side is this long, as the trainer did.
+        crop: And cropped to a square: at the centre, also where a trainer crops at random.
+        resample: How pixels are interpolated then; bilinear if not given.
     """
 
-    data: Annotated[str, Text()] = ""
-    held_out: Annotated[str, Text()] = ""
+    data: str = ""
+    held_out: str | None = None
     reserved: str | None = None
     groups: tuple[Path, ...] = ()
     labels: tuple[Path, ...] = ()
     captions: tuple[Path, ...] = ()
+    size: Annotated[int, Whole(least=1)] | None = None
+    crop: Literal["center", "random"] | None = None
+    resample: Literal["bilinear", "bicubic", "lanczos"] | None = None
 
     def __post_init__(self) -> None:
         for name in ("data", "held_out", "reserved"):
@@ -66,13 +73,11 @@ class Joined:
     Attributes:
         data: All of them, training images first.
         split: The pool (all training images), held-out and reserved ones.
-        captions: The text of each image, with shape (N), if given.
         parts: How many images came from each place.
     """
 
     data: ImageData
     split: Split
-    captions: tuple[str, ...] | None
     parts: tuple[int, ...]
 
 
@@ -81,16 +86,26 @@ def _spelled(spec: str) -> str:
     return spec if name in NAMES and part else same_spelling(spec)
 
 
-def load_part(spec: str) -> ImageData:
+def load_part(spec: str, options: PartsOptions) -> ImageData:
     r"""Images of one place, or of the official part of a named set: ``mnist:train``, ``:test``.
+
+    Arguments:
+        spec: The place.
+        options: How pictures are framed.
 
     Raises:
         InputError: If there is no such place or part, or its images cannot be used.
     """
     name, _, part = spec.partition(":")
-    if name not in NAMES or not part:
-        return load_data(spec)
-    data = load_data(name)
+    named = name in NAMES and part
+    data = load_data(
+        name if named else spec,
+        size=options.size,
+        crop=options.crop,
+        resample=options.resample or "bilinear",
+    )
+    if not named:
+        return data
     if part not in ("train", "test") or data.num_train is None:
         have = "parts train and test" if data.num_train is not None else "no parts"
         raise InputError(f"{spec!r} is no part of a set; {name} has {have}: pass arrays or folders")
@@ -117,8 +132,9 @@ def join(options: PartsOptions, seed: Annotated[int, Whole(least=0)] = 0) -> Joi
     Raises:
         InputError: If they cannot be used, or differ in size, channels or kind.
     """
-    specs = [options.data, options.held_out, *([options.reserved] if options.reserved else [])]
-    found = [load_part(spec) for spec in specs]
+    places = (options.data, options.held_out, options.reserved)
+    specs = [spec for spec in places if spec]
+    found = [load_part(spec, options) for spec in specs]
     first = found[0]
     for name, other in zip(PARTS[1:], found[1:], strict=False):
         said = (other.item_shape, other.pixels.dtype.name, other.scale)
@@ -134,6 +150,9 @@ def join(options: PartsOptions, seed: Annotated[int, Whole(least=0)] = 0) -> Joi
     }
     labels = tables["labels"] or _known([_named_labels(part) for part in found])
     groups = tables["groups"] or _known([_named_groups(part) for part in found])
+    captions = tables["captions"] or _known(
+        [None if part.captions is None else list(part.captions) for part in found]
+    )
     files = [
         f"{name}/{item}" for name, part in zip(PARTS, found, strict=False) for item in part.items
     ]
@@ -149,9 +168,10 @@ def join(options: PartsOptions, seed: Annotated[int, Whole(least=0)] = 0) -> Joi
         files=tuple(files),
         classes=classes,
         account="; ".join(accounts) or None,
+        captions=captions,
     )
     counts = tuple(len(part) for part in found)
-    return Joined(data, _split(data, counts, seed), tables["captions"], counts)
+    return Joined(data, _split(data, counts, seed), counts)
 
 
 def _split(data: ImageData, counts: Sequence[int], seed: int) -> Split:

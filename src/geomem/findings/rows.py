@@ -74,7 +74,11 @@ Key = tuple[str, str, float, float, float]
 
 def _place(row: Row) -> tuple[float, ...]:
     values = (row.num_samples, row.width, row.step)
-    return (row.kind not in NETWORKS, *(np.inf if np.isnan(v) else v for v in values))
+    return (
+        row.kind not in NETWORKS,
+        row.kind != "model",
+        *(np.inf if np.isnan(v) else v for v in values),
+    )
 
 
 def row_coordinates(rows: Sequence[Row]) -> dict[str, object]:

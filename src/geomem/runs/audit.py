@@ -9,176 +9,41 @@ page. The same command goes on where it was interrupted.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, fields, replace
-from functools import cached_property
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from geomem.arguments import Text, Whole, checked
+from geomem.arguments import checked
 from geomem.compute.files import atomic_write_text
 from geomem.compute.progress import say
-from geomem.compute.threads import one_thread
-from geomem.data.joined import Joined, PartsOptions, in_space, join, overlap
-from geomem.data.source import Source
+from geomem.data.joined import overlap
 from geomem.denoiser import Denoiser
-from geomem.errors import Inconclusive, InputError
+from geomem.errors import InputError
 from geomem.exact import EmpiricalDenoiser
 from geomem.measure.mirror import MirrorDenoiser
 from geomem.measure.pixels import WhereErrors
-from geomem.measure.probes import MeasureOptions
 from geomem.measure.study import Study
 from geomem.measure.subject import Description, Subject
 from geomem.measure.twins import Twins
 from geomem.models.doors.checking import check_model
 from geomem.models.doors.loaded import LoadedModel
-from geomem.models.doors.opening import open_door
-from geomem.models.doors.options import DoorOptions
-from geomem.models.networks import NetworkConfig, save_network
-from geomem.models.train import Training, TrainState, train
+from geomem.models.networks import save_network
+from geomem.models.train import TrainState, train
+from geomem.runs.audit_time import TimedAudit
 from geomem.runs.design import choose_levels, default_window, study_of
-from geomem.runs.records import RunFolder, json_text, read_json
-from geomem.runs.run import Run, exact_seconds
+from geomem.runs.records import RunFolder, json_text
 from geomem.stats import numpy_rng
 
-Control = Literal["auto", "linear", "reference", "mirror", "base"]
-LEAST_RESERVED = 128  # reserved images from which on a reference is worth its training
-STEPS = {"mlp": 3000, "unet": 1200}  # of the reference, where no budget says otherwise
-FEWEST_STEPS, MOST_STEPS = 300, 4000
-SAMPLE_CALLS = 36  # of Heun's method for one sample
-NO_CONTROL = (
-    "inconclusive: no control. What a model does at its training images is memory only beside "
-    "what it does at images of the same kind that it has not seen; pass at least 16, better 128 "
-    "and more, of them as `held_out`"
-)
-
 
 @checked
 @dataclass(frozen=True)
-class AuditOptions:
-    r"""The model of an audit, and what it is compared with."""
-
-    model: Annotated[str, Text()] = ""
-    """The model: a folder that diffusers saved, a checkpoint, or package.module:function."""
-    controls: tuple[Control, ...] = ("auto",)
-    """What it is compared with: auto takes all that can be had; linear always belongs to them."""
-    reference: str | None = None
-    """A model of the same kind that has not seen the training images, instead of a trained one."""
-    reference_steps: Annotated[int, Whole(least=1)] | None = None
-    """Training steps of the reference network on the reserved images."""
-    flip: bool = False
-    """Declare that the model was trained with mirrored images."""
-    repeat: Path | None = None
-    """A study.json of another audit: the same images, levels and noise are measured again."""
-
-
-@checked
-@dataclass(frozen=True)
-class Audit(Run, AuditOptions, MeasureOptions, DoorOptions, PartsOptions):
+class Audit(TimedAudit):
     r"""Measure a trained model beside controls, and say what it has memorized."""
-
-    seed: Annotated[int, Whole(least=0)] = 0
-    """The seed of the choice of images, of the reference, of noise and samples."""
-
-    kind: ClassVar[str] = "audit"
-
-    def __post_init__(self) -> None:
-        PartsOptions.__post_init__(self)
-        if not self.model or not self.data:
-            raise InputError("an audit needs a `model` and its training images, `data`")
-        if not self.held_out:
-            raise Inconclusive(NO_CONTROL)
-        if not self.controls:
-            raise InputError("`controls` is empty; pass auto, or some of the controls")
-        if "base" in self.controls and self.base is None:
-            raise InputError("`controls` has base; pass the model it was tuned from as `base`")
-
-    # ------------------------------------------------------------------------------- study
-
-    @cached_property
-    def joined(self) -> Joined:
-        r"""All images with their parts, as pixels."""
-        return join(self, self.seed)
-
-    @cached_property
-    def source(self) -> Source:
-        r"""The images in the model's own space, with the parts that they play."""
-        joined, model = self.joined, self.opened("cpu")
-        data = joined.data
-        if model.encode is not None and data.item_shape != model.item_shape:
-            parts = torch.split(torch.arange(len(data)), 64)
-            latents = [model.encode(data.tensor(part)) for part in parts]
-            data = in_space(data, torch.cat(latents))
-        if model.item_shape not in (None, data.item_shape):
-            raise InputError(
-                f"the images have shape {data.item_shape} and the model works on "
-                f"{model.item_shape}; bring them to its size, as its trainer did"
-            )
-        return Source(data, joined.split)
-
-    def opened(self, device: str, who: str = "model") -> LoadedModel:
-        r"""A model behind its door, loaded once for each device: model, base or reference.
-
-        Raises:
-            InputError: If it cannot be loaded.
-        """
-        known: dict[tuple[str, str], LoadedModel] = self.__dict__.setdefault("_opened", {})
-        if (who, device) not in known:
-            where = {"model": self.model, "base": str(self.base), "reference": self.reference}[who]
-            options = DoorOptions(**{f.name: getattr(self, f.name) for f in fields(DoorOptions)})
-            if who != "model":
-                options = replace(options, base=None, lora_scale=None)
-            known[who, device] = open_door(str(where), options, device)
-        return known[who, device]
-
-    @cached_property
-    def plan(self) -> dict[str, Any]:
-        r"""What is measured and trained, as plain JSON values: what a budget decides."""
-        return {
-            "points": self.points,
-            "draws": self.draws,
-            "levels": self.levels,
-            "samples": self.samples,
-            "jacobian_points": self._jacobians,
-            "reference_steps": self._steps if "reference" in self.chosen else 0,
-            "controls": list(self.chosen),
-        }
-
-    @property
-    def _jacobians(self) -> int:
-        small = int(np.prod(self.source.data.item_shape)) <= 256
-        return (
-            (self.points if small else 8) if self.jacobian_points is None else self.jacobian_points
-        )
-
-    @cached_property
-    def chosen(self) -> tuple[Control, ...]:
-        r"""The controls that are measured, the linear one last."""
-        auto, model = "auto" in self.controls, self.opened("cpu")
-        shape, reserved = self.source.data.item_shape, len(self.source.split.reserved)
-        flips = self.flip or model.flips is True
-        found: list[Control] = []
-        if self.reference or "reference" in self.controls or (auto and reserved >= LEAST_RESERVED):
-            found.append("reference")
-        if self.base is not None and (auto or "base" in self.controls):
-            found.append("base")
-        if "mirror" in self.controls:
-            if flips:
-                raise InputError(
-                    "`controls` has mirror, and the model was trained with mirrored images, so "
-                    "that it has seen both ways round: leave mirror out"
-                )
-            if len(shape) != 3:
-                raise InputError("`controls` has mirror, which needs images; leave mirror out")
-        pixels = len(shape) == 3 and model.encode is None
-        if "mirror" in self.controls or (auto and pixels and not flips):
-            found.append("mirror")
-        return (*found, "linear")
 
     def study(self) -> Study:
         r"""Images, levels and probes; the model's checks are made here.
@@ -194,7 +59,7 @@ class Audit(Run, AuditOptions, MeasureOptions, DoorOptions, PartsOptions):
                     f"{len(numbers)} {name.replace('_', '-')} images are left, and fewer than 8 "
                     "say nothing; pass more images as `held_out`"
                 )
-        repeated = None if self.repeat is None else _read_study(self.repeat)
+        repeated = self.repeated
         index = self._points(repeated)
         checks = self._check(model, index)
         derivable = all(c.passed for c in checks if c.name == "derivatives")
@@ -207,7 +72,7 @@ class Audit(Run, AuditOptions, MeasureOptions, DoorOptions, PartsOptions):
             sigmas=levels,
             probes=probes,
             draws=self.draws if repeated is None else int(repeated["draws"]),
-            seed=self.seed if repeated is None else int(repeated["seed"]),
+            seed=self._seed,
             control="auto",
             more={
                 "order": [int(i) for i in split.pool],
@@ -225,21 +90,12 @@ class Audit(Run, AuditOptions, MeasureOptions, DoorOptions, PartsOptions):
             },
         )
 
-    @property
-    def _models(self) -> list[str]:
-        given = {"base": self.base, "reference": self.reference}
-        return ["model", *(name for name, where in given.items() if where and name in self.chosen)]
-
-    @property
-    def _trains(self) -> bool:
-        return "reference" in self.chosen and self.reference is None
-
     def _points(self, repeated: dict[str, Any] | None) -> dict[str, list[int]]:
         split, digests = self.source.split, self.source.data.digests()
         if repeated is None:
             chosen = {}
             for at, numbers in (("training", split.pool), ("held_out", split.held_out)):
-                order = numpy_rng(self.seed, f"{at} points").permutation(numbers)
+                order = numpy_rng(self._seed, f"{at} points").permutation(numbers)
                 chosen[at] = [int(i) for i in order[: self.points]]
             return chosen
         chosen = {}
@@ -282,7 +138,7 @@ class Audit(Run, AuditOptions, MeasureOptions, DoorOptions, PartsOptions):
         checks = check_model(
             model,
             data.tensor(index["held_out"][:16]),
-            seed=self.seed,
+            seed=self._seed,
             training=data.tensor(training),
             conditions=conditions,
         )
@@ -292,21 +148,19 @@ class Audit(Run, AuditOptions, MeasureOptions, DoorOptions, PartsOptions):
         self.__dict__["_checks"] = checks
         return checks
 
-    def conditions(self, numbers: Sequence[int]) -> list[Any] | None:
-        r"""The captions, else the labels, of images; None where neither is known."""
-        data = self.joined.data
-        if self.joined.captions is not None:
-            return [self.joined.captions[i] for i in numbers]
-        if data.labels is None:
-            return None
-        classes = data.classes or ()
-        named = all(name.isdecimal() for name in classes)
-        return [int(classes[data.labels[i]]) if named else int(data.labels[i]) for i in numbers]
-
     def _declared(self, model: LoadedModel, derivable: bool) -> list[str]:
         found = []
         if self.reserved is None:
             found.append("Half of the held-out images were reserved, and not measured.")
+        if self.size is not None:
+            crop = {
+                None: "",
+                "center": ", cropped at the centre",
+                "random": ", cropped at the centre (its trainer cropped at random)",
+            }[self.crop]
+            found.append(
+                f"Images were resized to {self.size} pixels ({self.resample or 'bilinear'}){crop}."
+            )
         if self.flip:
             found.append("Declared: the model was trained with mirrored images; no mirror control.")
         elif "mirror" in self.chosen and model.flips is None:
@@ -316,7 +170,7 @@ class Audit(Run, AuditOptions, MeasureOptions, DoorOptions, PartsOptions):
             )
         if model.bind is not None:
             known = self.conditions([0])
-            what = "its own caption" if self.joined.captions is not None else "its own label"
+            what = "its own caption" if self.joined.data.captions is not None else "its own label"
             found.append(
                 "The model takes conditions, and none were given: it was asked without any."
                 if known is None
@@ -350,7 +204,7 @@ class Audit(Run, AuditOptions, MeasureOptions, DoorOptions, PartsOptions):
             if trained:
                 step = int(plan["reference_steps"])
                 there = Description(
-                    "reference", num_samples=len(trained), seed=self.seed, step=step
+                    "reference", num_samples=len(trained), seed=self._seed, step=step
                 )
             else:
                 there = Description("reference", label="reference")
@@ -392,29 +246,6 @@ class Audit(Run, AuditOptions, MeasureOptions, DoorOptions, PartsOptions):
         training = order if kind == "model" else None
         return Subject(description, denoiser, dtype, device, training=training, bind=bind)
 
-    def _bind(self, model: LoadedModel) -> Callable[[Sequence[int]], Denoiser] | None:
-        given = model.bind
-        if given is None or self.conditions([0]) is None:
-            return None
-        return lambda numbers: given(self.conditions(numbers) or [])
-
-    @cached_property
-    def network_config(self) -> NetworkConfig:
-        r"""The reference network: an MLP up to 256 coordinates, a U-Net for images."""
-        shape = self.source.data.item_shape
-        small = int(np.prod(shape)) <= 256 or len(shape) != 3
-        kind: Any = "mlp" if small else "unet"
-        return NetworkConfig(kind, shape, self.source.rms, channels=(16, 32, 32))
-
-    @property
-    def _steps(self) -> int:
-        return self.reference_steps or STEPS[self.network_config.kind]
-
-    @property
-    def training(self) -> Training:
-        r"""The reference's recipe."""
-        return Training(self._steps, 128 if self.network_config.kind == "mlp" else 64)
-
     def _trained(
         self,
         folder: RunFolder,
@@ -425,7 +256,7 @@ class Audit(Run, AuditOptions, MeasureOptions, DoorOptions, PartsOptions):
     ) -> Iterator[tuple[int, Subject, float]]:
         images = self.source.data.tensor(study.content["reference"])
         state = TrainState(
-            self.network_config, self.training, images, seed=self.seed, device=device
+            self.network_config, self.training, images, seed=self._seed, device=device
         )
         checkpoint = folder.path / "checkpoints" / "reference.safetensors"
         steps = self.training.steps
@@ -457,140 +288,7 @@ class Audit(Run, AuditOptions, MeasureOptions, DoorOptions, PartsOptions):
             )
         return folder, study
 
-    # ----------------------------------------------------------------------------- forecast
-
-    def seconds(self, subject: Description, study: Study) -> float:
-        r"""Seconds that a subject takes, roughly."""
-        if subject.kind in ("linear", "empirical"):
-            return exact_seconds(study, subject.num_samples) + 2.0
-        plan, levels = study.content["plan"], len(study.sigmas)
-        points = sum(map(len, study.images.values()))
-        calls = float(points * study.draws * levels)
-        if subject.kind != "mirror":
-            products = len(study.directions.counts)
-            calls += 2.5 * 2 * min(plan["jacobian_points"], points) * levels * products
-        if subject.kind in ("model", "base"):
-            calls += float(plan["samples"]) * SAMPLE_CALLS * (subject.kind == "model")
-            return calls * self._call_seconds
-        if subject.kind == "reference" and study.content["reference"]:
-            return (
-                self.training.steps * self._step_seconds * 1.15 + calls * self._step_seconds / 200
-            )
-        return calls * self._call_seconds
-
-    @cached_property
-    def _call_seconds(self) -> float:
-        # Of the model at one noised point, in a batch: timed here, since nothing else tells.
-        model = self.opened("cpu")
-        numbers = [int(i) for i in np.resize(self.source.split.held_out, 64)]
-        x = self.source.data.tensor(numbers)
-        x = x.to(torch.float64 if model.dtype == torch.float64 else torch.float32)
-        bind = self._bind(model)
-        denoiser = model.denoiser if bind is None else bind(numbers)
-        sigma = torch.tensor(float(np.sqrt(np.prod(model.sigma_range))) or 1.0).to(x)
-
-        @torch.no_grad()
-        def call() -> None:
-            denoiser(x, sigma)
-
-        return _timed(call) / len(x)
-
-    @cached_property
-    def _step_seconds(self) -> float:
-        shape = self.source.data.item_shape
-        state = TrainState(self.network_config, self.training, torch.zeros(2, *shape), seed=0)
-        return _timed(state.advance)
-
-    def cheaper(self, seconds: float) -> str:
-        r"""Settings that take less time, where this takes long."""
-        return "give a `budget`, such as 10m; or pass fewer `points`, `samples` 0, or `controls`"
-
-    def within(self, seconds: float, workers: int) -> Audit:
-        r"""The same audit, planned to fit into a time on this machine.
-
-        Less is measured in this order: samples, levels, points; what is left of the time trains
-        the reference, which is left out where fewer than 300 steps fit.
-
-        Arguments:
-            seconds: The time in all.
-            workers: How many subjects are measured at a time.
-
-        Raises:
-            InputError: If even the smallest audit takes longer.
-        """
-        tries: list[dict[str, Any]] = [
-            {},
-            {"samples": min(self.samples, 64)},
-            {"samples": min(self.samples, 64), "jacobian_points": min(self._jacobians, 8)},
-            {"samples": 0, "jacobian_points": 0},
-            {"samples": 0, "jacobian_points": 0, "levels": min(self.levels, 12)},
-            {
-                "samples": 0,
-                "jacobian_points": 0,
-                "levels": min(self.levels, 12),
-                "points": min(self.points, 32),
-            },
-        ]
-        for fewer in tries:
-            planned = replace(self, **fewer, controls=self.chosen)
-            measuring = planned._measuring(workers)
-            if measuring <= 0.8 * seconds:
-                return planned._with_reference(0.9 * seconds, measuring, workers)
-        raise InputError(
-            f"`budget` allows {seconds:.0f} s, and the smallest audit takes about {measuring:.0f} "
-            "s here; give more time, or a `device`"
-        )
-
-    def _measuring(self, workers: int) -> float:
-        # Without the training of a reference.
-        copies = self.samples * SAMPLE_CALLS
-        calls = 2.0 * self.points * self.draws * self.levels
-        products = len(self.source.directions.counts)
-        jacobian = 2.5 * 2 * 2 * self._jacobians * self.levels * products
-        models = [calls + jacobian + copies]
-        models += [calls] * ("mirror" in self.chosen) + [calls + jacobian] * ("base" in self.chosen)
-        exact = 2e-9 * calls * len(self.source.split.pool) * np.prod(self.source.data.item_shape)
-        total = sum(models) * self._call_seconds
-        return float(exact + max(total / workers, models[0] * self._call_seconds) + 5)
-
-    def _with_reference(self, seconds: float, measuring: float, workers: int) -> Audit:
-        if not self._trains:
-            return self
-        # With several workers it is trained while the others measure.
-        left = seconds - measuring if workers == 1 else seconds - 0.3 * measuring
-        steps = min(MOST_STEPS, int(left / self._step_seconds / 1.3))
-        if steps < FEWEST_STEPS:
-            return replace(self, controls=tuple(c for c in self.chosen if c != "reference"))
-        return replace(self, reference_steps=steps)
-
-    def num_bytes(self, study: Study) -> float:
-        r"""Bytes of memory that one worker takes, roughly."""
-        d, n = int(study.content["data"]["ambient_dim"]), len(study.content["order"])
-        entries = len(study.directions.counts)
-        record = 8.0 * 2 * study.width * len(study.sigmas) * (study.draws + 2) * entries
-        return (
-            12.0 * n * d + 8.0 * 4 * 512 * n + 8.0 * 3 * d * d + 512.0 * d * 4 * 64 + record + 6e8
-        )
-
 
 def _about(model: LoadedModel) -> dict[str, Any]:
     # What a study rests on: all but where the files lie, which is no matter.
     return {k: v for k, v in model.about.items() if k not in ("source", "warnings")}
-
-
-def _read_study(path: Path) -> dict[str, Any]:
-    found = read_json(path / "study.json" if path.is_dir() else path)
-    lacking = [k for k in ("sigmas", "draws", "seed", "point_digests", "plan") if k not in found]
-    if lacking:
-        raise InputError(f"{path} is no study of an audit ({lacking[0]} is missing); pass one")
-    return found
-
-
-def _timed(action: Callable[[], Any]) -> float:
-    with one_thread():
-        action()
-        start, count = time.perf_counter(), 0
-        while time.perf_counter() - start < 0.5 or count < 2:
-            action()
-            count += 1
-    return (time.perf_counter() - start) / count

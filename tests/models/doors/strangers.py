@@ -2,16 +2,18 @@ r"""Models as strangers save them: tiny, with diffusers' own classes, and exact 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from geomem.exact import GaussianDenoiser
-from geomem.models.doors.schedules import Labels
+from geomem.models.doors.schedules import Labels, labels_named
 
 
 def tiny_unet(seed: int = 0, **more: Any) -> Any:
@@ -104,3 +106,86 @@ def network_of(exact: Any, labels: Labels, prediction: str) -> Callable[[Tensor,
         return labels.sign * made[prediction].to(x_t.dtype)
 
     return network
+
+
+class Shrinking(nn.Module):
+    r"""A network of two numbers, called with ``(x, t)``."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.slope, self.offset = (nn.Parameter(torch.tensor(v)) for v in (0.5, 0.1))
+
+    def forward(self, x: Tensor, label: Tensor) -> Tensor:
+        return self.slope * x + self.offset * label.reshape(-1, *(1,) * (x.ndim - 1))
+
+
+class TimeFirst(Shrinking):
+    r"""The same, called with ``(t, x)``, as the networks of torchcfm are."""
+
+    def forward(self, x: Tensor, label: Tensor) -> Tensor:
+        return super().forward(label, x)
+
+
+def not_a_network() -> int:
+    return 3
+
+
+def halving(x: Tensor, sigma: Tensor) -> Tensor:
+    return x / 2
+
+
+class Halving:
+    r"""A function of (x, sigma) that says what it knows."""
+
+    sigma_min, sigma_max, item_shape = 0.1, 9.0, (1, 8, 8)
+
+    def __call__(self, x: Tensor, sigma: Tensor) -> dict[str, Tensor] | Tensor:
+        return x / 2
+
+    def bind(self, conditions: Sequence[float]) -> Callable[[Tensor, Tensor], Tensor]:
+        factors = torch.tensor(conditions).reshape(-1, 1, 1, 1)
+        return lambda x, sigma: factors * x
+
+
+knowing = Halving()
+
+
+def network_of_noise(x: Tensor, label: Tensor) -> Tensor:
+    return 0.1 * x
+
+
+class AzulaSchedule:
+    r"""A cosine, as azula writes one."""
+
+    def alpha(self, t: Tensor) -> Tensor:
+        return torch.cos(math.acos(1e-3) * t)
+
+    def sigma(self, t: Tensor) -> Tensor:
+        return torch.sqrt(1 - self.alpha(t) ** 2 + 1e-6)
+
+    def __call__(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        return self.alpha(t), self.sigma(t)
+
+
+@dataclass
+class Posterior:
+    mean: Tensor
+
+
+class AzulaLike:
+    r"""A denoiser with azula's signature around an exact one."""
+
+    schedule = AzulaSchedule()
+    item_shape = (1, 8, 8)
+
+    def __call__(self, x_t: Tensor, t: Tensor) -> Posterior:
+        alpha, sigma = self.schedule(t.double())
+        scale = alpha.reshape(-1, 1, 1, 1)
+        return Posterior(population()(x_t.double() / scale, sigma / alpha))
+
+
+azula_like = AzulaLike()
+
+
+def noise_of_linear(x: Tensor, label: Tensor) -> Tensor:
+    return network_of(population(), labels_named("linear"), "epsilon")(x, label)

@@ -12,15 +12,18 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from geomem.denoiser import expand
 from geomem.errors import InputError
-from geomem.models.doors.denoisers import CallableDenoiser, NetworkDenoiser, called
+from geomem.models.doors.denoisers import CallableDenoiser, NetworkDenoiser, called, tensor_in
 from geomem.models.doors.loaded import LoadedModel
 from geomem.models.doors.modules import size_of
 from geomem.models.doors.options import DoorOptions
 from geomem.models.doors.schedules import resolve
+from geomem.noise import level_of_each
 
 NAMED = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
 
@@ -77,6 +80,8 @@ def load_callable(where: str, options: DoorOptions, device: str) -> LoadedModel:
         thing = thing.to(device).eval()
         about |= size_of(thing)
     shape = getattr(thing, "item_shape", None)
+    if _is_azula(thing) and options.schedule is None:
+        return _load_azula(where, thing, shape, about, dtype, device)
     item_shape = None if shape is None else tuple(int(n) for n in shape)
     if options.prediction is None and options.schedule is None:
         denoiser = CallableDenoiser(thing, where)
@@ -112,3 +117,61 @@ def load_callable(where: str, options: DoorOptions, device: str) -> LoadedModel:
         dtype,
         device,
     )
+
+
+# ---------------------------------------------------------------------------------- azula
+
+
+def _is_azula(thing: Any) -> bool:
+    schedule = getattr(thing, "schedule", None)
+    return callable(schedule) and all(hasattr(schedule, name) for name in ("alpha", "sigma"))
+
+
+class AzulaDenoiser:
+    r"""A denoiser of azula: called with :math:`x_t` and t in [0, 1], it returns a posterior.
+
+    Its schedule is any pair of :math:`\alpha_t` and :math:`\sigma_t`, so that the time of a level
+    is looked up on a grid of times, by ln sigma, and the input is scaled by alpha there.
+
+    Arguments:
+        denoiser: The denoiser.
+        name: What to call it in errors.
+
+    Raises:
+        InputError: If the level of its schedule does not rise with time.
+    """
+
+    def __init__(self, denoiser: Any, name: str) -> None:
+        self.denoiser, self.name = denoiser, name
+        self.times = torch.linspace(0, 1, 4097, dtype=torch.float64)
+        with torch.no_grad():
+            alpha, sigma = (v.double() for v in denoiser.schedule(self.times))
+        level = (sigma / alpha).log()
+        kept = torch.isfinite(level)
+        self.times, self.level = self.times[kept], level[kept]
+        if len(self.level) < 2 or not bool((self.level.diff() > 0).all()):
+            raise InputError(
+                f"the levels of the schedule of {name} do not rise with time in [0, 1]; name a "
+                "function of (x, sigma) instead"
+            )
+        self.sigma_min, self.sigma_max = (float(self.level[k].exp()) for k in (0, -1))
+
+    def __call__(self, x: Tensor, sigma: Tensor) -> Tensor:
+        log_level = level_of_each(sigma, x).log().cpu()
+        t = np.interp(log_level.numpy(), self.level.numpy(), self.times.numpy())
+        time = torch.as_tensor(t).to(x.device)
+        with torch.no_grad():
+            alpha = self.denoiser.schedule(time)[0].to(x)
+        posterior = called(self.denoiser, self.name, expand(alpha, x) * x, time.to(x))
+        return tensor_in(getattr(posterior, "mean", posterior), x).to(x.dtype)
+
+
+def _load_azula(
+    where: str, thing: Any, shape: Any, about: dict[str, Any], dtype: torch.dtype, device: str
+) -> LoadedModel:
+    denoiser = AzulaDenoiser(thing, where)
+    ends = (denoiser.sigma_min, denoiser.sigma_max)
+    name = f"azula's {type(thing.schedule).__name__}"
+    about |= {"prediction": "sample", "schedule": {"name": name, "sigma": list(ends)}}
+    item_shape = None if shape is None else tuple(int(n) for n in shape)
+    return LoadedModel(denoiser, item_shape, ends, None, about, dtype, device)

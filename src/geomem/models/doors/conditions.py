@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from geomem.data.reading import reading
 from geomem.errors import InputError
 from geomem.models.doors.files import read_json, sha256_of, weight_files
+from geomem.models.doors.lora import Lora
 
 INSTALL = "install transformers (pip install 'geomem[text]'), or bind embeddings"
 
@@ -52,8 +53,7 @@ class Asked:
             )
         given = self.given.to(x.device).expand(len(x), *self.given.shape[1:])
         given = given.to(x.dtype) if given.is_floating_point() else given
-        # By name: the models of diffusers put other things second.
-        return self.network(x, timestep=label, **{self.argument: given})
+        return self.network(x, label, **{self.argument: given})
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,6 +88,7 @@ def conditions_of(
     config: dict[str, Any],
     device: str,
     about: dict[str, Any],
+    lora: Lora | None = None,
 ) -> Conditions:
     r"""How a network of diffusers is asked.
 
@@ -97,14 +98,15 @@ def conditions_of(
         config: Its config.
         device: Where it works.
         about: What is said of the model; the kind of condition is added.
+        lora: Updates, of the text encoder perhaps.
 
     Raises:
         InputError: If it takes conditions that geomem cannot make.
     """
     cls = str(config.get("_class_name"))
     if cls == "UNet2DConditionModel":
-        return _texts(places, network, config, device, about)
-    if cls == "DiTTransformer2DModel" or config.get("norm_type") == "ada_norm_zero":
+        return _texts(places, network, config, device, about, lora)
+    if cls == "DiTTransformer2DModel":
         classes = int(config.get("num_embeds_ada_norm") or 1000)
         about["conditions"] = f"labels 0 to {classes - 1}; {classes} stands for none"
         null = torch.tensor([classes])
@@ -150,6 +152,7 @@ def _texts(
     config: dict[str, Any],
     device: str,
     about: dict[str, Any],
+    lora: Lora | None,
 ) -> Conditions:
     if config.get("addition_embed_type") or config.get("class_embed_type"):
         kind = config.get("addition_embed_type") or config.get("class_embed_type")
@@ -167,7 +170,12 @@ def _texts(
         lacking = f"captions need the text encoder; {INSTALL}"
     else:
         lacking = ""
-        encode = _text_encoder(home, device, about)
+        encode = _text_encoder(home, device, about, lora)
+
+    if lacking and lora is not None and lora.pairs.get("text_encoder"):
+        lacking += (
+            "; the LoRA updates the text encoder, too, so embeddings must be of the updated one"
+        )
 
     def embedding(condition: Any) -> Tensor:
         if isinstance(condition, Tensor):
@@ -193,7 +201,9 @@ def _texts(
     return Conditions(asked, prepare)
 
 
-def _text_encoder(home: Path, device: str, about: dict[str, Any]) -> Callable[[str], Tensor]:
+def _text_encoder(
+    home: Path, device: str, about: dict[str, Any], lora: Lora | None
+) -> Callable[[str], Tensor]:
     r"""From a caption to its embedding with shape (tokens, width), as the trainers do it."""
     library: Any = importlib.import_module("transformers")
     folder = home / "text_encoder"
@@ -205,6 +215,8 @@ def _text_encoder(home: Path, device: str, about: dict[str, Any]) -> Callable[[s
             folder, local_files_only=True, use_safetensors=True
         )
         tokenizer = library.AutoTokenizer.from_pretrained(home / "tokenizer", local_files_only=True)
+    if lora is not None:
+        lora.merge("text_encoder", encoder)
     encoder = encoder.float().eval().requires_grad_(requires_grad=False).to(device)
     about.setdefault("sha256", {}).update(sha256_of(files))
     length = int(tokenizer.model_max_length)

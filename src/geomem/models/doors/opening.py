@@ -5,13 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from geomem.data.reading import printable, refuse_pickle
+from geomem.data.reading import printable
 from geomem.errors import InputError
 from geomem.models.doors.callables import is_named, load_callable
+from geomem.models.doors.checkpoints import (
+    SUFFIXES,
+    load_checkpoint,
+    refuse_network_pickle,
+)
 from geomem.models.doors.loaded import LoadedModel
+from geomem.models.doors.lora import lora_file
 from geomem.models.doors.options import DoorOptions
 from geomem.models.doors.own import load_own, own_network
-from geomem.models.doors.pipelines import is_pipeline, load_pipeline
+from geomem.models.doors.pipelines import is_pipeline, load_lora, load_pipeline
 
 ACCEPTED = (
     "a folder that diffusers saved (a pipeline, a checkpoint-N, a network), a LoRA with its base, "
@@ -74,8 +80,13 @@ def open_door(where: str, options: DoorOptions, device: str = "cpu") -> LoadedMo
         return load_own(own, options.dtype, device)
     if not path.exists():
         raise InputError(f"there is no {printable(where)}; pass {ACCEPTED}")
+    lora = lora_file(path)
+    if lora is not None and not (path / "model_index.json").is_file():
+        return load_lora(lora, options, device)
     if path.is_dir() and is_pipeline(path):
         return load_pipeline(path, options, device)
     if path.is_file():
-        refuse_pickle(path)
+        refuse_network_pickle(path)
+        if path.suffix.lower() in SUFFIXES:
+            return load_checkpoint(path, options, device)
     raise InputError(f"{printable(where)} is no model that geomem knows; pass {ACCEPTED}")

@@ -20,6 +20,7 @@ from geomem.models.doors.denoisers import NetworkDenoiser
 from geomem.models.doors.files import read_json, sha256_of
 from geomem.models.doors.latents import encoder_of
 from geomem.models.doors.loaded import LoadedModel
+from geomem.models.doors.lora import Lora, read_lora
 from geomem.models.doors.modules import EMA_KEYS, built, size_of
 from geomem.models.doors.options import DoorOptions
 from geomem.models.doors.schedules import resolve
@@ -38,13 +39,16 @@ def is_pipeline(folder: Path) -> bool:
     )
 
 
-def load_pipeline(folder: Path, options: DoorOptions, device: str) -> LoadedModel:
+def load_pipeline(
+    folder: Path, options: DoorOptions, device: str, lora: Lora | None = None
+) -> LoadedModel:
     r"""A model that diffusers saved.
 
     Arguments:
         folder: A pipeline, a ``checkpoint-N`` of its training, or a network alone.
         options: What its files do not say.
         device: Where it works.
+        lora: Updates of its weights.
 
     Raises:
         InputError: If something is missing, damaged, pickled, or not to be read from the files.
@@ -55,6 +59,8 @@ def load_pipeline(folder: Path, options: DoorOptions, device: str) -> LoadedMode
     places = _places(folder, where, options.base)
     config = read_json(where / "config.json")
     network, files = built(where, config, dtype, device)
+    if lora is not None:
+        lora.merge("network", network)
     labels, prediction, told = resolve(places, options.prediction, options.schedule)
     if config.get("time_embedding_type") == "learned":
         labels = labels.rounded()
@@ -70,7 +76,10 @@ def load_pipeline(folder: Path, options: DoorOptions, device: str) -> LoadedMode
     if averaged:
         about["average"] = averaged
     encode = encoder_of(places, device, about)
-    conditions = conditions_of(places, network, config, device, about)
+    conditions = conditions_of(places, network, config, device, about, lora)
+    if lora is not None:
+        about |= {"lora": lora.about(), "training": lora.facts}
+        warnings += _warnings_of(lora, prediction, told["schedule"])
     about["warnings"] = warnings
 
     def bind(given: Sequence[Any]) -> NetworkDenoiser:
@@ -86,7 +95,52 @@ def load_pipeline(folder: Path, options: DoorOptions, device: str) -> LoadedMode
         device,
         bind if conditions.prepare else None,
         encode,
+        None if lora is None else _flips(lora.facts),
     )
+
+
+def load_lora(file: Path, options: DoorOptions, device: str) -> LoadedModel:
+    r"""A LoRA, merged into its base.
+
+    Raises:
+        InputError: If no base is named, or it is not that of the updates.
+    """
+    if options.base is None:
+        raise InputError(
+            f"{printable(file)} is a LoRA, and what it updates is not in the file; pass the "
+            "pipeline that it was trained on as `base`"
+        )
+    return load_pipeline(options.base, options, device, read_lora(file, options.lora_scale))
+
+
+def _flips(facts: dict[str, str]) -> bool | None:
+    said = facts.get("mirrored")
+    return None if said is None else said.lower() == "true"
+
+
+def _warnings_of(lora: Lora, prediction: str, schedule: dict[str, Any]) -> list[str]:
+    r"""What the header of a LoRA says against what is measured."""
+    said = []
+    offset = lora.facts.get("noise offset", "None")
+    if offset not in ("None", "0", "0.0", ""):
+        said.append(
+            f"it was trained with offset noise ({offset}), which is not white: errors at white "
+            "noise are not what it was trained on, and nothing follows from them for sure"
+        )
+    wanted = {"v": "v_prediction"}.get(
+        lora.facts.get("prediction", ""), lora.facts.get("prediction")
+    )
+    if wanted is not None and wanted != prediction:
+        said.append(
+            f"its header says {wanted} and the base {prediction}; check, and pass `prediction`"
+        )
+    zero = lora.facts.get("zero terminal SNR", "False").lower() == "true"
+    if zero and not schedule.get("rescale_betas_zero_snr"):
+        said.append(
+            "its header says zero terminal SNR and the base has none; pass `schedule`, a "
+            "scheduler_config.json with rescale_betas_zero_snr"
+        )
+    return said
 
 
 def _is_network(folder: Path) -> bool:

@@ -345,6 +345,15 @@ def _edm(config: dict[str, Any]) -> Labels:
     )
 
 
+def told_sigma(sigma_data: float, low: float, high: float) -> Labels:
+    r"""EDM's preconditioning around a network that takes sigma itself, as k-diffusion's."""
+    told = {"schedule": "edm", "told": "sigma", "sigma_data": sigma_data}
+    name = f"EDM's preconditioning, told sigma, sigma_data {sigma_data:g}"
+    return Labels(
+        "exploding", lambda level: level, low, high, None, name, told, sigma_data=sigma_data
+    )
+
+
 def _exploding(config: dict[str, Any]) -> Labels:
     low, high = float(config.get("sigma_min", 0.01)), float(config.get("sigma_max", 1348.0))
     told = {"schedule": "ve", "sigma_min": low, "sigma_max": high}
