@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 import pytest
 
@@ -23,24 +24,42 @@ pytestmark = pytest.mark.browser
 DRAWN = {"audit": "lost", "compare": "levels", "plan": "needed"}
 
 
+Made = Callable[[str], str]
+
+
 @pytest.fixture(scope="module")
-def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
+    """The address of a page, which is made when it is first asked for."""
     folder = tmp_path_factory.mktemp("pages")
-    names = tuple(f"{EVIL}{k}.png" for k in range(20))
-    audited = audit(folder / "audit", label=EVIL, files=names, name=EVIL)
-    runs = [make_run(folder / f"{lost}", lost=lost) for lost in (6.0, 1.0)]
-    compared = compare([load(one).assign_attrs(run=EVIL) for one in runs], replicates=50)
-    assert run(["plan", "--data", images(folder), "--out", str(folder / "plan"), *QUICK]) == 0
-    return {
-        "audit": report(audited, show_images=True),
-        "compare": write_comparison(compared, folder / "compare.html")[0],
-        "plan": folder / "plan" / "plan.html",
-    }
+
+    def audited() -> Path:
+        names = tuple(f"{EVIL}{k}.png" for k in range(20))
+        return report(audit(folder / "audit", label=EVIL, files=names, name=EVIL), show_images=True)
+
+    def compared() -> Path:
+        runs = [load(make_run(folder / f"{lost}", lost=lost)) for lost in (6.0, 1.0)]
+        both = compare([one.assign_attrs(run=EVIL) for one in runs], replicates=50)
+        return write_comparison(both, folder / "compare.html")[0]
+
+    def planned() -> Path:
+        out = folder / "plan"
+        assert run(["plan", "--data", images(folder), "--out", str(out), *QUICK]) == 0
+        return out / "plan.html"
+
+    makers = {"audit": audited, "compare": compared, "plan": planned}
+    there: dict[str, str] = {}
+
+    def address(name: str) -> str:
+        if name not in there:
+            there[name] = makers[name]().as_uri()
+        return there[name]
+
+    return address
 
 
 @pytest.fixture(params=list(DRAWN))
-def page(request: pytest.FixtureRequest, pages: dict[str, Path]) -> tuple[str, str]:
-    return request.param, pages[request.param].as_uri()
+def page(request: pytest.FixtureRequest, made: Made) -> tuple[str, str]:
+    return request.param, made(request.param)
 
 
 def opened(started: Any, url: str) -> Any:
@@ -113,8 +132,31 @@ shell.save(document.getElementById(arguments[0]), arguments[1]).then((url) => {
 });"""
 
 
-def test_the_first_screen_of_an_audit_is_one_screen(started: Any, pages: dict[str, Path]) -> None:
-    opened(started, pages["audit"].as_uri())
+def test_a_figure_that_stands_in_the_page_is_saved_with_its_colours(
+    started: Any, made: Made
+) -> None:
+    opened(started, made("plan"))
+    started.find_element("id", "theme").click()
+    put = """
+    document.querySelector("main").insertAdjacentHTML("beforeend", `<figure id="own"><svg
+      viewBox="0 0 40 20"><circle cx="20" cy="10" r="9" fill="var(--ink)"/></svg></figure>`);"""
+    started.execute_script(put)
+    try:
+        started.set_script_timeout(30)
+        file, _, pixel = started.execute_async_script(SAVED, "own", "png")
+        assert file == "geomem-plan-own.png"
+        assert pixel == [255, 255, 255, 255]
+        assert started.execute_script("return document.documentElement.dataset.theme") == "dark"
+        svg = started.execute_async_script(
+            "shell.save(document.getElementById('own'), 'svg').then(arguments[0])"
+        )
+        assert "rgb(31, 35, 40)" in unquote(svg)  # the light page's ink, and no variable
+    finally:
+        started.execute_script("localStorage.clear()")
+
+
+def test_the_first_screen_of_an_audit_is_one_screen(started: Any, made: Made) -> None:
+    opened(started, made("audit"))
     bottoms = """
     const bottom = (name) => document.querySelector(name).getBoundingClientRect().bottom;
     return ["h1", ".three", "#lost"].map(bottom).concat(window.innerHeight);"""
@@ -122,10 +164,10 @@ def test_the_first_screen_of_an_audit_is_one_screen(started: Any, pages: dict[st
     assert max(found) <= height
 
 
-def test_the_card_is_copied_by_key(started: Any, pages: dict[str, Path]) -> None:
+def test_the_card_is_copied_by_key(started: Any, made: Made) -> None:
     from selenium.webdriver.common.keys import Keys
 
-    opened(started, pages["audit"].as_uri())
+    opened(started, made("audit"))
     button = started.find_element("css selector", ".card-text + .save button")
     assert button.text == "Copy"
     button.send_keys(Keys.ENTER)

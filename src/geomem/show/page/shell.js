@@ -99,8 +99,28 @@ const shell = (() => {
     picture.src = url;
   });
 
+  // A figure that stands in the page as SVG: with the light page's colours written into it, on white.
+  const STYLES = ["fill", "fill-opacity", "stroke", "stroke-width", "stroke-dasharray", "opacity", "font-family", "font-size", "text-anchor"];
+
+  function inlineUrl(svg) {
+    const was = root.dataset.theme, copy = svg.cloneNode(true), { width, height } = svg.viewBox.baseVal;
+    root.dataset.theme = "light";
+    const made = [copy, ...copy.querySelectorAll("*")];
+    [svg, ...svg.querySelectorAll("*")].forEach((part, i) => {
+      const style = getComputedStyle(part);
+      for (const name of STYLES) made[i].style.setProperty(name, style.getPropertyValue(name));
+    });
+    if (was) root.dataset.theme = was;
+    else delete root.dataset.theme;
+    const ground = document.createElementNS("http://www.w3.org/2000/svg", "rect");
+    for (const [name, value] of Object.entries({ width, height, fill: "#fff" })) ground.setAttribute(name, value);
+    copy.prepend(ground);
+    for (const [name, value] of Object.entries({ width, height })) copy.setAttribute(name, value);
+    return `data:image/svg+xml,${encodeURIComponent(new XMLSerializer().serializeToString(copy))}`;
+  }
+
   async function drawnUrl(figure, format) {
-    const source = figure.querySelector("img.light").src;
+    const svg = figure.querySelector("svg"), source = svg ? inlineUrl(svg) : figure.querySelector("img.light").src;
     if (format === "svg") return source;
     const picture = await fetched(source), canvas = make("canvas", {});
     [canvas.width, canvas.height] = [2 * picture.naturalWidth, 2 * picture.naturalHeight];
@@ -108,23 +128,30 @@ const shell = (() => {
     return canvas.toDataURL("image/png");
   }
 
+  function titleOf(figure) {
+    const inner = figure.querySelector("img, svg");
+    return figure.getAttribute("aria-label") || (inner && (inner.alt || inner.getAttribute("aria-label"))) || figure.id;
+  }
+
   async function save(figure, format) {
     const url = savers[figure.id] ? await savers[figure.id](format) : await drawnUrl(figure, format);
-    make("a", { href: url, download: `${document.body.dataset.file}-${figure.id}.${format}` }).click();
+    const name = figure.id || titleOf(figure).toLowerCase().replace(/[^a-z0-9]+/g, "-");
+    make("a", { href: url, download: `${document.body.dataset.file}-${name}.${format}` }).click();
     return url;
   }
 
   function offer() {
-    for (const figure of document.querySelectorAll(".figure")) {
-      if (!savers[figure.id] && !figure.querySelector("img.light")) continue;
-      const title = figure.getAttribute("aria-label") || (figure.querySelector("img") || {}).alt || figure.id;
+    const drawn = [...document.querySelectorAll(".figure")].filter((f) => savers[f.id] || f.querySelector("img.light"));
+    for (const figure of [...drawn, ...[...document.querySelectorAll("figure > svg")].map((svg) => svg.parentElement)]) {
       const buttons = ["svg", "png"].map((format) => {
         const button = make("button", { type: "button", textContent: format.toUpperCase() });
-        button.setAttribute("aria-label", `Save as ${format.toUpperCase()}: ${title}`);
+        button.setAttribute("aria-label", `Save as ${format.toUpperCase()}: ${titleOf(figure)}`);
         button.addEventListener("click", () => save(figure, format));
         return button;
       });
-      figure.after(make("p", { className: "save" }, "Save as ", ...buttons));
+      const offered = make("p", { className: "save" }, "Save as ", ...buttons);
+      if (figure.tagName === "FIGURE") figure.append(offered);
+      else figure.after(offered);
     }
     for (const text of document.querySelectorAll("[data-copied]")) {
       const button = make("button", { type: "button", textContent: "Copy" });
