@@ -33,6 +33,7 @@ _HOME = {
     "findings.numbers": "numbers",
     "findings.sentences": "sentences",
     "findings.verdict": "Verdict verdict",
+    "runs.audit": "Audit",
     "runs.plan": "Plan",
     "runs.sweep": "Sweep",
     "show.page.report": "report",
@@ -154,6 +155,7 @@ if TYPE_CHECKING:
     from geomem.operators import LinearOperator as LinearOperator
     from geomem.operators import Matrix as Matrix
     from geomem.operators import jacobian_diagonal as jacobian_diagonal
+    from geomem.runs.audit import Audit as Audit
     from geomem.runs.load import grid as grid
     from geomem.runs.load import load as load
     from geomem.runs.plan import Plan as Plan

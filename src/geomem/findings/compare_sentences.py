@@ -44,7 +44,8 @@ def headline(compared: xr.Dataset) -> str:
     )
     if len(found) == 1:
         if not (less or more):
-            return f"{name_of(found[0])} has memorized no less and no more than in {first}, within error"
+            who = name_of(found[0])
+            return f"{who} has memorized no less and no more than in {first}, within error"
         gap = value(found[0], "information_change")
         way = "less" if less else "more"
         size = Estimate(abs(gap.value), gap.stderr)

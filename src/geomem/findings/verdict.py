@@ -1,8 +1,7 @@
 r"""The verdict: generalization, geometric or full memorization, or inconclusive, and why.
 
 A pure function of the numbers of a run, so that whoever has the records has the verdict. The
-first of these rules that matches decides (theory: section "From measurement to verdict" of the
-docs page on audits):
+first of these rules that matches decides (docs/audit.md):
 
 1. *Inconclusive* where nothing can be said: no held-out images, fewer than 8 image groups a
    side, training images among the held-out ones, sets that were not drawn alike, a failed
@@ -175,6 +174,8 @@ def verdict(
             return Verdict(word=word, reasons=tuple(reasons), of_some_images=some, **about)
     clean, doubts = _generalization(figures, share)
     if not doubts:
+        if figures.p_value <= alpha:
+            clean.append(f"All the same, {_told_apart(figures)}: it knows its images a little.")
         return Verdict(word="generalization", reasons=tuple(clean), **about)
     needed = figures.units_needed(share)
     if needed is not None:
