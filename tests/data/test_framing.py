@@ -61,7 +61,7 @@ def test_what_is_framed_already_stays_as_it_is() -> None:
 
 def test_a_random_crop_is_looked_at_in_the_centre_and_said(tmp_path: Path) -> None:
     folder = folder_of(tmp_path / "it")
-    centre, random = (load_data(folder, size=16, crop=c) for c in ("center", "random"))  # type: ignore[arg-type]
+    centre, random = (load_data(folder, size=16, crop=c) for c in ("center", "random"))
     assert centre.digest == random.digest
     assert "its trainer cropped at random" in str(random.account)
 

@@ -7,6 +7,7 @@ of its own.
 
 from __future__ import annotations
 
+import importlib
 import json
 import tarfile
 import tempfile
@@ -98,11 +99,11 @@ def read_shards(paths: list[Path], framing: Framing | None = None) -> Decoded:
 
 def _parquet(path: Path) -> Iterator[_Sample]:
     try:
-        from pyarrow import parquet
+        parquet: Any = importlib.import_module("pyarrow.parquet")
     except ImportError as error:
         raise InputError(
-            f"{printable(path)} is parquet, which pyarrow reads; install it (pip install pyarrow), "
-            "or save the images as a folder"
+            f"{printable(path)} is parquet, which pyarrow reads; install it (pip install "
+            "'geomem[parquet]'), or save the images as a folder"
         ) from error
     with reading(path):
         table: Any = parquet.ParquetFile(path)

@@ -16,6 +16,8 @@ from geomem.stats import numpy_rng
 Array = NDArray[np.float64]
 PERMUTATIONS = 9999
 MIN_UNITS = 8  # image groups a side for a test, and images for a mean of Jacobians
+OWN = "trajectory"  # points that a network's own sampler visits
+OWN_NAMES = {"trajectory_trace", "trajectory_distance"}
 CONTROLS = ("population", "reference", "base", "mirror", "linear")
 # In an audit the model's own error on new images says how good a generalizer these would be.
 SCALED = ("linear", "reference", "base")
@@ -52,6 +54,35 @@ class Measured:
         self._squares: dict[tuple[int, str], Array] = {}
         self._weights: dict[tuple[str, int, int], Array] = {}
         self._means: dict[tuple[int, str, int, int], Array] = {}
+
+    @property
+    def places(self) -> list[str]:
+        r"""All kinds of points at which something is known, those of trajectories last."""
+        own = OWN_NAMES & set(map(str, self.dataset.data_vars))
+        return [*self.kinds, OWN] if own and OWN not in self.kinds else self.kinds
+
+    def own_means(self, member: int, name: str) -> Array:
+        r"""Means over a subject's trajectories for each resampling, with shape (R, T)."""
+        blank = np.full((self.replicates + 1, len(self.sigmas)), np.nan)
+        if name not in self.dataset:
+            return blank
+        picked = self.dataset[name].isel(subject=member).transpose("trajectory", "sigma")
+        values = picked.values.astype(float)
+        values = values[~np.isnan(values).any(1)]
+        if not len(values):
+            return blank
+        rng = numpy_rng(self.seed, "bootstrap/trajectories")
+        weights = cluster_weights(np.arange(len(values), dtype=float), self.replicates, rng)
+        return np.asarray(weights @ values)
+
+    def denoised_means(self, member: int, row: Row, at: str) -> Array:
+        r"""Mean distances of denoised images of a kind for each resampling, with shape (R, T)."""
+        picked = self.dataset.denoised_distance.isel(subject=member).sel(at=at)
+        values = picked.transpose("point", "sigma").values.astype(float)
+        there = ~np.isnan(values).any(1)
+        if not there.any():
+            return np.full((self.replicates + 1, len(self.sigmas)), np.nan)
+        return np.asarray(self.weights(at, row, int(there.sum())) @ values[there])
 
     def errors(self, member: int, at: str) -> Array:
         r"""Signed errors of the images that were measured, with shape (T, n, draws, u)."""

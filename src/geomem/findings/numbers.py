@@ -24,11 +24,12 @@ from geomem.arguments import checked
 from geomem.errors import InputError
 from geomem.findings.controls import control_numbers
 from geomem.findings.copies import copy_numbers, twin_numbers
+from geomem.findings.disjoint import disjoint_quantities
 from geomem.findings.evidence import alike_numbers, exact_numbers, test_numbers
 from geomem.findings.images import class_numbers, image_numbers
 from geomem.findings.local_dimension import local_dimension_numbers
 from geomem.findings.lost import lost_numbers
-from geomem.findings.measured import PERMUTATIONS, Measured
+from geomem.findings.measured import OWN, PERMUTATIONS, Measured
 from geomem.findings.rows import Row, row_coordinates, rows_of
 from geomem.information import integrate_log
 from geomem.measure.subject import NETWORKS
@@ -48,12 +49,27 @@ ESTIMATES: dict[str, tuple[tuple[str, ...], str, str]] = {
     "excess_by_level": (("sigma",), FOLD, "excess error on new images, of all directions"),
     "excess_by_direction": (("direction",), "nats", "excess on new images, of a direction"),
     "excess": ((), "nats", "excess on new images, beside the control"),
+    "parts_excess": ((), "nats", "excess on new images, mean over disjoint trainings"),
+    "variance_density": (("sigma", "direction"), FOLD, "variance over disjoint trainings"),
+    "variance_by_level": (("sigma",), FOLD, "variance over trainings, of all directions"),
+    "variance_by_direction": (("direction",), "nats", "variance over trainings, of a direction"),
+    "variance": ((), "nats", "variance over disjoint trainings"),
+    "bias_by_level": (("sigma",), FOLD, "excess minus variance, of all directions"),
+    "bias_by_direction": (("direction",), "nats", "excess minus variance, of a direction"),
+    "bias": ((), "nats", "excess minus variance, beside the control"),
+    "agreement_by_level": (("sigma",), "1", "share of their error that two trainings agree on"),
+    "agreement": ((), "1", "share of their error that two trainings agree on, over the window"),
     "beside_linear": ((), "nats", "training images, linear control's error minus the subject's"),
     "gap": (("sigma", "direction"), "directions", "dimension gap, held-out minus training"),
     "total_gap": (("sigma",), "directions", "dimension gap of all directions"),
     "gap_by_direction": (("direction",), "nats", "dimension gap over the window, of a direction"),
     "gap_information": ((), "nats", "dimension gap over the window"),
     "dimension": (("at", "sigma"), "directions", "dimension kept, trace of dD/dx"),
+    "nearest_distance": (
+        ("at", "sigma"),
+        "rms",
+        "distance of denoised points to the nearest training image, a coordinate",
+    ),
     "information_beside": (("control",), "nats", "memorized information beside each control"),
     "disagreement": (("control",), "nats", "main control's information minus each other one's"),
 }
@@ -80,7 +96,8 @@ def numbers(
         ``num_samples``, ``step``, ``width``, ``trainings`` as coordinates), where it applies by
         ``sigma``, ``direction``, ``at``, ``point``, ``control``: memorized ``density`` and its
         margins ``by_level`` and ``by_direction``; memorized ``information`` in nats;
-        ``lost_share``; the signed ``excess`` on new images; ``dimension`` and its ``gap``;
+        ``lost_share``; the signed ``excess`` on new images, and with disjoint trainings its
+        ``variance`` and ``bias`` and their ``agreement``; ``dimension`` and its ``gap``;
         ``point_information`` of each image and its place among held-out ones; ``auc``;
         ``p_value``; ``copies``; ``local_dimension``, if the run asked for it. Each ``x`` comes
         with ``x_stderr``, ``x_low`` and ``x_high`` (95 %). What the records do not say is NaN,
@@ -110,12 +127,20 @@ def numbers(
         local_dimension_numbers(dataset, [row.members for row in rows]),
     ]
     merged = xr.merge(parts, combine_attrs="override", join="outer", compat="no_conflicts")
+    if "at" in merged.dims:  # a union is in the order of the alphabet
+        merged = merged.sel(at=[at for at in run.places if at in merged["at"].values])
     if run.ratio is not None:
         about = {"units": "1", "long_name": "generalization ratio, of the best network"}
         merged = merged.assign(ratio=(("sigma", "direction"), run.ratio[0], about))
     shared = ("sigma", "sigma_relative", "direction", "direction_count", "direction_variance")
     points = ("point", "point_index", "point_group", "point_name", "point_label")
     known = {name: dataset[name] for name in (*shared, *points) if name in dataset.coords}
+    if "at" in merged.dims:
+        known |= {
+            name: value.reindex(at=merged["at"], fill_value="" if value.dtype == object else -1)
+            for name, value in known.items()
+            if "at" in value.dims
+        }
     merged = merged.assign_coords(known).assign_coords(row_coordinates(rows))
     over = "trainings" if several else "images"
     return merged.assign_attrs({**dataset.attrs, "control": run.main, "error_over": over})
@@ -163,12 +188,21 @@ def quantities(run: Measured, row: Row) -> dict[str, list[Array]]:
         means = {}
         if "forward_diagonal" in run.dataset:
             means = {at: run.mean_diagonal(member, row, at) for at in run.kinds}
-            one["dimension"] = np.stack([means[at].sum(-1) for at in run.kinds], axis=1)
+            kept = [means[at].sum(-1) for at in run.kinds]
+            if OWN in run.places:
+                kept.append(run.own_means(member, "trajectory_trace"))
+            one["dimension"] = np.stack(kept, axis=1)
         if {"training", "held_out"} <= set(means):
             one["gap"] = means["held_out"] - means["training"]
             one["total_gap"] = one["gap"].sum(-1)
             one["gap_by_direction"] = integrate_log(one["gap"], run.sigmas, axis=1)
             one["gap_information"] = integrate_log(one["total_gap"], run.sigmas, axis=1)
+        if "denoised_distance" in run.dataset:
+            far = [run.denoised_means(member, row, at) for at in run.kinds]
+            far.append(run.own_means(member, "trajectory_distance"))
+            scale = float(run.dataset.attrs["rms"]) * run.dataset.attrs["ambient_dim"] ** 0.5
+            one["nearest_distance"] = np.stack(far, axis=1) / scale
+        one |= disjoint_quantities(run, row, member)
         for name, array in one.items():
             found.setdefault(name, []).append(array)
     return found
@@ -177,10 +211,11 @@ def quantities(run: Measured, row: Row) -> dict[str, list[Array]]:
 def _estimates(rows: Sequence[dict[str, list[Array]]], several: bool, run: Measured) -> xr.Dataset:
     # One training: its resamplings. Several: their mean, and the spread between them.
     columns: dict[str, tuple[tuple[str, ...], Array, dict[str, str]]] = {}
+    lengths = {"control": len(run.controls), "at": len(run.places)}
     for name, (dims, units, text) in ESTIMATES.items():
         if not any(name in row for row in rows):
             continue
-        shape = tuple(len(run.controls) if d == "control" else run.dataset.sizes[d] for d in dims)
+        shape = tuple(lengths.get(d, run.dataset.sizes.get(d, 0)) for d in dims)
         made = np.full((4, len(rows), *shape), np.nan)
         for k, row in enumerate(rows):
             if name not in row:
@@ -204,6 +239,6 @@ def _estimates(rows: Sequence[dict[str, list[Array]]], several: bool, run: Measu
         ):
             about = {"units": units, "long_name": text + said}
             columns[name + suffix] = (("subject", *dims), values, about)
-    coords = {"at": run.kinds, "control": list(run.controls)}
+    coords = {"at": run.places, "control": list(run.controls)}
     used = {d for dims, *_ in columns.values() for d in dims}
     return xr.Dataset(columns, coords={d: v for d, v in coords.items() if d in used})

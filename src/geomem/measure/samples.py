@@ -48,7 +48,7 @@ class Samples:
     """
 
     count: Annotated[int, Whole(least=0)] = 256
-    gallery: Annotated[int, Whole(least=0)] = 16
+    gallery: Annotated[int, Whole(least=0)] = 48
 
     def __call__(self, subject: Subject, study: Study, report: Report) -> xr.Dataset:
         r"""Asks; see :class:`geomem.measure.study.Probe`."""

@@ -12,7 +12,7 @@ from geomem.arguments import Text, Whole, checked
 from geomem.denoiser import Denoiser
 
 # What may be known of a subject, and how it is written in a sentence.
-KNOWN = {"num_samples": "N", "width": "width", "seed": "seed", "step": "step"}
+KNOWN = {"num_samples": "N", "width": "width", "part": "part", "seed": "seed", "step": "step"}
 NETWORKS = ("learned", "model", "base", "reference")
 Count = Annotated[int, Whole(least=0)]
 
@@ -29,6 +29,8 @@ class Description:
         step: The step of its training.
         width: The width of its network, where widths are compared.
         label: A name for people, where the rest would not tell it apart.
+        part: Which of the disjoint parts of the pool it was trained on, where there are some: 0
+            is the part that holds the measured training images.
     """
 
     kind: Annotated[str, Text()]
@@ -37,6 +39,7 @@ class Description:
     step: Count | None = None
     width: Count | None = None
     label: str = ""
+    part: Count | None = None
 
     def to_json(self) -> dict[str, Any]:
         r"""Its fields that are known, as plain JSON values."""
@@ -49,7 +52,8 @@ class Description:
 
     def __str__(self) -> str:
         found = [(short, getattr(self, name)) for name, short in KNOWN.items()]
-        parts = [f"{k} = {v}" for k, v in found if v is not None and (k != "seed" or v)]
+        silent = ("seed", "part")  # the first ones go without saying
+        parts = [f"{k} = {v}" for k, v in found if v is not None and (k not in silent or v)]
         return ", ".join([self.label or self.kind, *parts])
 
 

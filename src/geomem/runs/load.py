@@ -61,7 +61,9 @@ def dataset_of(
     measured = np.array([number in records for number in range(len(subjects))], dtype=bool)
     dataset = dataset.assign_coords(measured=("subject", measured))
     dataset = dataset.assign_coords(_study_coordinates(study, dataset))
+    parts = {k: study[k] for k in ("part_sizes",) if k in study}
     return dataset.assign_attrs(
+        parts,
         data=study["data"]["name"],
         data_digest=study["data"]["digest"],
         control=study["control"],
@@ -181,8 +183,8 @@ def grid(dataset: xr.Dataset, kind: str = "learned") -> xr.Dataset:
         kind: The kind of the subjects; those of others are left out.
 
     Returns:
-        The same variables, with ``subject`` replaced by those of the three (and ``width``) that
-        are known of every subject of this kind, in increasing order.
+        The same variables, with ``subject`` replaced by those of the three (and ``width`` and
+        ``part``) that are known of every subject of this kind, in increasing order.
 
     Raises:
         InputError: If there is no such subject, or two are at one place.
@@ -193,7 +195,7 @@ def grid(dataset: xr.Dataset, kind: str = "learned") -> xr.Dataset:
         raise InputError(f"`kind` is {kind!r}, and the run has {', '.join(kinds) or 'no subject'}")
     names = [
         name
-        for name in ("num_samples", "seed", "step", "width")
+        for name in ("num_samples", "seed", "step", "width", "part")
         if name in picked.coords and not np.isnan(picked[name].values).any()
     ]
     if not names:
@@ -202,7 +204,7 @@ def grid(dataset: xr.Dataset, kind: str = "learned") -> xr.Dataset:
     if len(set(places)) < len(places):
         raise InputError(f"several {kind} subjects have the same {', '.join(names)}")
     axes = {name: np.unique(picked[name].values.astype(int)) for name in names}
-    known = ("subject", "kind", "label", "trainings", "measured", *KNOWN)
+    known = ("subject", "kind", "label", "trainings", "seeds", "measured", *KNOWN)
     picked = picked.drop_vars([name for name in known if name in picked.coords])
     columns = [np.searchsorted(axes[n], [p[k] for p in places]) for k, n in enumerate(names)]
     shape = tuple(len(axes[name]) for name in names)

@@ -59,7 +59,7 @@ def images(count: int, seed: int = 0) -> Tensor:
     basis = torch.Generator().manual_seed(99)
     directions = torch.linalg.qr(torch.randn(64, 64, generator=basis)).Q
     spread = torch.linspace(0, 5, 64).neg().exp()
-    x = torch.randn(count, 64, generator=rng) * spread @ directions.T
+    x: Tensor = torch.randn(count, 64, generator=rng) * spread @ directions.T
     return 0.25 + x.reshape(count, 1, 8, 8)
 
 
@@ -95,7 +95,8 @@ def network_of(exact: Any, labels: Labels, prediction: str) -> Callable[[Tensor,
         noise = (x - clean) / s
         if data is not None:
             sign = -1 if prediction == "v_prediction" else 1
-            return (clean - alpha**2 * data**2 * x) / (sign * alpha * data * s)
+            inner: Tensor = (clean - alpha**2 * data**2 * x) / (sign * alpha * data * s)
+            return inner
         made = {
             "epsilon": noise,
             "sample": clean,
@@ -103,7 +104,8 @@ def network_of(exact: Any, labels: Labels, prediction: str) -> Callable[[Tensor,
             "v_prediction": alpha * noise - alpha * s * clean,
             "flow_prediction": noise - clean,
         }
-        return labels.sign * made[prediction].to(x_t.dtype)
+        found: Tensor = labels.sign * made[prediction].to(x_t.dtype)
+        return found
 
     return network
 
@@ -116,7 +118,8 @@ class Shrinking(nn.Module):
         self.slope, self.offset = (nn.Parameter(torch.tensor(v)) for v in (0.5, 0.1))
 
     def forward(self, x: Tensor, label: Tensor) -> Tensor:
-        return self.slope * x + self.offset * label.reshape(-1, *(1,) * (x.ndim - 1))
+        y: Tensor = self.slope * x + self.offset * label.reshape(-1, *(1,) * (x.ndim - 1))
+        return y
 
 
 class TimeFirst(Shrinking):

@@ -56,6 +56,7 @@ def test_every_scheduler_of_betas_is_read(name: str) -> None:
     bars = scheduler.alphas_cumprod.double().numpy()
     for config in (config_of(name), {"_class_name": f"{name}Scheduler"}):
         labels, prediction = labels_of(config, "it")
+        assert labels.levels is not None
         np.testing.assert_allclose(labels.levels, np.sqrt(1 / bars - 1), rtol=3e-3)
         assert prediction == scheduler.config.get("prediction_type", "epsilon")
 
@@ -177,7 +178,7 @@ def test_time_that_runs_from_noise_to_data() -> None:
 
 # ------------------------------------------------------------------------------- refusals
 
-REFUSED = {
+REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "a scheduler without levels": ({"_class_name": "VQDiffusionScheduler"}, "pass `schedule`"),
     "unknown betas": ({"_class_name": "DDPMScheduler", "beta_schedule": "cubic"}, "beta_schedule"),
     "no betas": (

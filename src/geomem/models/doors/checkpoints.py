@@ -174,7 +174,7 @@ def _ddpm_network(state: State, path: Path) -> nn.Module:
             full.append(f"downs.{k}.2.to_out.weight" in state)
             count = state[f"downs.{k}.2.mem_kv"].shape[1]
             heads.append((count, state[f"downs.{k}.2.to_qkv.weight"].shape[0] // 3 // count))
-        return package.Unet(
+        network: nn.Module = package.Unet(
             dim=dim,
             init_dim=state["init_conv.weight"].shape[0],
             dim_mults=tuple(width // dim for width in widths),
@@ -185,6 +185,7 @@ def _ddpm_network(state: State, path: Path) -> nn.Module:
             attn_heads=tuple(h for h, _ in heads),
             attn_dim_head=tuple(d for _, d in heads),
         )
+        return network
     except (KeyError, AssertionError, ZeroDivisionError, TypeError) as error:
         raise InputError(
             f"the sizes of the network cannot be read from the weights of {printable(path)}; pass "

@@ -33,6 +33,7 @@ from geomem.show.page.headlines import control_name, headlines, unbroken
 from geomem.show.page.layout import render
 from geomem.show.page.payload import payload
 from geomem.show.page.plan import plan_report
+from geomem.show.page.sections import sections
 from geomem.show.page.tables import table
 
 PIXELS = ("training_image", "nearest_image")
@@ -113,6 +114,7 @@ def page_html(folder: RunFolder, found: Results, *, show_images: bool) -> str:
             "gap": words(known, "gap").name if has(known, "gap") else "",
             "source": source_of_dimension(dataset),
             "galleries": galleries(dataset, known, folder.study, show_images=show_images),
+            "sections": sections(known, folder.study),
             "control": control_name(known),
             "table": table(known),
             "numbers": drawn,
