@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -249,14 +250,15 @@ def test_contents_lead_to_each_section_and_say_where_one_is(browser: Any) -> Non
         place = browser.execute_script(top, title)
         assert place < height  # on the screen, and not behind what sticks to its top
         assert place >= min(bar, 110) - 2
-        wait(browser, lambda link=link: link.get_attribute("aria-current") is not None)
+        current = f".contents a[href='{link.get_attribute('hash')}'][aria-current]"
+        wait(browser, partial(browser.find_elements, "css selector", current))
 
 
 def test_everything_is_reached_by_keyboard(browser: Any) -> None:
     from selenium.webdriver.common.keys import Keys
 
     browser.execute_script("document.activeElement.blur()")
-    seen = []
+    seen: list[str] = []
     script = """
     const at = document.activeElement, drawn = at.closest(".chip") ? at.nextElementSibling : at;
     return [at.id || at.className || at.name || at.tagName, getComputedStyle(drawn).outlineStyle,

@@ -10,6 +10,7 @@ from geomem.errors import InputError
 from geomem.findings.compare import common_levels, compare, on_levels
 from geomem.findings.compare_sentences import comparison_sentences, comparison_table, headline
 from geomem.information import integrate_log
+from geomem.measure.subject import KNOWN
 
 LEVELS = np.geomspace(0.1, 3.0, 7)
 DRAWS, WIDTH = 4, 5
@@ -43,7 +44,7 @@ def run_of(
     coords = {
         "kind": ("subject", np.array(["linear", kind], dtype=object)),
         "label": ("subject", np.array(["linear", "mine"], dtype=object)),
-        **{k: ("subject", [np.nan, np.nan]) for k in ("num_samples", "seed", "step", "width")},
+        **{name: ("subject", [np.nan, np.nan]) for name in KNOWN},
         "measured": ("subject", [True, True]),
         "at": ["training", "held_out"],
         "sigma": levels,
@@ -86,9 +87,9 @@ def test_the_same_images_are_paired_and_others_are_not() -> None:
         for first in (0, 100)
     )
     name = "training_error"
-    joint = np.hypot(*(float(paired[f"{name}_stderr"][k]) for k in range(2)))
+    joint = float(np.hypot(*paired[f"{name}_stderr"].values))
     assert float(paired[f"{name}_change_stderr"][1]) < 0.7 * joint
-    joint = np.hypot(*(float(apart[f"{name}_stderr"][k]) for k in range(2)))
+    joint = float(np.hypot(*apart[f"{name}_stderr"].values))
     assert float(apart[f"{name}_change_stderr"][1]) == pytest.approx(joint, rel=0.2)
     assert float(apart.shared_images[1]) == 0
     assert "nothing is paired" in comparison_sentences(apart)[0]
