@@ -29,6 +29,7 @@ _HOME = {
     "likelihood": "log_likelihood",
     "data": "ImageData Split load_data make_split nested_subsets read_split write_split",
     "runs.load": "grid load",
+    "findings.compare": "compare",
     "findings.numbers": "numbers",
     "findings.sentences": "sentences",
     "findings.verdict": "Verdict verdict",
@@ -121,6 +122,7 @@ if TYPE_CHECKING:
     from geomem.exact import Posterior as Posterior
     from geomem.exact import Streamed as Streamed
     from geomem.exact import open_npy as open_npy
+    from geomem.findings.compare import compare as compare
     from geomem.findings.numbers import numbers as numbers
     from geomem.findings.sentences import sentences as sentences
     from geomem.findings.verdict import Verdict as Verdict

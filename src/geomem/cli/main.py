@@ -25,6 +25,7 @@ COMMANDS = {
         "cli.dimension:DimensionCommand",
         "local dimension of a denoiser, with its error",
     ),
+    "compare": ("cli.compare:CompareCommand", "put runs side by side: what did a change change?"),
     "inspect": ("cli.inspect:InspectCommand", "what a trained model is, and whether it holds"),
     "report": ("cli.report:ReportCommand", "redraw the page of a run from its records"),
     "split": ("cli.split:SplitCommand", "split a data set before training"),

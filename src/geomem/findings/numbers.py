@@ -110,7 +110,7 @@ def numbers(
     if not rows:
         raise InputError("the run has no finished subject yet; run the same command again")
     run = Measured(dataset, rows, replicates, seed, permutations)
-    found = [_quantities(run, row) for row in rows]
+    found = [quantities(run, row) for row in rows]
     several = any(len(row.members) > 1 for row in rows)
     networks = [row.members if row.kind in NETWORKS else () for row in rows]
     parts = [
@@ -146,8 +146,11 @@ def numbers(
     return merged.assign_attrs({**dataset.attrs, "control": run.main, "error_over": over})
 
 
-def _quantities(run: Measured, row: Row) -> dict[str, list[Array]]:
-    # All estimates of a row: for each training, values of shape (R, *).
+def quantities(run: Measured, row: Row) -> dict[str, list[Array]]:
+    r"""All estimates of a row by name: for each of its trainings, resampled, with shape (R, \*).
+
+    The first resampling is the sample itself.
+    """
     found: dict[str, list[Array]] = {}
     for member in row.members:
         one: dict[str, Array] = {}

@@ -74,7 +74,7 @@ def sentences(known: xr.Dataset) -> list[str]:
             f"No {missing.removeprefix('a ')} was measured, so nothing is said about memorization; "
             f"add {missing}."
         ]
-    found = [*_faults(known), *_not_alike(known), _how_much(known, rows), _where(rows)]
+    found = [*faults(known), *_not_alike(known), _how_much(known, rows), _where(rows)]
     found += [*_controls(known, rows), *_pairs(known, rows), *_own_way(rows), *_images(rows)]
     if "copies" not in known:
         return [*found, NO_SAMPLES]
@@ -121,7 +121,8 @@ def largest_identity_z(known: xr.Dataset) -> float:
     return float(np.nanmax(z)) if np.isfinite(z).any() else math.nan
 
 
-def _faults(known: xr.Dataset) -> list[str]:
+def faults(known: xr.Dataset) -> list[str]:
+    r"""What has to be said before all else: that the identity check failed, if it did."""
     largest = largest_identity_z(known)
     if not largest > ALLOWED_Z:
         return []
