@@ -26,6 +26,7 @@ from geomem.findings.copies import copy_numbers
 from geomem.findings.evidence import alike_numbers, exact_numbers, test_numbers
 from geomem.findings.images import class_numbers, image_numbers
 from geomem.findings.local_dimension import local_dimension_numbers
+from geomem.findings.looks import look_numbers
 from geomem.findings.measured import Measured
 from geomem.findings.rows import Row, row_coordinates, rows_of
 from geomem.information import integrate_log
@@ -94,6 +95,7 @@ def numbers(dataset: xr.Dataset, *, replicates: int = REPLICATES, seed: int = 0)
         test_numbers(run),
         alike_numbers(run),
         exact_numbers(run),
+        look_numbers(run),
         copy_numbers(dataset, networks),
         local_dimension_numbers(dataset, [row.members for row in rows]),
     ]

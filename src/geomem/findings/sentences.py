@@ -11,6 +11,7 @@ import xarray as xr
 
 from geomem.arguments import checked
 from geomem.errors import InputError
+from geomem.findings.looks import look_sentence
 from geomem.findings.numbers import numbers
 from geomem.measure.copies import LEVEL
 from geomem.measure.subject import NETWORKS
@@ -69,7 +70,9 @@ def sentences(known: xr.Dataset) -> list[str]:
             f"No {missing.removeprefix('a ')} was measured, so nothing is said about memorization; "
             f"add {missing}."
         ]
-    found = [*_faults(known), *_not_alike(known), _how_much(known, rows), _where(rows)]
+    found = [*_faults(known), *_not_alike(known)]
+    found += [look_sentence(known)] if "look_number" in known and drawn_alike(known) else []
+    found += [_how_much(known, rows), _where(rows)]
     found += [*_controls(known, rows), *_images(rows)]
     return [*found, _samples(rows)] if "copies" in known else [*found, NO_SAMPLES]
 

@@ -39,22 +39,42 @@ def load(run: str | Path) -> xr.Dataset:
         InputError: If the folder holds no run, or a record is not what it should be.
     """
     folder = RunFolder.open(run)
-    subjects = folder.subjects
-    records = dict(folder.records())
-    dataset = xr.Dataset(stack(records, len(subjects), folder.study))
+    return assemble(
+        folder.study,
+        folder.subjects,
+        dict(folder.records()),
+        run=folder.path.resolve().name,
+        kind=folder.config["kind"],
+    )
+
+
+def assemble(
+    study: Mapping[str, Any],
+    subjects: list[Description],
+    records: Mapping[int, xr.Dataset],
+    **about: str,
+) -> xr.Dataset:
+    r"""Records as one dataset, see :func:`load`, wherever they are.
+
+    Arguments:
+        study: The content of the study.
+        subjects: What is known of the subjects.
+        records: Their records by number, as far as they are there.
+        about: Further attributes: the name of the run, and its kind.
+    """
+    dataset = xr.Dataset(stack(records, len(subjects), study))
     dataset = dataset.assign_coords(subject_coordinates(subjects))
     measured = np.array([number in records for number in range(len(subjects))], dtype=bool)
     dataset = dataset.assign_coords(measured=("subject", measured))
-    dataset = dataset.assign_coords(_study_coordinates(folder.study, dataset))
+    dataset = dataset.assign_coords(_study_coordinates(study, dataset))
     return dataset.assign_attrs(
-        run=folder.path.resolve().name,
-        kind=folder.config["kind"],
-        data=folder.study["data"]["name"],
-        data_digest=folder.study["data"]["digest"],
-        control=folder.study["control"],
-        rms=folder.study["rms"],
-        ambient_dim=folder.study["data"]["ambient_dim"],
-        window=folder.study["window"],
+        **about,
+        data=study["data"]["name"],
+        data_digest=study["data"]["digest"],
+        control=study["control"],
+        rms=study["rms"],
+        ambient_dim=study["data"]["ambient_dim"],
+        window=study["window"],
         subjects_done=len(records),
         subjects_planned=len(subjects),
         schema_version=SCHEMA_VERSION,
