@@ -13,7 +13,7 @@ import logging
 import math
 import time
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
@@ -231,6 +231,11 @@ class MemorizationMonitor:
             write_results(self._folder, load(self._folder.path))
         except Exception as error:
             self._say(f"the summary of the run was not written: {_sentence(error)}")
+
+    @property
+    def sigmas(self) -> torch.Tensor:
+        r"""The noise levels of the looks in the data's units, with shape (T)."""
+        return self._study.sigmas
 
     @property
     def seconds(self) -> tuple[float, float]:
