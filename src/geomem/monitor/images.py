@@ -55,7 +55,7 @@ def study_of_images(
         name: What to call the data.
 
     Raises:
-        InputError: If the images are too few or of different shapes, or an image is among both.
+        InputError: If the images are too few, all equal or of different shapes, or one is in both.
     """
     sizes = _count("train", train), _count("held_out", held_out)
     measured = min(points, sizes[1] // 2)
@@ -72,6 +72,8 @@ def study_of_images(
             f"training images have shape {tuple(pool.shape[1:])} and held-out ones "
             f"{tuple(rest.shape[1:])}; pass images of one shape, as the network takes them"
         )
+    if bool((rest == rest[0]).all()):
+        raise InputError("all held-out images are equal, so there is no variation to measure")
     _check_apart(train if isinstance(train, Tensor | np.ndarray) else pool, rest)
     data = ImageData(name, np.concatenate([pool, rest]))
     edges = np.array([len(pool), len(pool) + measured, len(data)])

@@ -12,10 +12,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from geomem.denoiser import Denoiser
 from geomem.errors import InputError
+from geomem.models.doors.denoisers import NetworkDenoiser
 from geomem.modules import networks
 
 # Wrappers whose forward may wait for all processes, of which only one looks.
@@ -53,7 +55,9 @@ class AtRest:
     device: torch.device
 
     def __call__(self, x: Tensor, sigma: Tensor) -> Tensor:
-        answer = self.denoiser(x.to(self.dtype), sigma)
+        # What came through a door takes float32, and rounds nothing but its network's input.
+        mine = isinstance(self.denoiser, NetworkDenoiser)
+        answer = self.denoiser(x if mine else x.to(self.dtype), sigma)
         return answer.to(x.dtype) if isinstance(answer, Tensor) else answer
 
 
@@ -62,20 +66,18 @@ def at_rest(denoiser: Denoiser) -> Iterator[AtRest]:
     r"""The denoiser with its networks in eval mode; all is as it was when this ends.
 
     Raises:
-        InputError: If its network is wrapped so that all processes would have to be asked.
+        InputError: If it is no function; where it is asked, if it calls a network that is
+            wrapped so that all processes would have to be asked.
     """
+    if not callable(denoiser):
+        raise InputError(
+            f"the denoiser is a {type(denoiser).__name__}; pass a function of x, sigma"
+        )
     modules = [module for _, module in networks(denoiser)]
-    if world() > 1:
-        for module in modules:
-            for kind in type(module).__mro__:
-                if kind.__name__ in WRAPPERS:
-                    raise InputError(
-                        f"the denoiser calls a {kind.__name__}, which waits for other processes, "
-                        f"and only rank 0 looks; {WRAPPERS[kind.__name__]}"
-                    )
     parameters = (p for module in modules for p in module.parameters() if p.is_floating_point())
     first = next(parameters, torch.empty(0))
     modes = [(module, module.training) for module in modules]
+    guards = [_guard(module) for module in modules if world() > 1 and _wrapper(module)]
     with torch.random.fork_rng(devices=[first.device] if first.device.type == "cuda" else []):
         try:
             for module in modules:
@@ -84,3 +86,22 @@ def at_rest(denoiser: Denoiser) -> Iterator[AtRest]:
         finally:
             for module, mode in modes:
                 module.training = mode
+            for guard in guards:
+                guard.remove()
+
+
+def _wrapper(module: nn.Module) -> str:
+    return next((k.__name__ for k in type(module).__mro__ if k.__name__ in WRAPPERS), "")
+
+
+def _guard(module: nn.Module) -> RemovableHandle:
+    # A denoiser may well hold the wrapper, and ask the network inside: only calls are refused.
+    name = _wrapper(module)
+
+    def refuse(*call: object) -> None:
+        raise InputError(
+            f"the denoiser calls a {name}, which waits for other processes, and only rank 0 "
+            f"looks; {WRAPPERS[name]}"
+        )
+
+    return module.register_forward_pre_hook(refuse, prepend=True)
