@@ -31,6 +31,7 @@ _HOME = {
     "runs.load": "grid load",
     "findings.numbers": "numbers",
     "findings.sentences": "sentences",
+    "findings.verdict": "Verdict verdict",
     "runs.plan": "Plan",
     "runs.sweep": "Sweep",
     "show.page.report": "report",
@@ -121,6 +122,8 @@ if TYPE_CHECKING:
     from geomem.exact import open_npy as open_npy
     from geomem.findings.numbers import numbers as numbers
     from geomem.findings.sentences import sentences as sentences
+    from geomem.findings.verdict import Verdict as Verdict
+    from geomem.findings.verdict import verdict as verdict
     from geomem.likelihood import LogLikelihood as LogLikelihood
     from geomem.likelihood import log_likelihood as log_likelihood
     from geomem.manifolds import ChartManifold as ChartManifold

@@ -50,6 +50,32 @@ def copy_numbers(dataset: xr.Dataset, rows: Sequence[Sequence[int]]) -> xr.Datas
     return xr.Dataset(columns)
 
 
+def twin_numbers(dataset: xr.Dataset) -> xr.Dataset:
+    r"""Near-duplicates among the training images, which explain copies.
+
+    Arguments:
+        dataset: What :func:`geomem.load` returns.
+
+    Returns:
+        ``near_duplicates`` of ``near_duplicates_of`` training images, of which there should be
+        1 % by the calibration alone; nothing where it was not asked or is not calibrated.
+    """
+    if "twin_p_value" not in dataset:
+        return xr.Dataset()
+    values = dataset.twin_p_value.values
+    known = values[np.isfinite(values)]
+    if not len(known):
+        return xr.Dataset()
+    count = {"units": "1", "long_name": "training images with a near-duplicate among the others"}
+    total = {"units": "1", "long_name": "training images that were looked at"}
+    return xr.Dataset(
+        {
+            "near_duplicates": ((), float((known <= LEVEL).sum()), count),
+            "near_duplicates_of": ((), float(len(known)), total),
+        }
+    )
+
+
 def _row(trainings: xr.Dataset) -> dict[str, float]:
     ratios = trainings.sample_ratio.values
     drawn = ~np.isnan(ratios)

@@ -22,12 +22,18 @@ from numpy.typing import NDArray
 
 from geomem.arguments import checked
 from geomem.errors import InputError
-from geomem.findings.copies import copy_numbers
+from geomem.findings.controls import control_numbers
+from geomem.findings.copies import copy_numbers, twin_numbers
 from geomem.findings.evidence import alike_numbers, exact_numbers, test_numbers
 from geomem.findings.images import class_numbers, image_numbers
 from geomem.findings.local_dimension import local_dimension_numbers
+<<<<<<< HEAD
 from geomem.findings.looks import look_numbers
 from geomem.findings.measured import Measured
+=======
+from geomem.findings.lost import lost_numbers
+from geomem.findings.measured import PERMUTATIONS, Measured
+>>>>>>> page
 from geomem.findings.rows import Row, row_coordinates, rows_of
 from geomem.information import integrate_log
 from geomem.measure.subject import NETWORKS
@@ -59,13 +65,20 @@ ESTIMATES: dict[str, tuple[tuple[str, ...], str, str]] = {
 
 
 @checked
-def numbers(dataset: xr.Dataset, *, replicates: int = REPLICATES, seed: int = 0) -> xr.Dataset:
+def numbers(
+    dataset: xr.Dataset,
+    *,
+    replicates: int = REPLICATES,
+    permutations: int = PERMUTATIONS,
+    seed: int = 0,
+) -> xr.Dataset:
     r"""Estimates with errors of all that the records of a run say.
 
     Arguments:
         dataset: What :func:`geomem.load` returns; unfinished subjects are left out.
         replicates: How many bootstrap resamplings.
-        seed: Their seed.
+        permutations: How many permutations of labels the tests draw.
+        seed: The seed of both.
 
     Returns:
         By ``subject`` (a row for each training recipe, with ``kind``, ``label``,
@@ -84,8 +97,8 @@ def numbers(dataset: xr.Dataset, *, replicates: int = REPLICATES, seed: int = 0)
     rows = rows_of(dataset)
     if not rows:
         raise InputError("the run has no finished subject yet; run the same command again")
-    run = Measured(dataset, rows, replicates, seed)
-    found = [_quantities(run, row) for row in rows]
+    run = Measured(dataset, rows, replicates, seed, permutations)
+    found = [quantities(run, row) for row in rows]
     several = any(len(row.members) > 1 for row in rows)
     networks = [row.members if row.kind in NETWORKS else () for row in rows]
     parts = [
@@ -94,9 +107,12 @@ def numbers(dataset: xr.Dataset, *, replicates: int = REPLICATES, seed: int = 0)
         class_numbers(run),
         test_numbers(run),
         alike_numbers(run),
+        control_numbers(run),
+        lost_numbers(run),
         exact_numbers(run),
         look_numbers(run),
         copy_numbers(dataset, networks),
+        twin_numbers(dataset),
         local_dimension_numbers(dataset, [row.members for row in rows]),
     ]
     merged = xr.merge(parts, combine_attrs="override", join="outer", compat="no_conflicts")
@@ -107,15 +123,19 @@ def numbers(dataset: xr.Dataset, *, replicates: int = REPLICATES, seed: int = 0)
     points = ("point", "point_index", "point_group", "point_name", "point_label")
     known = {name: dataset[name] for name in (*shared, *points) if name in dataset.coords}
     merged = merged.assign_coords(known).assign_coords(row_coordinates(rows))
-    return merged.assign_attrs(dataset.attrs, error_over="trainings" if several else "images")
+    over = "trainings" if several else "images"
+    return merged.assign_attrs({**dataset.attrs, "control": run.main, "error_over": over})
 
 
-def _quantities(run: Measured, row: Row) -> dict[str, list[Array]]:
-    # All estimates of a row: for each training, values of shape (R, *).
+def quantities(run: Measured, row: Row) -> dict[str, list[Array]]:
+    r"""All estimates of a row by name: for each of its trainings, resampled, with shape (R, \*).
+
+    The first resampling is the sample itself.
+    """
     found: dict[str, list[Array]] = {}
     for member in row.members:
         one: dict[str, Array] = {}
-        main = run.dataset.attrs["control"]
+        main = run.main
         beside = {name: run.densities(member, row, name) for name in run.controls}
         totals = {
             name: integrate_log((w - e).sum(-1), run.sigmas, axis=1)
@@ -132,7 +152,7 @@ def _quantities(run: Measured, row: Row) -> dict[str, list[Array]]:
             one["information"] = totals[main]
             one["control_information"] = integrate_log(control.sum(-1), run.sigmas, axis=1)
             one["lost_share"] = one["by_level"] / control.sum(-1)
-            one["excess_density"] = run.excess(member, row, main)
+            one["excess_density"] = run.excess(member, row, run.beside_new)
             one["excess_by_level"] = one["excess_density"].sum(-1)
             one["excess_by_direction"] = integrate_log(one["excess_density"], run.sigmas, axis=1)
             one["excess"] = integrate_log(one["excess_by_level"], run.sigmas, axis=1)

@@ -10,6 +10,8 @@ import xarray as xr
 
 from geomem.measure.subject import NETWORKS
 
+NAMED = ("model", "base", "mirror")
+
 
 @dataclass(frozen=True)
 class Row:
@@ -61,6 +63,7 @@ def rows_of(dataset: xr.Dataset) -> list[Row]:
         early = step < last[kind, label, n, width]
         says = [("N", n, True), ("width", width, several), ("step", step, early)]
         name = ", ".join(f"{k} = {int(v)}" for k, v, said in says if v >= 0 and said)
+        name = label if kind in NAMED else name  # a stranger is called by its name, not by N
         known = (np.nan if v < 0 else v for v in (n, step, width))
         rows.append(Row(kind, name or label or kind, tuple(members), *known))
     return sorted(rows, key=_place)

@@ -38,7 +38,10 @@ def networks(known: xr.Dataset, *, early: bool = False) -> list[xr.Dataset]:
     """
     rows = [known.isel(subject=k) for k in range(known.sizes["subject"])]
     main = str(known.attrs.get("control", ""))
-    rows = [row for row in rows if row["kind"].item() in NETWORKS and row["kind"].item() != main]
+    kinds = {str(row["kind"].item()) for row in rows}
+    # Beside a model under audit, its base and the reference are controls, whichever decided.
+    spoken = ("model",) if "model" in kinds else [kind for kind in NETWORKS if kind != main]
+    rows = [row for row in rows if row["kind"].item() in spoken]
     last: dict[tuple[str, ...], float] = {}
     for row in rows:
         last[_recipe(row)] = max(last.get(_recipe(row), -1.0), np.nan_to_num(float(row.step)))
@@ -70,7 +73,7 @@ def sentences(known: xr.Dataset) -> list[str]:
             f"No {missing.removeprefix('a ')} was measured, so nothing is said about memorization; "
             f"add {missing}."
         ]
-    found = [*_faults(known), *_not_alike(known)]
+    found = [*faults(known), *_not_alike(known)]
     found += [look_sentence(known)] if "look_number" in known and drawn_alike(known) else []
     found += [_how_much(known, rows), _where(rows)]
     found += [*_controls(known, rows), *_images(rows)]
@@ -117,7 +120,8 @@ def largest_identity_z(known: xr.Dataset) -> float:
     return float(np.nanmax(z)) if np.isfinite(z).any() else math.nan
 
 
-def _faults(known: xr.Dataset) -> list[str]:
+def faults(known: xr.Dataset) -> list[str]:
+    r"""What has to be said before all else: that the identity check failed, if it did."""
     largest = largest_identity_z(known)
     if not largest > ALLOWED_Z:
         return []

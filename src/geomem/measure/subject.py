@@ -2,7 +2,7 @@ r"""Subjects: the denoisers that a run measures, and what is known of each."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Annotated, Any
 
@@ -23,7 +23,7 @@ class Description:
     r"""What is known of a subject: nothing that takes its denoiser to say.
 
     Attributes:
-        kind: population, empirical or linear; learned, reference, model or base.
+        kind: population, empirical or linear; learned, reference, model, base, or mirror.
         num_samples: The size of its training set, where there is one.
         seed: The seed of its training, where there was one.
         step: The step of its training.
@@ -65,6 +65,9 @@ class Subject:
         training: The numbers of its training images in the data; those of the study's training
             points that are not among them are not measured. All are, if not given.
         cache: What probes have made of it and other probes need, such as its samples.
+        bind: From numbers of images in the data to the denoiser of noised points of just these
+            images, under the captions or labels that they were trained with; None where there
+            are no such conditions.
     """
 
     description: Description
@@ -73,3 +76,8 @@ class Subject:
     device: str = "cpu"
     training: Sequence[int] | None = None
     cache: dict[str, Any] = field(default_factory=dict)
+    bind: Callable[[Sequence[int]], Denoiser] | None = None
+
+    def at(self, numbers: Sequence[int]) -> Denoiser:
+        r"""The denoiser at points of these images of the data, one a point, or one for all."""
+        return self.denoiser if self.bind is None else self.bind(numbers)

@@ -38,7 +38,7 @@ from geomem.monitor.images import study_of_images
 from geomem.monitor.loggers import writer_of
 from geomem.monitor.rest import AtRest, at_rest, is_main
 from geomem.monitor.spacing import Spacing
-from geomem.runs.load import assemble, load
+from geomem.runs.load import dataset_of, load
 from geomem.runs.provenance import write_session
 from geomem.runs.records import ChangedRecord, RunFolder
 from geomem.runs.results import write_results
@@ -346,7 +346,7 @@ class MemorizationMonitor:
             if self._folder is not None:
                 self._folder.write_record(0, record)
         self._linear = self._moment(record)
-        alone = assemble(study.content, [control.description], {0: record})
+        alone = dataset_of(study.content, [control.description], {0: record})
         alike = alike_numbers(Measured(alone, rows_of(alone), 0, 0))
         self._alike = drawn_alike(alike)
         if not self._alike:

@@ -18,6 +18,7 @@ from geomem.measure.subject import KNOWN, Description
 from geomem.runs.records import SCHEMA_VERSION, RunFolder
 
 # Axes on which records may be of different lengths, or know other entries: by name or number.
+DECLARED = ("overlap", "declared", "warnings")  # of a study: what a verdict must know
 NAMED = ("at", "dimension_method")
 
 
@@ -39,28 +40,21 @@ def load(run: str | Path) -> xr.Dataset:
         InputError: If the folder holds no run, or a record is not what it should be.
     """
     folder = RunFolder.open(run)
-    return assemble(
-        folder.study,
-        folder.subjects,
-        dict(folder.records()),
-        run=folder.path.resolve().name,
-        kind=folder.config["kind"],
-    )
+    subjects = folder.subjects
+    records = dict(folder.records())
+    attrs = {"run": folder.path.resolve().name, "kind": folder.config["kind"]}
+    return dataset_of(folder.study, subjects, records).assign_attrs(attrs)
 
 
-def assemble(
-    study: Mapping[str, Any],
-    subjects: list[Description],
-    records: Mapping[int, xr.Dataset],
-    **about: str,
+def dataset_of(
+    study: Mapping[str, Any], subjects: list[Description], records: Mapping[int, xr.Dataset]
 ) -> xr.Dataset:
-    r"""Records as one dataset, see :func:`load`, wherever they are.
+    r"""Records of a study as one dataset, wherever they are kept; see :func:`load`.
 
     Arguments:
         study: The content of the study.
-        subjects: What is known of the subjects.
-        records: Their records by number, as far as they are there.
-        about: Further attributes: the name of the run, and its kind.
+        subjects: What is known of each subject.
+        records: The records by the number of their subject.
     """
     dataset = xr.Dataset(stack(records, len(subjects), study))
     dataset = dataset.assign_coords(subject_coordinates(subjects))
@@ -68,7 +62,6 @@ def assemble(
     dataset = dataset.assign_coords(measured=("subject", measured))
     dataset = dataset.assign_coords(_study_coordinates(study, dataset))
     return dataset.assign_attrs(
-        **about,
         data=study["data"]["name"],
         data_digest=study["data"]["digest"],
         control=study["control"],
@@ -78,6 +71,7 @@ def assemble(
         subjects_done=len(records),
         subjects_planned=len(subjects),
         schema_version=SCHEMA_VERSION,
+        **{name: study[name] for name in DECLARED if study.get(name)},
     )
 
 
@@ -168,6 +162,7 @@ def _study_coordinates(study: Mapping[str, Any], dataset: xr.Dataset) -> dict[st
         ("point_group", "point_groups", -1),
         ("point_name", "point_names", ""),
         ("point_label", "point_labels", ""),
+        ("point_digest", "point_digests", ""),
     ):
         if source in study:  # labels are not always known
             rows = [study[source].get(at, []) for at in kinds]

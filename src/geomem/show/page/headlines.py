@@ -49,7 +49,7 @@ def unbroken(text: str) -> str:
     r"""Keeps numbers together with their errors and names where lines break."""
     for sign in ("±", "="):
         text = text.replace(f" {sign} ", f"\u00a0{sign}\u00a0")
-    return text.replace("e-fold", "e\u2011fold")
+    return text.replace(" %", "\u00a0%").replace("e-fold", "e\u2011fold")
 
 
 def of(row: xr.Dataset) -> str:
