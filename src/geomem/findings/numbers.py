@@ -27,13 +27,9 @@ from geomem.findings.copies import copy_numbers, twin_numbers
 from geomem.findings.evidence import alike_numbers, exact_numbers, test_numbers
 from geomem.findings.images import class_numbers, image_numbers
 from geomem.findings.local_dimension import local_dimension_numbers
-<<<<<<< HEAD
 from geomem.findings.looks import look_numbers
-from geomem.findings.measured import Measured
-=======
 from geomem.findings.lost import lost_numbers
 from geomem.findings.measured import PERMUTATIONS, Measured
->>>>>>> page
 from geomem.findings.rows import Row, row_coordinates, rows_of
 from geomem.information import integrate_log
 from geomem.measure.subject import NETWORKS
