@@ -2,10 +2,11 @@ r"""False alarms, lead and cost of the monitor, beside what else is watched in a
 
 Run:  python benchmarks/monitor.py [--null R] [--seeds S] [--out PATH]
 
-*Null*: R trainings whose data are fresh draws at every step, so that nothing can be memorized; the
-"training images" of the monitor are a set of the same law that is never trained on. 20 looks
-each; counted are trainings with a warning. The plain gap raises its alarm where the mean error at
-held-out images lies 2 standard errors above that at training images.
+*Null*: R trainings of small networks whose data are fresh draws at every step, so that nothing can
+be memorized; the "training images" are a set of the same law that is never trained on. They are
+trained side by side; each has 20 looks, by the test that the monitor asks. Counted are trainings
+with a significant look; with one at p <= .05, as if it were the only one; and with an alarm of
+the plain gap: a mean error at held-out images 2 standard errors above that at training images.
 
 *Lead*: digits, N = 128 and 512, S seeds of everything (images, weights, noise). Held-out loss:
 the same nats at all 400 held-out images, at steps 10 % apart, whose minimum is compared with the
@@ -36,15 +37,19 @@ import geomem
 from geomem.compute.files import atomic_write_text
 from geomem.compute.progress import Progress
 from geomem.compute.threads import one_thread
-from geomem.findings.looks import Look
+from geomem.exact import GaussianDenoiser
+from geomem.findings.looks import Look, Moment, judge
 from geomem.measure.copies import LEVEL, nearest, p_values
 from geomem.models.networks import NetworkConfig, PreconditionedDenoiser
 from geomem.models.sample import heun, sigma_steps
 from geomem.models.train import Training, TrainState
 from geomem.monitor import MemorizationMonitor
+from geomem.monitor.spacing import Spacing
 from geomem.stats import Proportion, torch_rng
 
 NULL_STEPS, NULL_GROWTH = 200, 1.24
+NULL_POINTS = {"training": 48, "held_out": 48, "reserved": 24}
+NULL_SIGMAS = (0.1, 0.2, 0.4, 0.8, 1.6)
 # Long enough for the held-out loss to turn.
 LEAD_STEPS = {128: 2000, 512: 5000}
 EVERY, GROWTH, FINE = 25, 1.34, 1.1
@@ -68,44 +73,99 @@ def ring(count: int, rng: torch.Generator) -> Tensor:
     return waves * torch.tensor([1.0, 0.7, 0.4, 0.2]) + noise
 
 
-def null_training(k: int) -> dict[str, Any]:
-    r"""One training on fresh draws, looked at 20 times."""
-    rng = torch_rng(k, "benchmark/null")
-    train, held_out = ring(48, rng), ring(96, rng)
-    monitor = MemorizationMonitor(
-        train, held_out, every=2, growth=NULL_GROWTH, share=math.inf, levels=5, draws=1, seed=k
-    )
-    config = NetworkConfig("mlp", (4,), float(held_out.std()), width=32, blocks=1)
-    state = TrainState(config, Training(NULL_STEPS, 32), train, seed=k)
-    for _ in range(NULL_STEPS):
-        state.data = ring(32, rng)
-        state.advance()
-        monitor.step(state.average)
-    assert not monitor.fault, monitor.fault
-    return {
-        "looks": len(monitor.history),
-        "warned": monitor.warning is not None,
-        "significant": any(look.significant for look in monitor.history),
-        "unadjusted": any(look.p_value <= 0.05 for look in monitor.history),
-        "gap": any(map(gap_alarm, monitor.history)),
-    }
+class Networks(nn.Module):
+    r"""R small networks side by side, each called at its own points: (R, B, 4) -> (R, B, 4)."""
+
+    def __init__(self, count: int, width: int, rng: torch.Generator) -> None:
+        super().__init__()
+        sizes = [(8, width), (width, width), (width, 4)]
+        self.weights = nn.ParameterList(
+            nn.Parameter(torch.randn(count, a, b, generator=rng) / a**0.5) for a, b in sizes
+        )
+        self.offsets = nn.ParameterList(
+            nn.Parameter(torch.zeros(count, 1, size)) for _, size in sizes
+        )
+
+    def forward(self, x: Tensor, sigma: Tensor) -> Tensor:
+        # EDM's preconditioning, with data of unit scale.
+        total = (1 + sigma**2).sqrt()
+        level = sigma.log() / 4
+        told = torch.cat([level, level**2, level.cos(), level.sin()], -1).expand(*x.shape)
+        h = torch.cat([x / total, told], -1)
+        for k, (weight, offset) in enumerate(zip(self.weights, self.offsets, strict=True)):
+            h = torch.baddbmm(offset, h, weight)
+            h = nn.functional.silu(h) if k < 2 else h
+        return x / total**2 + sigma / total * h
+
+
+def rings(shape: tuple[int, int], rng: torch.Generator) -> Tensor:
+    return ring(math.prod(shape), rng).reshape(*shape, 4)
+
+
+class Watched:
+    r"""The points of R monitors with their noise, and errors there as looks see them."""
+
+    def __init__(self, count: int, rng: torch.Generator) -> None:
+        self.points = {at: rings((count, n), rng) for at, n in NULL_POINTS.items()}
+        self.noise = {at: torch.randn(x.shape, generator=rng) for at, x in self.points.items()}
+
+    def errors(self, denoiser: Callable[[Tensor, Tensor], Tensor]) -> dict[str, Any]:
+        r"""Squared errors in noise units, by kind of points (R, n, T)."""
+        found = {}
+        for at, x in self.points.items():
+            levels = []
+            for sigma in NULL_SIGMAS:
+                level = torch.full((1, 1, 1), sigma)
+                with torch.no_grad():
+                    error = denoiser(x + sigma * self.noise[at], level) - x
+                levels.append(error.square().sum(-1) / sigma**2)
+            found[at] = torch.stack(levels, -1).double().numpy()
+        return found
 
 
 def null(count: int) -> dict[str, Any]:
-    rows, progress = [], Progress(count, "null trainings")
-    for k in range(count):
-        rows.append(null_training(k))
-        progress.update(k + 1)
+    r"""Trainings on fresh draws, side by side, each with 20 looks by the monitor's own test."""
+    rng = torch_rng(0, "benchmark/null")
+    networks, watched = Networks(count, 32, rng), Watched(count, rng)
+    controls = [GaussianDenoiser.fit(points) for points in rings((count, 48), rng)]
+
+    def linear(x: Tensor, sigma: Tensor) -> Tensor:
+        return torch.stack([c(one, sigma[0, 0, 0]) for c, one in zip(controls, x, strict=True)])
+
+    beside = watched.errors(linear)
+    optimizer = torch.optim.Adam(networks.parameters(), lr=3e-3)
+    spacing, looks, losses = Spacing(2, NULL_GROWTH, math.inf), [], []
+    for step in range(1, NULL_STEPS + 1):
+        x = rings((count, 32), rng)
+        sigma = (1.2 * torch.randn(count, 32, 1, generator=rng) - 1).exp()
+        noisy = x + sigma * torch.randn(x.shape, generator=rng)
+        error = networks(noisy, sigma) - x
+        loss = ((1 + sigma**2) / sigma**2 * error.square()).mean((1, 2)).sum()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        if spacing.due(step):
+            spacing.took(step)
+            looks.append((step, watched.errors(networks)))
+            losses.append(float(loss.detach()) / count)
+    alarms = dict.fromkeys(("significant", "unadjusted", "gap"), 0)
+    progress = Progress(count, "null trainings")
+    for r in range(count):
+        moments = [Moment({at: e[r] for at, e in found.items()}, step) for step, found in looks]
+        control = Moment({at: e[r] for at, e in beside.items()})
+        said = [
+            judge(moments[: k + 1], control, np.array(NULL_SIGMAS), seed=r)
+            for k in range(len(moments))
+        ]
+        alarms["significant"] += any(look.significant for look in said)
+        alarms["unadjusted"] += any(look.p_value <= 0.05 for look in said)
+        alarms["gap"] += any(map(gap_alarm, said))
+        progress.update(r + 1)
     progress.finish()
-    looks = [row["looks"] for row in rows]
-    alarms = {
-        name: int(sum(row[name] for row in rows))
-        for name in ("warned", "significant", "unadjusted", "gap")
-    }
     return {
         "trainings": count,
-        "looks": [min(looks), max(looks)],
-        "steps": NULL_STEPS,
+        "looks": [step for step, _ in looks],
+        "loss": losses,
         "alarms": alarms,
         "allowed": 0.05 + 3 * math.sqrt(0.05 * 0.95 / count),
         "said": {name: str(Proportion(k, count)) for name, k in alarms.items()},

@@ -35,7 +35,7 @@ def open_run(path: str | Path, **anew: Any) -> Run:
     kind = config.get("kind")
     if kind == "monitor":
         raise InputError(
-            f"{path} is filled by the training that it looks at; `geomem report` draws what is there"
+            f"{path} is filled by the training that it looks at; `geomem report` draws it"
         )
     if kind not in KINDS:
         raise InputError(f"{path} holds a run of kind {kind!r}; this geomem knows {list(KINDS)}")
