@@ -1,6 +1,8 @@
 r"""False alarms, lead and cost of the monitor, beside what else is watched in a training.
 
-Run:  python benchmarks/monitor.py [--null R] [--seeds S] [--out PATH]
+Run:  python benchmarks/monitor.py [--null R] [--seeds S] [--no-cost] [--out PATH]
+
+An interrupted run goes on: trainings of the second part that are in the file are not done again.
 
 *Null*: R trainings of small networks whose data are fresh draws at every step, so that nothing can
 be memorized; the "training images" are a set of the same law that is never trained on. They are
@@ -281,16 +283,29 @@ def middle(steps: Sequence[int | None]) -> dict[str, Any]:
     }
 
 
-def lead(seeds: int) -> dict[str, Any]:
-    rows: list[dict[str, Any]] = []
-    progress = Progress(len(LEAD_STEPS) * seeds, "digits")
-    for N in LEAD_STEPS:
-        for seed in range(seeds):
-            rows.append(lead_training(N, seed))
-            progress.update(len(rows))
+def lead(seeds: int, known: Sequence[dict[str, Any]], save: Callable[[Any], None]) -> None:
+    r"""Trainings that are not known yet, saved one by one: an interrupted run goes on."""
+    rows = list(known)
+    there = {(row["N"], row["seed"]) for row in rows}
+    wanted = [(N, seed) for N in LEAD_STEPS for seed in range(seeds) if (N, seed) not in there]
+    progress = Progress(len(wanted), "digits")
+    for done, (N, seed) in enumerate(wanted, start=1):
+        rows.append(lead_training(N, seed))
+        progress.update(done)
+        save(lead_summary(rows))
     progress.finish()
+
+
+def spread_of(rows: Sequence[Sequence[float]]) -> list[float]:
+    r"""The standard error of the mean of each column."""
+    if len(rows) < 2:
+        return [math.nan] * len(rows[0])
+    return [float(e) for e in np.std(rows, axis=0, ddof=1) / math.sqrt(len(rows))]
+
+
+def lead_summary(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     summary = {}
-    for N in LEAD_STEPS:
+    for N in sorted({row["N"] for row in rows}):
         mine = [row for row in rows if row["N"] == N]
         names = ("warning", "lowest", "gap", "copies")
         ahead = [None if r["warning"] is None else r["lowest"] - r["warning"] for r in mine]
@@ -298,7 +313,8 @@ def lead(seeds: int) -> dict[str, Any]:
         logs = np.array([math.log(r["lowest"] / r["warning"]) for r in known])
         error = float(logs.std(ddof=1) / math.sqrt(len(logs))) if len(logs) > 1 else math.nan
         moments = [(r["looks"][0], r["warning"], r["looks"][-1]) for r in known]
-        ranks = [[r["stable_rank"][s] for s in m] for r, m in zip(known, moments, strict=True)]
+        by_step = [{int(s): v for s, v in r["stable_rank"].items()} for r in known]
+        ranks = [[r[s] for s in m] for r, m in zip(by_step, moments, strict=True)]
         summary[str(N)] = {
             **{name: middle([row[name] for row in mine]) for name in names},
             "lead_steps": middle(ahead),
@@ -306,11 +322,11 @@ def lead(seeds: int) -> dict[str, Any]:
             "warned_first": sum(r["warning"] < r["lowest"] for r in known),
             "trainings": len(mine),
             "stable_rank": np.mean(ranks, axis=0).tolist(),
-            "stable_rank_stderr": (np.std(ranks, axis=0, ddof=1) / math.sqrt(len(ranks))).tolist(),
+            "stable_rank_stderr": spread_of(ranks),
             "last_copy_share": float(np.mean([list(r["copy_share"].values())[-1] for r in mine])),
             "last_nats": float(np.mean([list(r["nats"].values())[-1] for r in mine])),
         }
-    return {"steps": LEAD_STEPS, "summary": summary, "trainings": rows}
+    return {"steps": LEAD_STEPS, "summary": summary, "trainings": list(rows)}
 
 
 def finite(value: Any) -> Any:
@@ -351,9 +367,10 @@ def cost_training(name: str, data: str, config: dict[str, Any], steps: int) -> d
 
 
 def cost() -> list[dict[str, Any]]:
-    mlp, unet = {"kind": "mlp"}, {"kind": "unet", "channels": (8, 16)}
+    mlp = {"kind": "mlp", "width": 128, "blocks": 2}
+    unet = {"kind": "unet", "channels": (8, 16)}
     return [
-        cost_training("MLP, digits", "digits", mlp, 10000),
+        cost_training("MLP, digits", "digits", mlp, 12000),
         cost_training("U-Net, digits", "digits", unet, 1200),
     ]
 
@@ -365,27 +382,24 @@ def main() -> None:
     parser.add_argument("--no-cost", action="store_true", help="leave out what the monitor costs")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
     options = parser.parse_args()
-    parts: dict[str, Callable[[], Any]] = {}
-    if options.seeds:
-        parts["lead"] = lambda: lead(options.seeds)
-    if options.null:
-        parts["null"] = lambda: null(options.null)
-    if not options.no_cost:
-        parts["cost"] = cost
     path = options.out / "monitor.json"
     # Parts are made one by one: those that are left out stay as they are.
     document: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
-    for name, part in parts.items():
-        with one_thread():
-            start = time.process_time()
-            found = part()
+    document |= {"command": "python benchmarks/monitor.py", "versions": versions()}
+
+    def save(name: str, found: Any) -> None:
         document[name] = found
-        document.setdefault("cpu_seconds", {})[name] = round(time.process_time() - start)
-        document |= {"command": "python benchmarks/monitor.py", "versions": versions()}
         text = json.dumps(finite(document), indent=1, allow_nan=False) + "\n"
         atomic_write_text(path, text)
-        short = found if name != "lead" else found["summary"]
-        print(json.dumps(finite(short), indent=1), flush=True)
+
+    with one_thread():
+        if options.seeds:
+            known = document.get("lead", {}).get("trainings", [])
+            lead(options.seeds, known, lambda found: save("lead", found))
+        if options.null:
+            save("null", null(options.null))
+        if not options.no_cost:
+            save("cost", cost())
 
 
 if __name__ == "__main__":
