@@ -36,6 +36,7 @@ _HOME = {
     "runs.audit": "Audit",
     "runs.plan": "Plan",
     "runs.sweep": "Sweep",
+    "monitor": "MemorizationMonitor",
     "show.page.report": "report",
 }
 # Names for specialists, at home in their packages and reachable from here, too.
@@ -143,6 +144,7 @@ if TYPE_CHECKING:
     from geomem.manifolds import Torus as Torus
     from geomem.manifolds import Union as Union
     from geomem.manifolds import reference_denoiser as reference_denoiser
+    from geomem.monitor import MemorizationMonitor as MemorizationMonitor
     from geomem.noise import EDM as EDM
     from geomem.noise import DiscreteBetas as DiscreteBetas
     from geomem.noise import FlowMatching as FlowMatching

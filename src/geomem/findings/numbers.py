@@ -28,6 +28,7 @@ from geomem.findings.disjoint import disjoint_quantities
 from geomem.findings.evidence import alike_numbers, exact_numbers, test_numbers
 from geomem.findings.images import class_numbers, image_numbers
 from geomem.findings.local_dimension import local_dimension_numbers
+from geomem.findings.looks import look_numbers
 from geomem.findings.lost import lost_numbers
 from geomem.findings.measured import OWN, PERMUTATIONS, Measured
 from geomem.findings.rows import Row, row_coordinates, rows_of
@@ -122,6 +123,7 @@ def numbers(
         control_numbers(run),
         lost_numbers(run),
         exact_numbers(run),
+        look_numbers(run),
         copy_numbers(dataset, networks),
         twin_numbers(dataset),
         local_dimension_numbers(dataset, [row.members for row in rows]),

@@ -55,6 +55,10 @@ GLOSSARY = {
         "Images that are neither trained on nor held out: they give the principal directions, "
         "the scale and the linear control."
     ),
+    "best earlier look": (
+        "The look of the same training with the least error at reserved images so far: it has "
+        "the network's own strengths and weaknesses."
+    ),
     "principal direction": (
         "An eigenvector of the covariance of the reserved images, numbered by falling variance."
     ),

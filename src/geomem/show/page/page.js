@@ -5,7 +5,7 @@ const page = JSON.parse(document.getElementById("numbers").textContent);
 const state = { level: page.start, row: page.chosen, quantity: Object.keys(page.maps)[0], theme: "light" };
 const CONFIG = { displaylogo: false, displayModeBar: false, responsive: false, scrollZoom: false, doubleClick: false };
 const FIGURES = [["maps", mapFigure], ["slice", sliceFigure], ["dimension", dimensionFigure],
-  ...page.local.map((_, i) => [`local-${i}`, localFigure(i)])].filter(([name]) => document.getElementById(name));
+  ["looks", looksFigure], ...page.local.map((_, i) => [`local-${i}`, localFigure(i)])].filter(([name]) => document.getElementById(name));
 const PRINTED = 1040; // px: figures on paper, which the style sheet scales down
 
 const element = (id) => document.getElementById(id);
@@ -32,9 +32,9 @@ function walk(level) {
   element("level-text").textContent = text;
   element("level").setAttribute("aria-valuetext", text);
   for (const [name] of FIGURES) {
-    if (name !== "slice") Plotly.relayout(element(name), { shapes: levelMarks(page, state, element(name).layout.shapes) });
+    if (!["slice", "looks"].includes(name)) Plotly.relayout(element(name), { shapes: levelMarks(page, state, element(name).layout.shapes) });
   }
-  draw(["slice"]);
+  draw(["slice", "looks"]);
 }
 
 function choose(row) {
