@@ -35,7 +35,7 @@ from geomem.runs.run import Run
 from geomem.stats import numpy_rng
 
 At = Literal["training", "held_out"]
-NAME = re.compile(r"(?:reference-)?N(\d+)-seed(\d+)-step(\d+)")
+NAME = re.compile(r"(?:reference-)?N(\d+)(?:-width(\d+))?-seed(\d+)-step(\d+)")
 
 
 @checked
@@ -216,8 +216,10 @@ def find_networks(path: Path) -> list[Path]:
 
 def _known_name(stem: Path) -> dict[str, Any]:
     named = NAME.fullmatch(stem.name)
-    fields = ("num_samples", "seed", "step")
-    return dict(zip(fields, map(int, named.groups()), strict=True)) if named else {}
+    if named is None:
+        return {}
+    values = zip(("num_samples", "width", "seed", "step"), named.groups(), strict=True)
+    return {name: int(value) for name, value in values if value is not None}
 
 
 def _sha256(stem: Path) -> str:
