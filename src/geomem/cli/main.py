@@ -24,6 +24,10 @@ COMMANDS = {
         "cli.dimension:DimensionCommand",
         "local dimension of a denoiser, with its error",
     ),
+    "spectrum": (
+        "cli.spectrum:SpectrumCommand",
+        "singular values as the paper draws them, and the theory",
+    ),
     "report": ("cli.report:ReportCommand", "redraw the page of a run from its records"),
     "split": ("cli.split:SplitCommand", "split a data set before training"),
     "cite": ("cli.cite:CiteCommand", "how to cite the paper and the software"),
