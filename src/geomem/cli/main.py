@@ -28,6 +28,7 @@ COMMANDS = {
         "cli.spectrum:SpectrumCommand",
         "singular values as the paper draws them, and the theory",
     ),
+    "reproduce": ("cli.reproduce:ReproduceCommand", "the paper's experiments, run and judged"),
     "report": ("cli.report:ReportCommand", "redraw the page of a run from its records"),
     "split": ("cli.split:SplitCommand", "split a data set before training"),
     "cite": ("cli.cite:CiteCommand", "how to cite the paper and the software"),

@@ -43,7 +43,7 @@ from geomem.measure.subject import Description
 
 SCHEMA_VERSION = 2
 TRAILER = b"\ngeomem-record-sha256 "
-PLACES = ("data", "split", "groups", "labels")
+PLACES = ("data", "split", "groups", "labels", "network")
 AGAIN = "run the same command again, and it is done anew"
 
 
