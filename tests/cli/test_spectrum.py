@@ -83,6 +83,9 @@ def test_the_command_prints_draws_and_writes(
     assert Path("new.svg").stat().st_size > 10_000
     assert Path("new-held_out.svg").exists() or Path("new-fixed.svg").exists()
     (out,) = Path("runs").iterdir()
+    page = (out / "report.html").read_text()
+    assert page.count("<svg") == 2
+    assert "values fall most behind rank" in page
     summary = json.loads((out / "summary.json").read_text())
     assert summary["window"] == [20, 29]
     assert {row["at"] for row in summary["rows"]} == {"fixed", "held_out"}

@@ -19,6 +19,7 @@ from geomem.runs.records import RunFolder
 from geomem.runs.spectrum import ScoreSpectra
 from geomem.show.figures.spectrum import Panels, spectrum_figure
 from geomem.show.figures.theory import save_figure
+from geomem.show.page.report import report
 from geomem.stats import Estimate
 
 
@@ -68,7 +69,7 @@ class SpectrumCommand:
                 stem = self.figure.stem + (f"-{at}" if k else "")
                 figure = spectrum_figure(found, panels=self.panels, at=str(at))
                 save_figure(figure, self.figure.with_stem(stem))
-        say(f"{out}/summary.json")
+        say(str(report(out)))
         return 0
 
 

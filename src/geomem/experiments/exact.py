@@ -23,7 +23,7 @@ from geomem.theory.averages import Effort, planted_average
 from geomem.theory.priors import Gaussian
 
 GROUPS = {"high": slice(0, 2), "low": slice(2, 7)}  # of the paper's variances
-EFFORT = Effort(points=16)  # standard errors below .01
+EFFORT = Effort(points=64)  # standard errors below .005
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class ExactRetention:
 
     sizes: tuple[int, ...]
     sigmas: tuple[float, ...]
-    total: int = 4000
+    total: int = 10_000
     points: int = 40
     seed: int = 0
 

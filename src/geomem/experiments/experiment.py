@@ -26,6 +26,10 @@ SCHEMA_VERSION = 1
 Scale = Literal["cpu", "gpu"]
 Verdict = Literal["confirmed", "confirmed in this regime", "not seen", "undecided at this scale"]
 Runs = Mapping[str, Run]
+SOURCE = (
+    "Achilli, Ventura, Silvestri, Pham, Raya, Krotov, Lucibello, Ambrogioni: *Losing dimensions: "
+    "Geometric memorization in generative diffusion*, arXiv 2410.08727, abstract"
+)
 
 
 @dataclass(frozen=True)
@@ -63,6 +67,8 @@ class Experiment(ABC):
     title: ClassVar[str]
     quote: ClassVar[str]
     """The claim in the paper's words."""
+    source: ClassVar[str] = SOURCE
+    """Which paper's, with the part of it."""
     claim: ClassVar[str]
     """What follows from it here, and would be seen if it held."""
     limits: ClassVar[str]
@@ -132,6 +138,7 @@ def document_of(experiment: Experiment, found: Judgement, scale: Scale) -> dict[
         "name": experiment.name,
         "title": experiment.title,
         "quote": experiment.quote,
+        "source": experiment.source,
         "claim": experiment.claim,
         "scale": scale,
         "limits": experiment.limits,

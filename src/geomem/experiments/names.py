@@ -12,6 +12,8 @@ EXPERIMENTS = {
     "linear-sizes": "spectra:Sizes",
     "linear-panel": "spectra:Panel",
     "linear-subspaces": "subspaces:Subspaces",
+    "epochs": "digits:Epochs",
+    "regimes": "digits:Regimes",
 }
 
 

@@ -6,10 +6,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 Document = Mapping[str, Any]
-SOURCE = (
-    "Achilli, Ventura, Silvestri, Pham, Raya, Krotov, Lucibello, Ambrogioni: *Losing dimensions: "
-    "Geometric memorization in generative diffusion*, arXiv 2410.08727"
-)
 
 
 def page_of(document: Document) -> str:
@@ -19,7 +15,7 @@ def page_of(document: Document) -> str:
         f"# {document['title']}",
         f"Written by `geomem reproduce {name} --scale {document['scale']}` from its records; "
         "no number was typed.",
-        f"**The claim.** “{document['quote']}” ({SOURCE}, abstract.) {document['claim']}",
+        f"**The claim.** “{document['quote']}” ({document['source']}.) {document['claim']}",
         f"**What was run.** {' '.join(document['ran'])}",
         f"**Verdict: {document['verdict']}.** {document['why']}",
         f"![{document['title']}]({name}.png)",
@@ -35,8 +31,9 @@ def list_of(documents: Iterable[Document]) -> str:
     rows = [[f"[{d['title']}]({d['name']}.md)", f"**{d['verdict']}**", d["why"]] for d in known]
     parts = [
         "# The paper's experiments",
-        "What the authors report, run again with errors and controls and judged by a rule that "
-        f"was written before the page. {SOURCE}. Each page is made again by its command.",
+        "What the authors report, run again with errors and controls, and judged by a rule that "
+        "stands in the source of each experiment (`src/geomem/experiments`). Each page is made "
+        "again by its command.",
         _grid(["experiment", "verdict", "why"], rows),
         "```{toctree}\n:hidden:\n\n" + "\n".join(d["name"] for d in known) + "\n```",
     ]
