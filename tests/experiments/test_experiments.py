@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -86,7 +87,46 @@ def test_interrupted_and_resumed_it_gives_the_same_page(
     assert all(len(row) == len(t["head"]) for t in document["tables"] for row in t["rows"])
 
 
-def test_pages_of_a_folder_are_listed(out: Path) -> None:
+@pytest.mark.parametrize("name", ["epochs", "regimes"])
+def test_digits_are_judged(
+    name: str, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def few(scale: Scale) -> geomem.Sweep:
+        return geomem.Sweep(
+            "digits",
+            sizes=(16, 32, 64),
+            steps=40,
+            measured_steps=(10, 20),
+            widths=(8,),
+            network="mlp",
+            levels=3,
+            points=8,
+            jacobian_points=0,
+            samples=8,
+        )
+
+    monkeypatch.setattr(digits, "digits_sweep", few)
+    monkeypatch.setattr(
+        digits, "sweep_of", lambda kind, scale: replace(tiny(kind, scale), samples=8)
+    )
+    out = tmp_path_factory.getbasetemp() / "digits"  # both share the trainings
+    document = reproduce(experiment(name), out, "cpu", LocalExecutor(1))
+    text = publish(document, out).read_text()
+    assert document["verdict"] in text
+    assert all(len(row) == len(t["head"]) for t in document["tables"] for row in t["rows"])
+    if name == "epochs":
+        assert [row[1] for row in document["tables"][1]["rows"]] == ["16"] * 3 + ["32"] * 3 + [
+            "64"
+        ] * 3
+    else:
+        assert set(document["curves"]) == {"digits, width 8", "linear, width 8"}
+
+
+def test_pages_of_a_folder_are_listed(
+    out: Path, small: Callable[[pytest.MonkeyPatch], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small(monkeypatch)
+    reproduce(experiment("linear-sizes"), out, "cpu", LocalExecutor(1))
     pages = publish_all(out)
     index = (out / "index.md").read_text()
     assert pages

@@ -36,7 +36,7 @@ RMS_LEFT = 0.05  # of a share, that a law may leave unexplained and still be one
 
 def digits_sweep(scale: Scale) -> Sweep:
     r"""The trainings on the digits, frozen."""
-    steps = 12_000 if scale == "gpu" else 3000
+    steps = 12_000 if scale == "gpu" else 2000
     return Sweep(
         "digits",
         sizes=(32, 64, 128, 256, 512, *((1024,) if scale == "gpu" else ())),
@@ -82,8 +82,8 @@ class Epochs(Experiment):
         "exponent b is 1."
     )
     limits = (
-        "Two widths of an MLP on 64 pixels and at most 3,000 steps: at the largest N an "
-        "image has been seen 750 times, so that the plateau of the law is known from small "
+        "Two widths of an MLP on 64 pixels and at most 2,000 steps: at the largest N an "
+        "image has been seen 500 times, so that the plateau of the law is known from small "
         "N alone. The falling rate of the second half is part of the law that is fitted."
     )
 

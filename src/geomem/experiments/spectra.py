@@ -202,7 +202,7 @@ class Sizes(_AtOrigin):
                 name: {f"σ = {s:.3g}": v for s, v in zip(c["sigmas"], c["paper"], strict=True)}
                 for name, c in document["curves"].items()
             },
-            columns=len(SIDE),
+            columns=len(document["curves"]) // len(KINDS),
         )
 
 
@@ -248,7 +248,8 @@ class Panel(_AtOrigin):
 
     def judge(self, out: Path, scale: Scale) -> Judgement:
         r"""Cell by cell, whether the three agree on the rank."""
-        rows, counts, curves = [], {}, {}
+        rows, curves = [], {}
+        counts: dict[tuple[str, str], list[int]] = {}
         for kind in KINDS:
             learned, exact = (read_spectra(out, kind, whose) for whose in ("spectra", "exact"))
             sigmas = learned.measured.sigma.values

@@ -199,7 +199,7 @@ def retention_of(dataset: xr.Dataset, step: int) -> xr.Dataset:
                 difference = pair[0] - pair[1]
                 pairs[name][n, k] = difference.mean(), _two_way(difference)
     wide = ("num_samples", "sigma", "group")
-    found = {
+    found: dict[str, Any] = {
         "retention": (wide, arrays["retention"]),
         "retention_stderr": (wide, arrays["r_error"]),
         "missing": (wide, arrays["missing"]),
@@ -331,11 +331,14 @@ def _figure(curves: Mapping[str, Any]) -> Figure:
     for n, color in colors.items():
         for group, style in zip(GROUPS, ("-", "--"), strict=True):
             whole = counts[group] * v[group] / (v[group] + sigmas**2)
-            predicted = np.array(curves["exact"]["predicted"][str(n)][group])
-            measured = np.array(curves["exact"]["measured"][str(n)][group])
-            for ax, f in ((grid[0, 0], lambda r: r), (grid[1, 0], lambda r, w=whole: w * (1 - r))):
-                ax.plot(sigmas, f(predicted[:, 0]), style, color=color, lw=1)
-                ax.plot(sigmas, f(measured[:, 0]), "o", color=color, ms=2.5)
+            predicted, measured = (
+                np.array(curves["exact"][name][str(n)][group])[:, 0]
+                for name in ("predicted", "measured")
+            )
+            grid[0, 0].plot(sigmas, predicted, style, color=color, lw=1)
+            grid[0, 0].plot(sigmas, measured, "o", color=color, ms=2.5)
+            grid[1, 0].plot(sigmas, whole * (1 - predicted), style, color=color, lw=1)
+            grid[1, 0].plot(sigmas, whole * (1 - measured), "o", color=color, ms=2.5)
     for column, kind in enumerate(KINDS, start=1):
         one = curves[kind]
         for r, name in enumerate(("retention", "missing")):
