@@ -225,8 +225,8 @@ def test_shares_of_bands_add_up_to_the_share(tmp_path: Path) -> None:
     assert shares.share.shape == (2,)
     assert shares.band_share.shape == (2, 3)
     least, most = (shares.band_share.reduce(f, "band") for f in (np.min, np.max))
-    # A weighted mean lies between its parts.
-    assert bool(((least - 1e-9 <= shares.share) & (shares.share <= most + 1e-9)).all())
+    # A weighted mean lies between its parts, up to the rounding of records in float32.
+    assert bool(((least - 1e-4 <= shares.share) & (shares.share <= most + 1e-4)).all())
 
 
 # --- Pages ----------------------------------------------------------------------------------

@@ -172,7 +172,7 @@ def band_shares(dataset: xr.Dataset, known: xr.Dataset) -> xr.Dataset:
     place = np.flatnonzero(dataset["kind"].values == dataset.attrs["control"])[0]
     errors = dataset.error.isel(subject=place).sel(at="training")
     squares = (errors.astype(float) ** 2).mean(("draw", "point"))
-    whole = integrate_log(squares.transpose("direction", "sigma").values, dataset.sigma.values)
+    whole = integrate_log(squares.transpose("sigma", "direction").values, dataset.sigma.values)
     by_band = np.stack(
         [
             learned.by_direction.values[:, band].sum(1) / whole[band].sum()
