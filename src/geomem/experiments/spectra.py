@@ -2,7 +2,7 @@ r"""The paper's three figures of spectra at x = 0: one network at all times, siz
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,15 +48,24 @@ class _AtOrigin(Experiment):
         r"""Spectra of networks and of exact denoisers."""
         return spectra_of(out, scale)
 
-    def ran(self, scale: Scale, sizes: str) -> list[str]:
-        r"""What was run, in sentences."""
+    def ran(self, out: Path, scale: Scale, sizes: Sequence[int] = ()) -> list[str]:
+        r"""What was run, in sentences: as the records have it; of all sizes if none is given."""
         trained = sweep_of("gaussian", scale).training.steps
-        counts = " and ".join(
-            f"{len(sweep_of(kind, scale).seeds)} trainings on {kind}" for kind in KINDS
-        )
+        said_of = []
+        for kind in KINDS:
+            rows = read_spectra(out, kind, "spectra").measured
+            counts = {
+                int(n): int(count)
+                for n, count, who in zip(
+                    rows.num_samples.values, rows.trainings.values, rows["kind"].values, strict=True
+                )
+                if who == "learned" and (not sizes or n in sizes)
+            }
+            names = ", ".join(f"{n:,} ({count})" for n, count in sorted(counts.items()))
+            said_of.append(f"on {kind} samples N = {names}")
         return [
             "The paper's plane in 30 dimensions, samples as they are (Gaussian) and normalised to "
-            f"length 1; {sizes}; {counts} samples, of {trained:,} steps.",
+            f"length 1. Networks, with their trainings: {'; '.join(said_of)}; {trained:,} steps.",
             RECIPE,
             "Spectra at x = 0 by the paper's estimator (scores at σ along 30 orthogonal "
             "directions) and of the Jacobian; a drop is the rank of 20 to 29 behind which t times "
@@ -105,7 +114,7 @@ class Times(_AtOrigin):
         return Judgement(
             verdict,
             why,
-            self.ran(scale, f"N = {ONE}"),
+            self.ran(out, scale, [ONE]),
             [Table(f"Levels at which values fall most behind each rank, N = {ONE}", head, rows)],
             curves,
         )
@@ -190,9 +199,8 @@ class Sizes(_AtOrigin):
         head = ["samples", "N", "theory, as plotted", "networks, paper's estimator"]
         head += ["networks, Jacobian", "exact denoisers, paper's"]
         title = f"Levels σ at which values fall most behind rank {MIDDLE}"
-        names = ", ".join(f"{n:,}" for n in SIDE)
         return Judgement(
-            verdict, why, self.ran(scale, f"N = {names}"), [Table(title, head, rows)], curves
+            verdict, why, self.ran(out, scale, SIDE), [Table(title, head, rows)], curves
         )
 
     def draw(self, document: Mapping[str, Any]) -> Figure:
@@ -294,7 +302,7 @@ class Panel(_AtOrigin):
             verdict,
             f"The rank is the theory's for {text}; agreement was to be 80 % of the networks' "
             "cells.",
-            self.ran(scale, f"{len(sizes)} sizes from {sizes[0]} to {sizes[-1]:,}"),
+            self.ran(out, scale),
             [Table(title, head, rows)],
             curves,
         )

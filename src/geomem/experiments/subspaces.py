@@ -83,7 +83,8 @@ class Subspaces(Experiment):
                 ),
                 "Both are looked at on the way, too; 16 levels; at 64 noised training points.",
                 RECIPE,
-                f"Exact denoisers: {exact['asked']['total']:,} planted points of each size, in "
+                f"Exact denoisers: {exact['asked']['total']:,} planted points of each size (fewer "
+                "above N = 1,000), in "
                 "data sets of their own, beside the exact prediction at finite size.",
                 "The verdict counts cells in which something is lost: that was added after a first "
                 "look, since networks of any N lack a few percent that no data set explains; the "
