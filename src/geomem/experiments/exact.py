@@ -23,7 +23,8 @@ from geomem.theory.averages import Effort, planted_average
 from geomem.theory.priors import Gaussian
 
 GROUPS = {"high": slice(0, 2), "low": slice(2, 7)}  # of the paper's variances
-EFFORT = Effort(points=32)  # standard errors below .01
+EFFORT = Effort(points=16)  # standard errors of about .01
+MOST = 5000  # the largest size: each of its points costs as many products
 
 
 @dataclass(frozen=True)
