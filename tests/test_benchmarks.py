@@ -19,6 +19,12 @@ def test_the_page_is_what_the_results_say() -> None:
     assert result.returncode == 0, "run python benchmarks/tables.py"
 
 
+def test_the_tables_of_audits_are_what_the_results_say() -> None:
+    script = ROOT / "benchmarks" / "audit_tables.py"
+    result = subprocess.run([sys.executable, script, "--check"], check=False)
+    assert result.returncode == 0, "run python benchmarks/audit_tables.py"
+
+
 @pytest.mark.parametrize("path", sorted((ROOT / "benchmarks" / "results").glob("*.json")), ids=str)
 def test_results_name_their_versions_and_no_path(path: Path) -> None:
     text = path.read_text()

@@ -22,6 +22,7 @@ from geomem.measure.posterior import PosteriorWeights
 from geomem.measure.samples import Samples
 from geomem.measure.study import Probe, Report, Study
 from geomem.measure.subject import Subject
+from geomem.measure.trajectories import Trajectories
 from geomem.testing import check_probe
 
 NAMED = {"units": "1", "long_name": "mean of the answer"}
@@ -37,6 +38,7 @@ BREAKS: dict[str, tuple[Callable[..., Any], str]] = {}
         PosteriorWeights(),
         Samples(8, 4),
         Copies(8, 4, show_images=True),
+        Trajectories(3, 2),
         Pixels(show_images=True),
     ],
     ids=lambda probe: type(probe).__name__,

@@ -127,7 +127,10 @@ INSIDE = {
     "dimension": (
         "gaps ritz answers seeds differences counts scores local plateau from_points names"
     ),
-    "data": "reading arrays pictures folders tables sets images splits source",
+    "data": (
+        "reading arrays framing captions pictures folders shards tables sets images splits "
+        "joined source"
+    ),
 }
 
 

@@ -31,6 +31,8 @@ _HOME = {
     "runs.load": "grid load",
     "findings.numbers": "numbers",
     "findings.sentences": "sentences",
+    "findings.verdict": "Verdict verdict",
+    "runs.audit": "Audit",
     "runs.plan": "Plan",
     "runs.sweep": "Sweep",
     "show.page.report": "report",
@@ -121,6 +123,8 @@ if TYPE_CHECKING:
     from geomem.exact import open_npy as open_npy
     from geomem.findings.numbers import numbers as numbers
     from geomem.findings.sentences import sentences as sentences
+    from geomem.findings.verdict import Verdict as Verdict
+    from geomem.findings.verdict import verdict as verdict
     from geomem.likelihood import LogLikelihood as LogLikelihood
     from geomem.likelihood import log_likelihood as log_likelihood
     from geomem.manifolds import ChartManifold as ChartManifold
@@ -149,6 +153,7 @@ if TYPE_CHECKING:
     from geomem.operators import LinearOperator as LinearOperator
     from geomem.operators import Matrix as Matrix
     from geomem.operators import jacobian_diagonal as jacobian_diagonal
+    from geomem.runs.audit import Audit as Audit
     from geomem.runs.load import grid as grid
     from geomem.runs.load import load as load
     from geomem.runs.plan import Plan as Plan

@@ -191,47 +191,29 @@ def damage(averages: Averages, sigmas: Array) -> Array:
     return integrate_log(np.maximum(excess, 0), sigmas, axis=1)
 
 
-def worst_subspace_share(
-    network: Array, control: Array, ratio: Array, *, rng: np.random.Generator, size: int = 3
-) -> Array:
-    r"""Lost share of the worst subspace, found on half of the images, measured on the other.
+def strongest_contrast(network: Array, control: Array) -> Array:
+    r"""Directions in which a network's error falls short of the control's, the strongest first.
 
-    The subspace holds the directions of strongest contrast between control and network, in
-    units of the control's own error. Both halves serve both ends, and are averaged, so that
-    a search over directions is not paid for with a bias.
+    They solve ``E v = (1 - l) W v`` of the two second moments, by falling lost share ``l``, in
+    units of the control's own error.
 
     Arguments:
-        network: Signed errors at training images, with shape :math:`(n, draws, u)`, at one
-            level, along single directions.
-        control: The control's signed errors, with the same shape.
-        ratio: The generalization ratio, with shape :math:`(u)`.
-        rng: The source of the halves.
-        size: The dimension of the subspace.
+        network: Signed errors along single directions at one level, with shape
+            :math:`(n, draws, u)`.
+        control: The control's, at the same points, with the same shape.
 
     Returns:
-        The two shares, one for each half that it was measured on, with shape :math:`(2)`.
+        The directions as columns, orthogonal in the control's moment, with shape :math:`(u, u)`.
     """
-    order = rng.permutation(len(network))
-    halves = order[: len(order) // 2], order[len(order) // 2 :]
-    moments = [_moments(network[h], control[h] * np.sqrt(ratio)) for h in halves]
-    return np.array([_share_along(*moments[1 - k], _worst(*moments[k], size)) for k in range(2)])
-
-
-def _moments(network: Array, control: Array) -> tuple[Array, Array]:
-    e, w = (a.reshape(-1, a.shape[-1]) for a in (network, control))
-    return e.T @ e / len(e), w.T @ w / len(w)
-
-
-def _worst(network: Array, control: Array, size: int) -> Array:
     from scipy.linalg import eigh
 
+    own, them = _moment(network), _moment(control)
     # A little of the mean keeps directions in which the control has no error out of it.
-    floor = 1e-3 * np.trace(control) / len(control)
-    _, vectors = eigh(control - network, control + floor * np.eye(len(control)))
-    return np.asarray(vectors[:, -size:])
+    floor = 1e-3 * np.trace(them) / len(them)
+    _, vectors = eigh(them - own, them + floor * np.eye(len(them)))
+    return np.asarray(vectors[:, ::-1])
 
 
-def _share_along(network: Array, control: Array, vectors: Array) -> float:
-    kept = np.einsum("uk,uv,vk->k", vectors, control, vectors)
-    gone = kept - np.einsum("uk,uv,vk->k", vectors, network, vectors)
-    return float(gone.sum() / kept.sum())
+def _moment(errors: Array) -> Array:
+    flat = errors.reshape(-1, errors.shape[-1])
+    return np.asarray(flat.T @ flat / len(flat))

@@ -133,6 +133,20 @@ class PrincipalDirections:
         trace = jacobian_diagonal(denoiser, x, sigma, whole).sum(1)
         return self._fold(inside, trace - inside.sum(1))
 
+    def sketches(self, count: int, rng: torch.Generator) -> Tensor:
+        r"""Random vectors of each band, whose squared products are unbiased for squared norms.
+
+        Arguments:
+            count: How many of each band.
+            rng: Where their signs come from.
+
+        Returns:
+            The vectors, with shape :math:`(count, d, bands)`, in float64.
+        """
+        if len(self.counts) == self.singles:
+            return torch.zeros(count, self.ambient_dim, 0, dtype=torch.float64)
+        return self._band_probes(count, rng)
+
     def _band_probes(self, batch: int, rng: torch.Generator) -> Tensor:
         d, rank = self.vectors.shape
         signs = (torch.randint(2, (batch, d), generator=rng) * 2 - 1).double()

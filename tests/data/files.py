@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import struct
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ GREY = RNG.integers(0, 256, (6, 5, 7), dtype=np.uint8)
 RGB = RNG.integers(0, 256, (6, 5, 7, 3), dtype=np.uint8)
 
 
-def refuses(spec: object, *fragments: str, **tables: Path) -> None:
+def refuses(spec: object, *fragments: str, **tables: Any) -> None:
     r"""Loading fails with one sentence that holds all of the fragments."""
     with pytest.raises(InputError) as caught:
         load_data(str(spec), **tables)

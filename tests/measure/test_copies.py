@@ -7,13 +7,28 @@ import math
 import numpy as np
 import pytest
 import torch
+import xarray as xr
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats as scipy_stats
 from torch import Tensor
 
+from geomem.data.images import ImageData
+from geomem.data.source import Source
+from geomem.data.splits import Split
 from geomem.errors import InputError
-from geomem.measure.copies import LEVEL, MIN_CALIBRATION, nearest, p_values
+from geomem.findings.copies import copy_numbers
+from geomem.measure.copies import (
+    LEVEL,
+    MIN_CALIBRATION,
+    Copies,
+    nearest,
+    p_values,
+    sibling_ratios,
+    siblings,
+)
+from geomem.measure.subject import Description, Subject
+from geomem.runs.design import study_of
 from tests.references import Array, normal
 
 
@@ -148,3 +163,99 @@ def test_held_out_images_without_a_ratio_calibrate_nothing() -> None:
     missing = p_values(np.array([math.nan, 0.0]), ratios(2, 250))
     assert np.isnan(missing).tolist() == [True, False]
     assert missing[1] <= LEVEL
+
+
+# ------------------------------------------------------------- memorized, spurious, new
+
+
+def test_siblings_by_hand() -> None:
+    images, groups = normal(0, 12, 3), np.array([0, 0, 1, 2, 2, 3, 4, 5, 6, 7, 7, 8])
+    first = [0, 2, 3, 5, 6]  # the first of groups 0 to 4: four are looked at, one may be one's own
+    place, distance = siblings(images, groups, images, groups, 4)
+    for i, image in enumerate(images):
+        others = [k for k in first if groups[k] != groups[i]][:4]
+        far = [float((images[k] - image).norm()) for k in others]
+        assert len(far) == 4
+        assert distance[i] == pytest.approx(min(far), rel=1e-12)
+        assert place[i] == others[int(np.argmin(far))]
+    with pytest.raises(InputError, match="`count` is 9"):
+        siblings(images, groups, images, groups, 9)
+
+
+def test_what_is_a_training_image_is_near_no_sample_by_that() -> None:
+    found = sibling_ratios(np.array([1.0, 0.0, 2.0]), np.array([0.0, 0.0, 4.0]))
+    assert found.tolist() == [math.inf, math.inf, 0.5]
+
+
+def kinds_of(samples: Tensor, seed: int = 0) -> dict[str, float]:
+    r"""Kinds of samples of a study of 300 training, 250 held-out and 250 reserved points."""
+    images = torch.cat([normal(seed, 800, 8), samples]).float()
+    data = ImageData.of("points", images.numpy())
+    source = Source(data, Split(np.arange(300), np.arange(300, 550), np.arange(550, 800), 0))
+    study = study_of(
+        source,
+        {"held_out": list(range(300, 310))},
+        sigmas=np.array([0.1, 1.0]),
+        probes=[Copies(len(samples))],
+        draws=1,
+        seed=0,
+        more={},
+    )
+    subject = Subject(
+        Description("learned", num_samples=300), source.linear_control, training=range(300)
+    )
+    subject.cache["samples"] = samples
+    record = Copies(len(samples))(subject, study, lambda share: None).expand_dims("subject")
+    return {str(k): float(v[0]) for k, v in copy_numbers(record, [[0]]).data_vars.items()}
+
+
+def test_the_three_kinds_are_told_apart() -> None:
+    # 40 copies, 60 draws of one attractor far from training points, 100 fresh points.
+    training = normal(0, 800, 8)[:300]
+    spot = 4.0 * torch.ones(8) / 8**0.5
+    samples = torch.cat(
+        [
+            training[:40] + 0.01 * normal(5, 40, 8),
+            spot + 0.02 * normal(6, 60, 8),
+            normal(7, 100, 8),
+        ]
+    )
+    found = kinds_of(samples)
+    assert found["copies_of"] == found["spurious_of"] == found["new_samples_of"] == 200
+    assert found["copies"] + found["spurious"] + found["new_samples"] == 200
+    # Of 100 fresh points each door takes about one falsely: 5 is a 99.7 % quantile of Poisson(1).
+    assert 40 <= found["copies"] <= 45
+    assert 60 <= found["spurious"] <= 65
+    assert found["spurious_low"] < 0.3 < found["spurious_high"]
+
+
+def test_fresh_samples_are_called_spurious_at_the_stated_rate() -> None:
+    # 20 populations of 250 fresh points, each with 250 held-out ones: 1 % of 5,000 is 50. Both
+    # sets fluctuate, and near ones come in pairs: twice the binomial variance and calibration.
+    called, unseen = 0.0, 0.0
+    for seed in range(20):
+        found = kinds_of(normal(1000 + seed, 250, 8), seed)
+        called += found["spurious"]
+        unseen += found["unseen_spurious"]
+    spread = math.sqrt(4 * 5000 * 0.01)
+    assert abs(called - 50) < 4 * spread
+    assert abs(unseen - 50) < 4 * spread
+
+
+def test_samples_of_too_few_held_out_images_have_no_kind() -> None:
+    found = copy_numbers(
+        xr.Dataset(
+            {
+                name: (("subject", "sample"), np.full((1, 3), np.nan))
+                for name in ("sample_p_value", "sibling_p_value")
+            }
+            | {
+                name: (("subject", "unseen"), np.full((1, 3), np.nan))
+                for name in ("unseen_p_value", "unseen_sibling_p_value")
+            }
+            | {"sample_ratio": (("subject", "sample"), np.ones((1, 3)))}
+        ),
+        [[0]],
+    )
+    assert np.isnan(found.spurious).all()
+    assert np.isnan(found.new_samples).all()

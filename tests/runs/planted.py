@@ -2,6 +2,7 @@ r"""Runs whose truth is known: exact denoisers, measured and recorded like netwo
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from geomem.measure.probes import measure
 from geomem.measure.study import make_study
 from geomem.measure.subject import Description, Subject
 from geomem.noise import log_levels
-from geomem.runs.load import load
+from geomem.runs.load import dataset_of, load
 from geomem.runs.records import RunFolder
 from geomem.subspaces import PrincipalDirections
 
@@ -60,6 +61,44 @@ def planted_run(
     for number, denoiser in enumerate((control, model)):
         folder.write_record(number, measure(Subject(subjects[number], denoiser), study))
     return load(path)
+
+
+def planted_audit(
+    *,
+    model: Denoiser,
+    controls: Mapping[str, Denoiser],
+    training: Tensor,
+    held_out: Tensor,
+    reserved: Tensor,
+    levels: int = 20,
+    draws: int = 4,
+    seed: int = 0,
+    groups: Mapping[str, Sequence[int]] | None = None,
+    declared: Mapping[str, object] | None = None,
+) -> xr.Dataset:
+    r"""An audit of a denoiser that is known, measured in memory by the code of a run."""
+    fitted = GaussianDenoiser.fit(reserved)
+    directions = PrincipalDirections.of(fitted)
+    rms = float((reserved - reserved.mean(0)).square().mean().sqrt())
+    named = {"point_groups": {at: list(map(int, g)) for at, g in groups.items()}} if groups else {}
+    study = make_study(
+        {"training": training, "held_out": held_out},
+        directions=directions,
+        sigmas=log_levels(0.05 * rms, 5 * rms, levels),
+        probes=[Errors()],
+        rms=rms,
+        draws=draws,
+        seed=seed,
+        control="auto",
+        more={**named, **(declared or {})},
+    )
+    denoisers = {"model": model, **controls, "linear": fitted}
+    subjects = [Description(kind) for kind in denoisers]
+    records = {
+        number: Errors()(Subject(subjects[number], denoiser), study, lambda share: None)
+        for number, denoiser in enumerate(denoisers.values())
+    }
+    return dataset_of(study.content, subjects, records).assign_attrs(kind="audit", run="planted")
 
 
 def network(known: xr.Dataset) -> xr.Dataset:

@@ -221,6 +221,10 @@ def _samples(count: int, item: tuple[int, ...], calibrated: bool, images: bool) 
             "sample_nearest": ("sample", np.arange(count)),
             "sample_p_value": ("sample", p),
             "unseen_p_value": ("unseen", unseen),
+            "sibling_ratio": ("sample", np.linspace(0.9, 0.1, count)),
+            "sibling": ("sample", np.arange(count)[::-1]),
+            "sibling_p_value": ("sample", p[::-1]),  # the first is a copy, the last is spurious
+            "unseen_sibling_p_value": ("unseen", unseen),
             "sample_image": (("gallery", *_axes(item)), rng.uniform(-1, 1, (count, *item))),
         }
     )

@@ -19,6 +19,7 @@ COMMANDS = {
     "demo": ("cli.demo:DemoCommand", "the main job on real data, in about 3 minutes"),
     "sweep": ("cli.sweep:SweepCommand", "train on nested subsets, measure what each size lost"),
     "theory": ("cli.theory:COMMANDS", "what should happen: spectra, critical levels, retention"),
+    "audit": ("cli.audit:AuditCommand", "a trained model and its images: a verdict, with reasons"),
     "plan": ("cli.plan:PlanCommand", "how many images? predicted before any training"),
     "dimension": (
         "cli.dimension:DimensionCommand",
@@ -29,6 +30,7 @@ COMMANDS = {
         "singular values as the paper draws them, and the theory",
     ),
     "reproduce": ("cli.reproduce:ReproduceCommand", "the paper's experiments, run and judged"),
+    "inspect": ("cli.inspect:InspectCommand", "what a trained model is, and whether it holds"),
     "report": ("cli.report:ReportCommand", "redraw the page of a run from its records"),
     "split": ("cli.split:SplitCommand", "split a data set before training"),
     "cite": ("cli.cite:CiteCommand", "how to cite the paper and the software"),
@@ -51,7 +53,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def run(arguments: list[str]) -> int:
     r"""Runs one command and returns its exit status.
 
-    0 done; 1 a check failed; 2 bad input; 3 inconclusive; 130 interrupted, resumable.
+    0 done; 1 a check failed; 2 bad input; 3 inconclusive; 4 the verdict reached the gate of an
+    audit; 130 interrupted, resumable.
     """
     _prepare_streams()
     name = arguments[0] if arguments else "help"

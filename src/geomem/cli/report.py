@@ -10,6 +10,9 @@ import tyro
 from tyro.conf import FlagCreatePairsOff, Positional
 
 from geomem.errors import InputError
+from geomem.findings.verdict import said
+from geomem.runs.records import RunFolder
+from geomem.runs.results import results
 from geomem.show.page.report import report
 
 
@@ -35,5 +38,9 @@ class ReportCommand:
             raise InputError("pass --show-images or --no-show-images, not both")
         asked = True if self.show_images else False if self.no_show_images else None
         path = report(self.run_folder, show_images=asked, csv=self.csv)
+        folder = RunFolder.open(self.run_folder)
+        found = results(folder).verdict if folder.config["kind"] == "audit" else None
+        if found is not None:  # recomputed from the records
+            print("\n".join(f"- {line}" for line in said(found)))
         print(path)
         return path

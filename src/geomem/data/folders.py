@@ -19,6 +19,8 @@ from pathlib import Path
 import numpy as np
 
 from geomem.compute.progress import Forecast
+from geomem.data.captions import read_captions
+from geomem.data.framing import Framing
 from geomem.data.pictures import Form, is_picture, read_form, read_picture
 from geomem.data.reading import Decoded, IntArray, printable, reading, refuse_pickle, unicode_name
 from geomem.errors import InputError
@@ -39,8 +41,12 @@ class _Found:
     read_twice: list[str] = field(default_factory=list)
 
 
-def read_folder(folder: Path) -> Decoded:
+def read_folder(folder: Path, framing: Framing | None = None) -> Decoded:
     r"""All pictures of a folder, as one array.
+
+    Arguments:
+        folder: The folder.
+        framing: How pictures are brought to one size; they must have one if not given.
 
     Raises:
         InputError: If a picture cannot be used as it is, if they differ in size, if there are
@@ -56,24 +62,28 @@ def read_folder(folder: Path) -> Decoded:
         count = f" ({_suffixes(found.others)})" if found.others else ""
         raise InputError(f"there are no images in {where}{count}; pass a folder of PNG or JPEG")
     names, num_train = _official_parts(found.pictures)
-    forms = _read_forms(folder, names)
+    forms = _read_forms(folder, names, framing)
     channels = 1 if all(form.grey for form in forms) else 3
-    width, height = forms[0].size
+    width, height = forms[0].size if framing is None else framing.framed(*forms[0].size)
     shape = (len(names), channels, height, width)
     Forecast(0, 2 * math.prod(shape) + 16 * width * height).check_memory(
         "shrink the pictures, or use fewer of them"
     )
     pixels = np.empty(shape, np.uint8)
     for row, name, form in zip(pixels, names, forms, strict=True):
-        row[...] = read_picture(folder / name, form, channels)
+        picture = read_picture(folder / name, form, channels)
+        row[...] = picture if framing is None else framing(picture)
     labels, classes = _classes(names)
+    files = tuple(unicode_name(name) for name in names)
+    account = _account(found, forms, num_train, classes)
     return Decoded(
         pixels,
         labels=labels,
         classes=classes,
-        files=tuple(unicode_name(name) for name in names),
+        files=files,
         num_train=num_train,
-        account=_account(found, forms, num_train, classes),
+        account=account if framing is None else f"{account}; {framing}",
+        captions=read_captions(folder, files),
     )
 
 
@@ -141,7 +151,7 @@ def _classes(names: Sequence[str]) -> tuple[IntArray | None, tuple[str, ...] | N
     return labels.reshape(-1).astype(np.int64), tuple(str(c) for c in classes)
 
 
-def _read_forms(folder: Path, names: Sequence[str]) -> list[Form]:
+def _read_forms(folder: Path, names: Sequence[str], framing: Framing | None) -> list[Form]:
     # Headers only: all that is wrong is found before anything large is decoded.
     forms, refused = list[Form](), list[InputError]()
     for name in names:
@@ -152,14 +162,15 @@ def _read_forms(folder: Path, names: Sequence[str]) -> list[Form]:
     if refused:
         more = f" ({len(refused) - 1} other pictures cannot be used either)"
         raise InputError(f"{refused[0]}{more if refused[1:] else ''}")
-    sizes = [f"{form.size[0]}x{form.size[1]}" for form in forms]
+    shown = [form.size if framing is None else framing.framed(*form.size) for form in forms]
+    sizes = [f"{width}x{height}" for width, height in shown]
     other = next((k for k, size in enumerate(sizes) if size != sizes[0]), None)
     if other is not None:
         count = f" ({len(set(sizes))} sizes in all)" if len(set(sizes)) > 2 else ""
         raise InputError(
             f"{printable(folder / names[0])} is {sizes[0]} pixels and "
             f"{printable(folder / names[other])} is {sizes[other]}{count}; "
-            "bring all images to one size"
+            "bring all images to one size, as `size` and `crop` do"
         )
     return forms
 

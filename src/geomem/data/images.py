@@ -11,7 +11,7 @@ import hashlib
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ from torch import Tensor
 from geomem.arguments import Number, Whole, checked, shown
 from geomem.compute.progress import Forecast
 from geomem.data.arrays import ADVICE, grey_step, in_order
+from geomem.data.framing import Framing
 from geomem.data.reading import Decoded, IntArray, PixelArray, whole_numbers
 from geomem.data.sets import decode
 from geomem.data.tables import read_table
@@ -47,6 +48,7 @@ class ImageData:
             rest is the official test part. None where there is no official split.
         classes: The names of the labels 0, 1, ..., where they have names.
         account: What was read, left out, and done to it, in one line, if there is anything to say.
+        captions: The caption of each image, with length N, if known.
 
     Raises:
         InputError: For fewer than two images, NaN or infinity, images that are all equal, or
@@ -69,6 +71,7 @@ class ImageData:
     num_train: Annotated[int | None, Whole(least=1)] = None
     classes: tuple[str, ...] | None = None
     account: str | None = None
+    captions: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         name, pixels = self.name, self.pixels
@@ -90,7 +93,7 @@ class ImageData:
                 f"all {len(pixels)} images of {name} are equal, so there is no variation to "
                 "measure; check what was saved"
             )
-        for what in ("labels", "groups", "files"):
+        for what in ("labels", "groups", "files", "captions"):
             values = getattr(self, what)
             if values is not None and np.shape(values) != (len(pixels),):
                 raise InputError(
@@ -220,16 +223,28 @@ def _digest(values: IntArray, names: tuple[str, ...]) -> str:
 
 @checked
 def load_data(
-    spec: str | Path, *, labels: Path | None = None, groups: Path | None = None
+    spec: str | Path,
+    *,
+    labels: Path | None = None,
+    groups: Path | None = None,
+    captions: Path | None = None,
+    size: Annotated[int, Whole(least=1)] | None = None,
+    crop: Literal["center", "random"] | None = None,
+    resample: Literal["bilinear", "bicubic", "lanczos"] = "bilinear",
 ) -> ImageData:
     r"""Loads a set of images by name or from a path.
 
     Arguments:
         spec: One of digits, mnist, fashion-mnist, cifar10, olivetti, or ``PATH[:key]`` of an
-            .npy, .npz, idx or idx.gz file or a folder of images.
+            .npy, .npz, idx or idx.gz file, a folder of images, or parquet files or tars of them.
         labels: A CSV file with header ``file,value``: the class of each image, to stratify by.
             The first column is a path relative to the folder, or the number in the array.
         groups: Likewise: images with the same value show the same subject.
+        captions: Likewise the caption of each; else as ``metadata.csv``, the parquet or the tar
+            tells.
+        size: Pictures are resized, so that their shorter side is this long.
+        crop: And cropped to a square: at the centre, also where a trainer crops at random.
+        resample: How pixels are interpolated then.
 
     Raises:
         InputError: If anything in it cannot be used as it is.
@@ -239,12 +254,19 @@ def load_data(
         >>> len(digits), digits.item_shape, digits.quantum
         (1797, (1, 8, 8), 0.125)
     """
-    data = _from_decoded(*decode(str(spec)))
+    if crop is not None and size is None:
+        raise InputError("`crop` cuts a square of `size` pixels; pass `size`, too")
+    framing = None if size is None else Framing(size, crop, resample)
+    data = _from_decoded(*decode(str(spec), framing))
     if labels is not None:
         values, classes = read_table(labels, data.items)
         data = replace(data, labels=values, classes=classes)
     if groups is not None:
         data = replace(data, groups=read_table(groups, data.items)[0])
+    if captions is not None:
+        values, texts = read_table(captions, data.items)
+        said = tuple(str(v) if texts is None else texts[v] for v in values)
+        data = replace(data, captions=said)
     return data
 
 
@@ -261,6 +283,7 @@ def _from_decoded(name: str, raw: Decoded) -> ImageData:
         num_train=raw.num_train,
         classes=raw.classes,
         account=raw.account,
+        captions=raw.captions,
     )
 
 

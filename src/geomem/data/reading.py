@@ -38,6 +38,7 @@ class Decoded:
         num_train: How many, from the first on, are the official training part.
         levels: The grey level that becomes +1.
         account: What was read and what was left out, if there is anything to say.
+        captions: The caption of each, with length N, if known.
     """
 
     pixels: PixelArray
@@ -48,6 +49,7 @@ class Decoded:
     num_train: int | None = None
     levels: int = 255
     account: str | None = None
+    captions: tuple[str, ...] | None = None
 
 
 def unicode_name(name: str) -> str:

@@ -13,6 +13,7 @@ import os
 import re
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from geomem.arguments import near, shown
 from geomem.compute.progress import Forecast
 from geomem.data.arrays import ADVICE, FORMATS, in_order, read_array, read_idx, read_npz
 from geomem.data.folders import read_folder
+from geomem.data.framing import Framing, framed
 from geomem.data.reading import (
     PICKLED_BATCHES,
     Decoded,
@@ -32,15 +34,20 @@ from geomem.data.reading import (
     refuse_pickle,
     unicode_name,
 )
+from geomem.data.shards import read_shards, shards_of
 from geomem.errors import InputError
 
 MANIFOLDS = ("linear", "linear-sphere")
 
 
-def decode(spec: str) -> tuple[str, Decoded]:
+def decode(spec: str, framing: Framing | None = None) -> tuple[str, Decoded]:
     r"""Decodes ``NAME`` or ``PATH[:key]``.
 
     A name wins over a path of the same spelling; ``./mnist`` is the path.
+
+    Arguments:
+        spec: The name or the path.
+        framing: How pictures are brought to one size.
 
     Returns:
         A short name, and the decoded array.
@@ -54,14 +61,25 @@ def decode(spec: str) -> tuple[str, Decoded]:
             "build it with geomem.manifolds, or pass a name or a path of images"
         )
     if spec in NAMES:
-        return spec, NAMES[spec]()
+        return spec, _as_framed(NAMES[spec](), framing)
     path, key = _split_key(spec)
     name = printable(path.resolve().name)
+    shards = [] if key else shards_of(path)
+    if shards:
+        return name, read_shards(shards, framing)
     if path.is_dir():
         if key is not None:
             raise InputError(f"{printable(path)} is a folder without keys; leave out :{key}")
-        return name, read_folder(path)
-    return (f"{name}:{key}" if key else name), read_array(path, key)
+        return name, read_folder(path, framing)
+    raw = _as_framed(read_array(path, key), framing)
+    return (f"{name}:{key}" if key else name), raw
+
+
+def _as_framed(raw: Decoded, framing: Framing | None) -> Decoded:
+    if framing is None:
+        return raw
+    said = "; ".join(filter(None, [raw.account, str(framing)]))
+    return replace(raw, pixels=framed(raw.pixels, framing), account=said)
 
 
 def same_spelling(spec: str) -> str:

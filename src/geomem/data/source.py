@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
@@ -38,14 +38,17 @@ class DataOptions:
 
     Attributes:
         data: The images: digits, mnist, fashion-mnist, cifar10, olivetti, or PATH[:key] of an
-            .npy, .npz or idx file or a folder of images; linear and linear-sphere are drawn
-            from a known plane.
+            .npy, .npz or idx file, a folder of images, or parquet files or tars of them; linear
+            and linear-sphere are drawn from a known plane.
         split: A split file of ``geomem split``; the default split of the data if not given.
         groups: A CSV file with header file,value: images of equal value show the same subject
             and stay together.
         labels: Likewise the class of each image, to stratify by.
         variances: The variances of linear and linear-sphere, the paper's if not given.
         ambient_dim: The dimension of the space around them.
+        size: Pictures are resized, so that their shorter side is this long.
+        crop: And cropped to a square: at the centre, also where a trainer crops at random.
+        resample: How pixels are interpolated then; bilinear if not given.
     """
 
     data: Annotated[str, Text()] = "digits"
@@ -54,9 +57,28 @@ class DataOptions:
     labels: Path | None = None
     variances: tuple[float, ...] = ()
     ambient_dim: Annotated[int, Whole(least=1)] = 30
+    size: Annotated[int, Whole(least=1)] | None = None
+    crop: Literal["center", "random"] | None = None
+    resample: Literal["bilinear", "bicubic", "lanczos"] | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "data", same_spelling(self.data))  # one data set, one config
+
+
+@checked
+@dataclass(frozen=True)
+class TrainedOnOptions(DataOptions):
+    r"""The data that a stranger's model was trained on.
+
+    Attributes:
+        captions: A CSV file with header file,value: the caption of each image; else as
+            metadata.csv, the parquet file or the tar tells.
+        flip: Its trainer mirrored images at random, so that the mirror of each belongs to the
+            training set.
+    """
+
+    captions: Path | None = None
+    flip: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,6 +142,23 @@ class Source:
         }
 
 
+def load_images(options: DataOptions) -> ImageData:
+    r"""The images that options name, framed and labelled as they say.
+
+    Raises:
+        InputError: If anything in them cannot be used as it is.
+    """
+    return load_data(
+        options.data,
+        labels=options.labels,
+        groups=options.groups,
+        captions=getattr(options, "captions", None),
+        size=options.size,
+        crop=options.crop,
+        resample=options.resample or "bilinear",
+    )
+
+
 def load_source(options: DataOptions, *, seed: int = 0, largest: int = 0) -> Source:
     r"""Data by name or path, with their split; known manifolds are sampled.
 
@@ -133,7 +172,7 @@ def load_source(options: DataOptions, *, seed: int = 0, largest: int = 0) -> Sou
     """
     if options.data in LINEAR_NAMES:
         return _linear_source(options, seed, largest)
-    data = load_data(options.data, labels=options.labels, groups=options.groups)
+    data = load_images(options)
     split = read_split(options.split, data) if options.split else default_split(data, seed)
     return Source(data, split)
 

@@ -14,7 +14,6 @@ from geomem.measure.subject import NETWORKS
 from geomem.stats import PermutationTest, numpy_rng, permutation_test
 
 Array = NDArray[np.float64]
-PERMUTATIONS = 9999
 
 
 def test_numbers(run: Measured) -> xr.Dataset:
@@ -52,18 +51,14 @@ def test_numbers(run: Measured) -> xr.Dataset:
     )
 
 
-def _by_group(run: Measured, at: str, values: Array) -> Array:
-    # One row a group of images: the unit of every test.
-    groups = run.dataset.point_group.sel(at=at).values[: len(values)]
-    return np.array([values[groups == g].mean(0) for g in dict.fromkeys(groups)])
-
-
 def _permutation(run: Measured, row: Row) -> PermutationTest | None:
     # One row a group: errors at each level, and the dimension where it is measured. A network
     # that remembers has the smaller errors at training images, so a control has more than it.
     if not set(SIDES) <= set(run.kinds):
         return None
-    member, name = row.members[0], str(run.dataset.attrs["control"])
+    member, name = row.members[0], run.main
+    if run.audit:
+        return _audited(run, row)
     control = run.controls.get(name) if name != "linear" else None
     if control == member:
         return None
@@ -80,13 +75,59 @@ def _permutation(run: Measured, row: Row) -> PermutationTest | None:
                 diagonal = theirs - diagonal if len(theirs) == len(diagonal) else diagonal[:0]
             if len(diagonal) == len(errors):
                 looks.append(diagonal)
-        sides.append(_by_group(run, at, np.hstack(looks)))
+        sides.append(run.by_group(at, np.hstack(looks)))
     if control is not None:
         sides.reverse()  # what is gained beside the control is larger at training images
     if min(map(len, sides)) < MIN_UNITS or sides[0].shape[1] != sides[1].shape[1]:
         return None  # too few units to say anything
     rng = numpy_rng(run.seed, "permutation", row.unit)
-    return permutation_test(*sides, rng=rng, permutations=PERMUTATIONS)
+    return permutation_test(*sides, rng=rng, permutations=run.permutations)
+
+
+def _audited(run: Measured, row: Row) -> PermutationTest | None:
+    # Paired with whatever control there is. What a control knows of an image's difficulty is
+    # taken out by its slope over all images, training and held-out: it does not depend on the
+    # labels, so that the permutation test stays exact, and no slope is better than the best.
+    member, name = row.members[0], run.main
+    control = run.controls.get(name)
+    if control is None or control == member or (name == "mirror" and row.kind != "model"):
+        return None
+    looks = []
+    for ours, theirs in _looks(run, member, control):
+        both, other = (np.concatenate([side[at] for at in SIDES]) for side in (ours, theirs))
+        spread = other - other.mean(0)
+        squares = np.square(spread).sum(0)
+        slope = (spread * both).sum(0) / np.where(squares > 0, squares, np.inf)
+        if name == "population":
+            slope = np.ones_like(slope)
+        looks.append({at: slope * theirs[at] - ours[at] for at in SIDES})
+    if not looks:
+        return None
+    sides = [np.hstack([look[at] for look in looks]) for at in SIDES]
+    if min(map(len, sides)) < MIN_UNITS:
+        return None
+    rng = numpy_rng(run.seed, "permutation", row.unit)
+    return permutation_test(*sides, rng=rng, permutations=run.permutations)
+
+
+def _looks(
+    run: Measured, member: int, control: int
+) -> list[tuple[dict[str, Array], dict[str, Array]]]:
+    # Of subject and control, by side, one row a group: errors by level, then dimension.
+    found = []
+    errors = [
+        {at: run.by_group(at, run.squares(m, at).sum(-1).T) for at in SIDES}
+        for m in (member, control)
+    ]
+    if all(len(errors[0][at]) == len(errors[1][at]) > 0 for at in SIDES):
+        found.append((errors[0], errors[1]))
+    if run.has_jacobian(member) and run.has_jacobian(control):
+        traces = [{at: run.diagonal(m, at)[0].sum(-1).T for at in SIDES} for m in (member, control)]
+        whole = {at: run.squares(member, at).shape[1] for at in SIDES}
+        if all(len(t[at]) == whole[at] for t in traces for at in SIDES):
+            grouped = [{at: run.by_group(at, t[at]) for at in SIDES} for t in traces]
+            found.append((grouped[0], grouped[1]))
+    return found
 
 
 def _identity(run: Measured, member: int, at: str) -> Array:
@@ -126,12 +167,12 @@ def alike_numbers(run: Measured) -> xr.Dataset:
         values = looks.transpose("point", "feature").values.astype(float)
         values = values[~np.isnan(values).any(1)]
         errors = np.log(run.squares(linear, at).sum(-1).T[: len(values)])
-        sides.append(_by_group(run, at, np.hstack([values, errors])))
+        sides.append(run.by_group(at, np.hstack([values, errors])))
     if min(map(len, sides)) < MIN_UNITS:
         return xr.Dataset()
     both = [np.hstack([side, -side]) for side in sides]
     rng = numpy_rng(run.seed, "drawn alike")
-    found = permutation_test(both[0], both[1], rng=rng, permutations=PERMUTATIONS)
+    found = permutation_test(both[0], both[1], rng=rng, permutations=run.permutations)
     named = {"units": "1", "long_name": "p-value, training and held-out images were drawn alike"}
     return xr.Dataset({"alike_p_value": ((), found.p_value, named)})
 

@@ -12,11 +12,11 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from geomem.findings.measured import MIN_UNITS, SIDES, Measured
+from geomem.findings.measured import SIDES, Measured
 from geomem.findings.rows import Row
-from geomem.information import integrate_log, worst_subspace_share
+from geomem.information import integrate_log
 from geomem.measure.subject import NETWORKS
-from geomem.stats import Proportion, benjamini_hochberg, conformal_p_values, numpy_rng
+from geomem.stats import Proportion, benjamini_hochberg, conformal_p_values
 
 Array = NDArray[np.float64]
 ATTACKS = ("control difference", "plain loss", "predicted noise")
@@ -32,9 +32,9 @@ def image_numbers(run: Measured) -> xr.Dataset:
         ``_stderr`` over draws of noise; ``point_p_value`` (conformal, among held-out images)
         and ``point_q_value`` (Benjamini-Hochberg); ``memorized_images`` (subject), how many
         have one of at most 5 %; ``auc`` and ``tpr`` at 1 % false positives (attack, subject)
-        with their intervals; ``worst_share`` (subject, sigma).
+        with their intervals.
     """
-    main = run.dataset.attrs["control"]
+    main = run.main
     if main not in run.controls:
         return xr.Dataset()
     width, rows = run.dataset.sizes["point"], len(run.rows)
@@ -42,14 +42,15 @@ def image_numbers(run: Measured) -> xr.Dataset:
     chance = np.full((2, rows, width), np.nan)
     memorized = np.full(rows, np.nan)
     attacks = np.full((2, 3, len(ATTACKS), rows), np.nan)
-    worst = np.full((rows, len(run.sigmas)), np.nan)
     for k, row in enumerate(run.rows):
         members = [m for m in row.members if m != run.controls[main]]
         if not members or row.kind not in (*NETWORKS, "empirical"):
             continue
+        if main == "mirror" and row.kind != "model":
+            continue
         scores = {}
         for at in SIDES:
-            per_draw = _per_draw(run, members, at)
+            per_draw = _per_draw(run, row, members, at)
             count = len(per_draw)
             scores[at] = per_draw.mean(1)
             nats[at][0, k, :count] = scores[at]
@@ -63,7 +64,6 @@ def image_numbers(run: Measured) -> xr.Dataset:
         memorized[k] = float((chance[1, k, : len(p)] <= DISCOVERIES).sum())
         for a, pair in enumerate(_scores(run, members, scores)):
             attacks[:, :, a, k] = _attack(run, row, *pair)
-        worst[k] = _worst(run, row, members[0])
     nat = {"units": "nats"}
     one = {"units": "1"}
     place = ("subject", "point")
@@ -80,8 +80,6 @@ def image_numbers(run: Measured) -> xr.Dataset:
     columns["point_q_value"] = (place, chance[1], one | q_text)
     count_text = {"long_name": "training images memorized one by one, at most 5 % of them falsely"}
     columns["memorized_images"] = ("subject", memorized, one | count_text)
-    share = {"long_name": "lost share of the worst subspace of three directions"}
-    columns["worst_share"] = (("subject", "sigma"), worst, one | share)
     for values, name, text in zip(
         attacks, ("auc", "tpr"), ("AUC of members", "true positives at 1 % false ones"), strict=True
     ):
@@ -91,13 +89,12 @@ def image_numbers(run: Measured) -> xr.Dataset:
     return xr.Dataset(columns, coords={"attack": list(ATTACKS)})
 
 
-def _per_draw(run: Measured, members: list[int], at: str) -> Array:
+def _per_draw(run: Measured, row: Row, members: list[int], at: str) -> Array:
     # Control minus subject, over all levels and directions, with shape (n, draws).
-    main = run.dataset.attrs["control"]
+    main = run.main
     count = run.squares(members[0], at).shape[1]
     control = run.errors(run.controls[main], at)[:, :count] ** 2
-    if main == "linear" and run.ratio is not None:
-        control = run.ratio[0][:, None, None, :] * control
+    control = run.weighted(members[0], row, main)[:, None, None, :] * control
     own = np.mean([run.errors(m, at) ** 2 for m in members], axis=0)
     return integrate_log((control - own).sum(-1), run.sigmas)
 
@@ -132,28 +129,6 @@ def _attack(run: Measured, row: Row, members: Array, others: Array) -> Array:
     return np.array([[replicates[0], low, high], [caught.value, *caught.interval]])
 
 
-def _worst(run: Measured, row: Row, member: int) -> Array:
-    blank = np.full(len(run.sigmas), np.nan)
-    main = run.dataset.attrs["control"]
-    network = run.errors(member, "training")
-    count = network.shape[1]
-    if count < 2 * MIN_UNITS:
-        return blank
-    control = run.errors(run.controls[main], "training")[:, :count]
-    singles = int((run.dataset.direction_count.values == 1).sum())
-    linear = main == "linear" and run.ratio is not None
-    ratio = run.ratio[0] if linear and run.ratio is not None else np.ones(network.shape[::3])
-    rng = numpy_rng(run.seed, "halves", row.unit)
-    return np.array(
-        [
-            worst_subspace_share(
-                network[t, ..., :singles], control[t, ..., :singles], ratio[t, :singles], rng=rng
-            ).mean()
-            for t in range(len(run.sigmas))
-        ]
-    )
-
-
 def class_numbers(run: Measured) -> xr.Dataset:
     r"""Memorized information by class, where labels are known.
 
@@ -163,7 +138,7 @@ def class_numbers(run: Measured) -> xr.Dataset:
     """
     if "point_label" not in run.dataset.coords or "training" not in run.kinds:
         return xr.Dataset()
-    main = run.dataset.attrs["control"]
+    main = run.main
     if main not in run.controls:
         return xr.Dataset()
     labels = run.dataset.point_label.sel(at="training").values
@@ -171,9 +146,9 @@ def class_numbers(run: Measured) -> xr.Dataset:
     values = np.full((3, len(run.rows), len(classes)), np.nan)
     for k, row in enumerate(run.rows):
         members = [m for m in row.members if m != run.controls[main]]
-        if row.kind not in NETWORKS or not members:
+        if row.kind not in NETWORKS or not members or (main == "mirror" and row.kind != "model"):
             continue
-        nats = _per_draw(run, members, "training").mean(1)
+        nats = _per_draw(run, row, members, "training").mean(1)
         for c, name in enumerate(classes):
             mine = nats[labels[: len(nats)].astype(str) == name]
             values[2, k, c] = len(mine)

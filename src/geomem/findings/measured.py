@@ -9,13 +9,18 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from geomem.findings.rows import Row
-from geomem.information import cluster_weights
+from geomem.information import cluster_weights, integrate_log
 from geomem.measure.subject import NETWORKS
 from geomem.stats import numpy_rng
 
 Array = NDArray[np.float64]
+PERMUTATIONS = 9999
 MIN_UNITS = 8  # image groups a side for a test, and images for a mean of Jacobians
-CONTROLS = ("population", "reference", "linear")
+OWN = "trajectory"  # points that a network's own sampler visits
+OWN_NAMES = {"trajectory_trace", "trajectory_distance"}
+CONTROLS = ("population", "reference", "base", "mirror", "linear")
+# In an audit the model's own error on new images says how good a generalizer these would be.
+SCALED = ("linear", "reference", "base")
 SIDES = ("training", "held_out")
 
 
@@ -27,24 +32,107 @@ class Measured:
         rows: Its rows of numbers.
         replicates: How many bootstrap resamplings.
         seed: Their seed.
+        permutations: How many permutations of labels a test draws.
     """
 
-    def __init__(self, dataset: xr.Dataset, rows: list[Row], replicates: int, seed: int) -> None:
+    def __init__(
+        self,
+        dataset: xr.Dataset,
+        rows: list[Row],
+        replicates: int,
+        seed: int,
+        permutations: int = PERMUTATIONS,
+    ) -> None:
         self.dataset, self.rows, self.replicates, self.seed = dataset, rows, replicates, seed
+        self.permutations = permutations
         self.sigmas = dataset.sigma.values
         self.kinds = [str(at) for at in dataset["at"].values] if "at" in dataset.dims else []
         both = set(SIDES) <= set(self.kinds) and "error" in dataset
         first = {row.kind: row.members[0] for row in reversed(rows)} if both else {}
         self.controls = {name: first[name] for name in CONTROLS if name in first}
+        self.audit = dataset.attrs.get("kind") == "audit"
         self._squares: dict[tuple[int, str], Array] = {}
         self._weights: dict[tuple[str, int, int], Array] = {}
         self._means: dict[tuple[int, str, int, int], Array] = {}
+
+    @property
+    def places(self) -> list[str]:
+        r"""All kinds of points at which something is known, those of trajectories last."""
+        own = OWN_NAMES & set(map(str, self.dataset.data_vars))
+        return [*self.kinds, OWN] if own and OWN not in self.kinds else self.kinds
+
+    def own_means(self, member: int, name: str) -> Array:
+        r"""Means over a subject's trajectories for each resampling, with shape (R, T)."""
+        blank = np.full((self.replicates + 1, len(self.sigmas)), np.nan)
+        if name not in self.dataset:
+            return blank
+        picked = self.dataset[name].isel(subject=member).transpose("trajectory", "sigma")
+        values = picked.values.astype(float)
+        values = values[~np.isnan(values).any(1)]
+        if not len(values):
+            return blank
+        rng = numpy_rng(self.seed, "bootstrap/trajectories")
+        weights = cluster_weights(np.arange(len(values), dtype=float), self.replicates, rng)
+        return np.asarray(weights @ values)
+
+    def denoised_means(self, member: int, row: Row, at: str) -> Array:
+        r"""Mean distances of denoised images of a kind for each resampling, with shape (R, T)."""
+        picked = self.dataset.denoised_distance.isel(subject=member).sel(at=at)
+        values = picked.transpose("point", "sigma").values.astype(float)
+        there = ~np.isnan(values).any(1)
+        if not there.any():
+            return np.full((self.replicates + 1, len(self.sigmas)), np.nan)
+        return np.asarray(self.weights(at, row, int(there.sum())) @ values[there])
 
     def errors(self, member: int, at: str) -> Array:
         r"""Signed errors of the images that were measured, with shape (T, n, draws, u)."""
         dims = ("sigma", "point", "draw", "direction")
         values = self.dataset.error.isel(subject=member).sel(at=at).transpose(*dims).values
         return np.asarray(values[:, ~np.isnan(values).all((0, 2, 3))], dtype=float)
+
+    @cached_property
+    def main(self) -> str:
+        r"""The control that decides: the study's, or in an audit the sharpest one.
+
+        The sharpest is the one whose errors follow the subject's best at held-out images: the
+        difference of the two varies least from one image to the next. Training images are not
+        asked. The mirror may decide only where the model demonstrably tells left from right;
+        else it may have been trained with mirrored images, and sees nothing.
+        """
+        named = str(self.dataset.attrs["control"])
+        model = next((row.members[0] for row in self.rows if row.kind == "model"), None)
+        if named != "auto" or model is None:
+            return named
+        spread = {}
+        for name in self.controls:
+            gaps = self.held_out_gaps(model, name)
+            error = gaps.std(ddof=1) / np.sqrt(len(gaps)) if len(gaps) > 1 else np.nan
+            blind = name == "mirror" and not gaps.mean() > 2 * error
+            if np.isfinite(error) and not blind:
+                spread[name] = float(error)
+        return min(spread, key=spread.__getitem__) if spread else "linear"
+
+    @property
+    def beside_new(self) -> str:
+        r"""The control that excess on new images is measured beside: never the model itself."""
+        if self.main != "mirror":
+            return self.main
+        return next(name for name in ("reference", "base", "linear") if name in self.controls)
+
+    def held_out_gaps(self, member: int, control: str) -> Array:
+        r"""Control minus subject in nats, one for each group of held-out images, shape (g)."""
+        ours = self.squares(member, "held_out")
+        them = self.squares(self.controls[control], "held_out")[:, : ours.shape[1]]
+        if control in SCALED and (self.audit or control == "linear"):
+            a, b = them.mean(1, keepdims=True), ours.mean(1, keepdims=True)
+            them = them * np.minimum(1.0, b / np.where(a > 0, a, np.inf))
+        nats = integrate_log((them - ours).sum(-1), self.sigmas)
+        return self.by_group("held_out", nats[:, None])[:, 0]
+
+    def by_group(self, at: str, values: Array) -> Array:
+        r"""Rows of images as rows of groups, their means: the unit of every test."""
+        groups = self.dataset.point_group.sel(at=at).values[: len(values)]
+        return np.array([values[groups == g].mean(0) for g in dict.fromkeys(groups)])
 
     def squares(self, member: int, at: str) -> Array:
         r"""Squared errors, draws averaged, with shape (T, n, u)."""
@@ -77,6 +165,8 @@ class Measured:
         r"""Mean squared errors of a control and a subject at the same images; None if not known."""
         if control not in self.controls or self.controls[control] == member:
             return None
+        if control == "mirror" and row.kind != "model":
+            return None  # it is the model's own error, at the mirrored image
         count = self.squares(member, at).shape[1]
         if not count:
             return None
@@ -93,7 +183,7 @@ class Measured:
             row: Its row.
             control: The name of the control.
             ratio: Whether the linear control is taken for as good a generalizer as the best
-                network of the run.
+                network of the run; in an audit so are a reference and a base.
 
         Returns:
             Two arrays with shape (R, T, u), whose difference is the memorized density; None
@@ -103,11 +193,34 @@ class Measured:
         if pair is None:
             return None
         them, own = pair
-        if control == "linear" and ratio:
-            if self.ratio is None:
+        if control == "mirror":
+            # Images that are no mirror images of each other are harder the wrong way round.
+            new = self.both_means(member, row, "held_out", control)
+            return None if new is None else (them - (new[0] - new[1]), own)
+        if ratio and (control == "linear" or (self.audit and control in SCALED)):
+            scale = self.ratio if control == "linear" else self.ratio_to(control, member, row)
+            if scale is None:
                 return None
-            them = self.ratio * them
+            them = scale * them
         return them, own
+
+    def ratio_to(self, control: str, member: int, row: Row) -> Array | None:
+        r"""Held-out error of a subject over a control's, at most 1, with shape (R, T, u)."""
+        pair = self.both_means(member, row, "held_out", control)
+        if pair is None:
+            return None
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return np.where(pair[0] > 0, np.minimum(1.0, pair[1] / pair[0]), 1.0)
+
+    def weighted(self, member: int, row: Row, control: str) -> Array:
+        r"""What a control's errors are multiplied by, the sample's own, with shape (T, u)."""
+        blank = np.ones((len(self.sigmas), self.dataset.sizes["direction"]))
+        if control == "linear":
+            return blank if self.ratio is None else self.ratio[0]
+        if self.audit and control in SCALED:
+            found = self.ratio_to(control, member, row)
+            return blank if found is None else found[0]
+        return blank
 
     def excess(self, member: int, row: Row, control: str) -> Array:
         r"""By how much new images are denoised worse than by a control, with shape (R, T, u)."""

@@ -22,11 +22,14 @@ from numpy.typing import NDArray
 
 from geomem.arguments import checked
 from geomem.errors import InputError
-from geomem.findings.copies import copy_numbers
+from geomem.findings.controls import control_numbers
+from geomem.findings.copies import copy_numbers, twin_numbers
+from geomem.findings.disjoint import disjoint_quantities
 from geomem.findings.evidence import alike_numbers, exact_numbers, test_numbers
 from geomem.findings.images import class_numbers, image_numbers
 from geomem.findings.local_dimension import local_dimension_numbers
-from geomem.findings.measured import Measured
+from geomem.findings.lost import lost_numbers
+from geomem.findings.measured import OWN, PERMUTATIONS, Measured
 from geomem.findings.rows import Row, row_coordinates, rows_of
 from geomem.information import integrate_log
 from geomem.measure.subject import NETWORKS
@@ -46,32 +49,55 @@ ESTIMATES: dict[str, tuple[tuple[str, ...], str, str]] = {
     "excess_by_level": (("sigma",), FOLD, "excess error on new images, of all directions"),
     "excess_by_direction": (("direction",), "nats", "excess on new images, of a direction"),
     "excess": ((), "nats", "excess on new images, beside the control"),
+    "parts_excess": ((), "nats", "excess on new images, mean over disjoint trainings"),
+    "variance_density": (("sigma", "direction"), FOLD, "variance over disjoint trainings"),
+    "variance_by_level": (("sigma",), FOLD, "variance over trainings, of all directions"),
+    "variance_by_direction": (("direction",), "nats", "variance over trainings, of a direction"),
+    "variance": ((), "nats", "variance over disjoint trainings"),
+    "bias_by_level": (("sigma",), FOLD, "excess minus variance, of all directions"),
+    "bias_by_direction": (("direction",), "nats", "excess minus variance, of a direction"),
+    "bias": ((), "nats", "excess minus variance, beside the control"),
+    "agreement_by_level": (("sigma",), "1", "share of their error that two trainings agree on"),
+    "agreement": ((), "1", "share of their error that two trainings agree on, over the window"),
     "beside_linear": ((), "nats", "training images, linear control's error minus the subject's"),
     "gap": (("sigma", "direction"), "directions", "dimension gap, held-out minus training"),
     "total_gap": (("sigma",), "directions", "dimension gap of all directions"),
     "gap_by_direction": (("direction",), "nats", "dimension gap over the window, of a direction"),
     "gap_information": ((), "nats", "dimension gap over the window"),
     "dimension": (("at", "sigma"), "directions", "dimension kept, trace of dD/dx"),
+    "nearest_distance": (
+        ("at", "sigma"),
+        "rms",
+        "distance of denoised points to the nearest training image, a coordinate",
+    ),
     "information_beside": (("control",), "nats", "memorized information beside each control"),
     "disagreement": (("control",), "nats", "main control's information minus each other one's"),
 }
 
 
 @checked
-def numbers(dataset: xr.Dataset, *, replicates: int = REPLICATES, seed: int = 0) -> xr.Dataset:
+def numbers(
+    dataset: xr.Dataset,
+    *,
+    replicates: int = REPLICATES,
+    permutations: int = PERMUTATIONS,
+    seed: int = 0,
+) -> xr.Dataset:
     r"""Estimates with errors of all that the records of a run say.
 
     Arguments:
         dataset: What :func:`geomem.load` returns; unfinished subjects are left out.
         replicates: How many bootstrap resamplings.
-        seed: Their seed.
+        permutations: How many permutations of labels the tests draw.
+        seed: The seed of both.
 
     Returns:
         By ``subject`` (a row for each training recipe, with ``kind``, ``label``,
         ``num_samples``, ``step``, ``width``, ``trainings`` as coordinates), where it applies by
         ``sigma``, ``direction``, ``at``, ``point``, ``control``: memorized ``density`` and its
         margins ``by_level`` and ``by_direction``; memorized ``information`` in nats;
-        ``lost_share``; the signed ``excess`` on new images; ``dimension`` and its ``gap``;
+        ``lost_share``; the signed ``excess`` on new images, and with disjoint trainings its
+        ``variance`` and ``bias`` and their ``agreement``; ``dimension`` and its ``gap``;
         ``point_information`` of each image and its place among held-out ones; ``auc``;
         ``p_value``; ``copies``; ``local_dimension``, if the run asked for it. Each ``x`` comes
         with ``x_stderr``, ``x_low`` and ``x_high`` (95 %). What the records do not say is NaN,
@@ -83,7 +109,7 @@ def numbers(dataset: xr.Dataset, *, replicates: int = REPLICATES, seed: int = 0)
     rows = rows_of(dataset)
     if not rows:
         raise InputError("the run has no finished subject yet; run the same command again")
-    run = Measured(dataset, rows, replicates, seed)
+    run = Measured(dataset, rows, replicates, seed, permutations)
     found = [_quantities(run, row) for row in rows]
     several = any(len(row.members) > 1 for row in rows)
     networks = [row.members if row.kind in NETWORKS else () for row in rows]
@@ -93,19 +119,31 @@ def numbers(dataset: xr.Dataset, *, replicates: int = REPLICATES, seed: int = 0)
         class_numbers(run),
         test_numbers(run),
         alike_numbers(run),
+        control_numbers(run),
+        lost_numbers(run),
         exact_numbers(run),
         copy_numbers(dataset, networks),
+        twin_numbers(dataset),
         local_dimension_numbers(dataset, [row.members for row in rows]),
     ]
     merged = xr.merge(parts, combine_attrs="override", join="outer", compat="no_conflicts")
+    if "at" in merged.dims:  # a union is in the order of the alphabet
+        merged = merged.sel(at=[at for at in run.places if at in merged["at"].values])
     if run.ratio is not None:
         about = {"units": "1", "long_name": "generalization ratio, of the best network"}
         merged = merged.assign(ratio=(("sigma", "direction"), run.ratio[0], about))
     shared = ("sigma", "sigma_relative", "direction", "direction_count", "direction_variance")
     points = ("point", "point_index", "point_group", "point_name", "point_label")
     known = {name: dataset[name] for name in (*shared, *points) if name in dataset.coords}
+    if "at" in merged.dims:
+        known |= {
+            name: value.reindex(at=merged["at"], fill_value="" if value.dtype == object else -1)
+            for name, value in known.items()
+            if "at" in value.dims
+        }
     merged = merged.assign_coords(known).assign_coords(row_coordinates(rows))
-    return merged.assign_attrs(dataset.attrs, error_over="trainings" if several else "images")
+    over = "trainings" if several else "images"
+    return merged.assign_attrs({**dataset.attrs, "control": run.main, "error_over": over})
 
 
 def _quantities(run: Measured, row: Row) -> dict[str, list[Array]]:
@@ -113,7 +151,7 @@ def _quantities(run: Measured, row: Row) -> dict[str, list[Array]]:
     found: dict[str, list[Array]] = {}
     for member in row.members:
         one: dict[str, Array] = {}
-        main = run.dataset.attrs["control"]
+        main = run.main
         beside = {name: run.densities(member, row, name) for name in run.controls}
         totals = {
             name: integrate_log((w - e).sum(-1), run.sigmas, axis=1)
@@ -130,7 +168,7 @@ def _quantities(run: Measured, row: Row) -> dict[str, list[Array]]:
             one["information"] = totals[main]
             one["control_information"] = integrate_log(control.sum(-1), run.sigmas, axis=1)
             one["lost_share"] = one["by_level"] / control.sum(-1)
-            one["excess_density"] = run.excess(member, row, main)
+            one["excess_density"] = run.excess(member, row, run.beside_new)
             one["excess_by_level"] = one["excess_density"].sum(-1)
             one["excess_by_direction"] = integrate_log(one["excess_density"], run.sigmas, axis=1)
             one["excess"] = integrate_log(one["excess_by_level"], run.sigmas, axis=1)
@@ -147,12 +185,21 @@ def _quantities(run: Measured, row: Row) -> dict[str, list[Array]]:
         means = {}
         if "forward_diagonal" in run.dataset:
             means = {at: run.mean_diagonal(member, row, at) for at in run.kinds}
-            one["dimension"] = np.stack([means[at].sum(-1) for at in run.kinds], axis=1)
+            kept = [means[at].sum(-1) for at in run.kinds]
+            if OWN in run.places:
+                kept.append(run.own_means(member, "trajectory_trace"))
+            one["dimension"] = np.stack(kept, axis=1)
         if {"training", "held_out"} <= set(means):
             one["gap"] = means["held_out"] - means["training"]
             one["total_gap"] = one["gap"].sum(-1)
             one["gap_by_direction"] = integrate_log(one["gap"], run.sigmas, axis=1)
             one["gap_information"] = integrate_log(one["total_gap"], run.sigmas, axis=1)
+        if "denoised_distance" in run.dataset:
+            far = [run.denoised_means(member, row, at) for at in run.kinds]
+            far.append(run.own_means(member, "trajectory_distance"))
+            scale = float(run.dataset.attrs["rms"]) * run.dataset.attrs["ambient_dim"] ** 0.5
+            one["nearest_distance"] = np.stack(far, axis=1) / scale
+        one |= disjoint_quantities(run, row, member)
         for name, array in one.items():
             found.setdefault(name, []).append(array)
     return found
@@ -161,10 +208,11 @@ def _quantities(run: Measured, row: Row) -> dict[str, list[Array]]:
 def _estimates(rows: Sequence[dict[str, list[Array]]], several: bool, run: Measured) -> xr.Dataset:
     # One training: its resamplings. Several: their mean, and the spread between them.
     columns: dict[str, tuple[tuple[str, ...], Array, dict[str, str]]] = {}
+    lengths = {"control": len(run.controls), "at": len(run.places)}
     for name, (dims, units, text) in ESTIMATES.items():
         if not any(name in row for row in rows):
             continue
-        shape = tuple(len(run.controls) if d == "control" else run.dataset.sizes[d] for d in dims)
+        shape = tuple(lengths.get(d, run.dataset.sizes.get(d, 0)) for d in dims)
         made = np.full((4, len(rows), *shape), np.nan)
         for k, row in enumerate(rows):
             if name not in row:
@@ -188,6 +236,6 @@ def _estimates(rows: Sequence[dict[str, list[Array]]], several: bool, run: Measu
         ):
             about = {"units": units, "long_name": text + said}
             columns[name + suffix] = (("subject", *dims), values, about)
-    coords = {"at": run.kinds, "control": list(run.controls)}
+    coords = {"at": run.places, "control": list(run.controls)}
     used = {d for dims, *_ in columns.values() for d in dims}
     return xr.Dataset(columns, coords={d: v for d, v in coords.items() if d in used})

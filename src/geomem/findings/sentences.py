@@ -37,7 +37,12 @@ def networks(known: xr.Dataset, *, early: bool = False) -> list[xr.Dataset]:
     """
     rows = [known.isel(subject=k) for k in range(known.sizes["subject"])]
     main = str(known.attrs.get("control", ""))
-    rows = [row for row in rows if row["kind"].item() in NETWORKS and row["kind"].item() != main]
+    kinds = {str(row["kind"].item()) for row in rows}
+    # Beside a model under audit, its base and the reference are controls, whichever decided.
+    spoken = ("model",) if "model" in kinds else [kind for kind in NETWORKS if kind != main]
+    rows = [row for row in rows if row["kind"].item() in spoken]
+    # Other parts of the pool are there to be compared with the first one, at new images alone.
+    rows = [row for row in rows if not ("part" in row.coords and float(row["part"]) > 0)]
     last: dict[tuple[str, ...], float] = {}
     for row in rows:
         last[_recipe(row)] = max(last.get(_recipe(row), -1.0), np.nan_to_num(float(row.step)))
@@ -70,8 +75,10 @@ def sentences(known: xr.Dataset) -> list[str]:
             f"add {missing}."
         ]
     found = [*_faults(known), *_not_alike(known), _how_much(known, rows), _where(rows)]
-    found += [*_controls(known, rows), *_images(rows)]
-    return [*found, _samples(rows)] if "copies" in known else [*found, NO_SAMPLES]
+    found += [*_controls(known, rows), *_pairs(known, rows), *_own_way(rows), *_images(rows)]
+    if "copies" not in known:
+        return [*found, NO_SAMPLES]
+    return [*found, _samples(rows), *_kinds(rows)]
 
 
 NO_SAMPLES = "No samples were drawn, so nothing is said about copies."
@@ -190,6 +197,52 @@ def _controls(known: xr.Dataset, rows: Sequence[xr.Dataset]) -> list[str]:
     return [f"Controls that disagree with the {main} one beyond error: {'; '.join(parts[:SHOWN])}."]
 
 
+def _pairs(known: xr.Dataset, rows: Sequence[xr.Dataset]) -> list[str]:
+    # Trainings on disjoint parts of the pool: what of the excess more images would mend.
+    if "variance" not in known:
+        return []
+    paired = [row for row in rows if math.isfinite(float(row.variance))]
+    parts = [f"{row.label.values}: {_one_pair(row)}" for row in listed(paired)]
+    alone = [str(row.label.values) for row in rows if not math.isfinite(float(row.variance))]
+    if alone:
+        parts.append(f"no second part of the pool is measured for {', '.join(alone[:SHOWN])}")
+    return [f"Networks trained on disjoint images, at new ones: {'; '.join(parts)}."]
+
+
+def _one_pair(row: xr.Dataset) -> str:
+    if state(row) == "underfit":
+        return "nothing can be said (undertrained)"
+    said = f"{estimate(row, 'variance')} nats of variance"
+    if "bias" in row and math.isfinite(float(row.bias)):
+        said += f" and {estimate(row, 'bias')} of bias"
+    return f"{said}, they agree on {estimate(row, 'agreement')} of their error"
+
+
+def _own_way(rows: Sequence[xr.Dataset]) -> list[str]:
+    # Along trajectories of the network's own sampler, at the level of the largest lost share.
+    said = [row for row in rows if state(row) in ("told apart", "not significant")]
+    row = (said or rows)[0]
+    share = row.lost_share.values if "lost_share" in row else np.array([np.nan])
+    if "trajectory" not in row["at"].values or not np.isfinite(share).any():
+        return []
+    one = row.isel(sigma=int(np.nanargmax(share)))
+    parts = []
+    for name, text in (
+        ("dimension", "{} directions are kept ({} at noised training images)"),
+        ("nearest_distance", "the denoised point is {} rms from a training image ({})"),
+    ):
+        if name in one:
+            pair = [estimate(one, name, at=at) for at in ("trajectory", "training")]
+            parts += [text.format(*pair)] if all(math.isfinite(e.value) for e in pair) else []
+    if not parts:
+        return []
+    sigma = float(one.sigma_relative)
+    return [
+        f"Along its own trajectories, at sigma = {sigma:.2g} rms, of {row.label.values}: "
+        f"{'; '.join(parts)}."
+    ]
+
+
 def _images(rows: Sequence[xr.Dataset]) -> list[str]:
     if "auc" not in rows[0]:
         return []
@@ -256,6 +309,22 @@ def _samples(rows: Sequence[xr.Dataset]) -> str:
     )
 
 
+def _kinds(rows: Sequence[xr.Dataset]) -> list[str]:
+    # What is no copy: near another sample, or new.
+    known = [r for r in rows if "spurious" in r and math.isfinite(float(r.spurious))]
+    if not known:
+        return []
+    parts = [
+        f"{row.label.values}: spurious {copy_rate(row, 'spurious')}, new {row.new_samples:.0f}"
+        for row in listed(known)
+    ]
+    rates = [copy_rate(row, "unseen_spurious") for row in known]
+    unseen = [rate for rate in rates if isinstance(rate, Proportion)]
+    most = max(unseen, key=lambda rate: rate.value, default=None)
+    check = f"; of reserved images, which should be 1 %, at most {most}" if most else ""
+    return [f"Samples near another sample and no training image: {'; '.join(parts)}{check}."]
+
+
 def _unseen(row: xr.Dataset) -> str:
     rate = copy_rate(row, "unseen_copies")
     if isinstance(rate, str):
@@ -277,6 +346,10 @@ SCALARS = (
     "information",
     "control_information",
     "excess",
+    "parts_excess",
+    "variance",
+    "bias",
+    "agreement",
     "beside_linear",
     "exact_information",
     "p_value",
@@ -285,9 +358,18 @@ SCALARS = (
     "copies_of",
     "unseen_copies",
     "unseen_copies_of",
+    "spurious",
+    "spurious_of",
+    "new_samples",
+    "new_samples_of",
+    "unseen_spurious",
+    "unseen_spurious_of",
     "median_ratio",
 )
-BY_LEVEL = ("by_level", "by_level_stderr", "lost_share", "lost_share_stderr", "p_level")
+BY_LEVEL = (
+    *("by_level", "by_level_stderr", "lost_share", "lost_share_stderr", "p_level"),
+    *("agreement_by_level", "agreement_by_level_stderr"),
+)
 
 
 def summarize(dataset: xr.Dataset, known: xr.Dataset | None = None) -> dict[str, Any]:
@@ -315,10 +397,13 @@ def summarize(dataset: xr.Dataset, known: xr.Dataset | None = None) -> dict[str,
 
 def _summary_of(row: xr.Dataset) -> dict[str, Any]:
     about: dict[str, Any] = {name: str(row[name].values) for name in ("kind", "label")}
-    for name in ("num_samples", "step", "width"):
+    for name in ("num_samples", "step", "width", "part"):
         value = float(row[name])
         if not math.isnan(value):
             about[name] = int(value)
+    seeds = [int(s) for s in str(row["seeds"].values).split()] if "seeds" in row.coords else []
+    if seeds:
+        about["seed"] = seeds[0] if len(seeds) == 1 else seeds
     about["trainings"] = int(row.trainings)
     names = [s for name in SCALARS for s in (name, f"{name}_stderr", f"{name}_low", f"{name}_high")]
     found = {name: plain(row[name].item()) for name in names if name in row}

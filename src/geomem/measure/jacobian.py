@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Annotated
 
 import numpy as np
+import torch
 import xarray as xr
 
 from geomem.arguments import Whole, checked
@@ -42,8 +43,19 @@ class Jacobian:
             for k, sigma in enumerate(study.sigmas):
                 x = x_0[:count] + sigma.to(x_0) * z
                 rng = torch_rng(study.seed, f"bands/{at}")
-                diagonal = study.directions.jacobian(subject.denoiser, x, sigma.to(x_0), rng)
-                values[a, k, :count] = diagonal.float().numpy(force=True)
+                if subject.bind is None:
+                    found = study.directions.jacobian(subject.denoiser, x, sigma.to(x_0), rng)
+                else:  # each point under its own condition
+                    numbers = study.content["points"][at]
+                    found = torch.cat(
+                        [
+                            study.directions.jacobian(
+                                subject.at(numbers[i : i + 1]), x[i : i + 1], sigma.to(x_0), rng
+                            )
+                            for i in range(count)
+                        ]
+                    )
+                values[a, k, :count] = found.float().numpy(force=True)
                 report((a * len(study.sigmas) + k + 1) / (len(points) * len(study.sigmas)))
         named = {"units": "1", "long_name": "u.(dD/dx)u at the first draw"}
         return xr.Dataset({"diagonal": (DIMS, values, named)}, coords={"at": list(points)})

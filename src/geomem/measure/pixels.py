@@ -1,4 +1,4 @@
-r"""Pictures for the page: the principal directions, and training images where asked for."""
+r"""Pictures for the page: principal directions, training images, and where errors are made."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import xarray as xr
 
+from geomem.errors import InputError
 from geomem.measure.study import Report, Study
 from geomem.measure.subject import Subject
 
@@ -38,3 +39,30 @@ class Pixels:
             named = {"units": "data units", "long_name": "training image"}
             pictures["training_image"] = (("training_point", *item), pixels, named)
         return pictures
+
+
+@dataclass(frozen=True)
+class WhereErrors:
+    r"""Gives ``pixel_error`` (at, sigma, axis_1, axis_2): squared errors by pixel, a mean.
+
+    In noise units, summed over channels, averaged over images and draws, of the calls that
+    :class:`geomem.measure.errors.Errors` has made; of points that are no images nothing.
+    """
+
+    def __call__(self, subject: Subject, study: Study, report: Report) -> xr.Dataset:
+        r"""Asks; see :class:`geomem.measure.study.Probe`.
+
+        Raises:
+            InputError: If errors were not asked for before it.
+        """
+        if len(study.item_shape) != 3:
+            return xr.Dataset()
+        if "pixel_errors" not in subject.cache:
+            raise InputError("WhereErrors needs what Errors measures; name it after Errors")
+        kinds, errors = subject.cache["pixel_errors"]
+        values = errors.sum(2).float().numpy()
+        named = {"units": "1", "long_name": "squared error in noise units by pixel, mean"}
+        return xr.Dataset(
+            {"pixel_error": (("at", "sigma", "axis_1", "axis_2"), values, named)},
+            coords={"at": kinds},
+        )

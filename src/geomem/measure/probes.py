@@ -22,6 +22,7 @@ from geomem.measure.posterior import PosteriorWeights
 from geomem.measure.samples import Samples
 from geomem.measure.study import Probe, Report, Study
 from geomem.measure.subject import Subject
+from geomem.measure.trajectories import Trajectories
 
 # Shares of the work, roughly, for progress: what is not named here takes little.
 WEIGHTS = {"Errors": 4.0, "Jacobian": 4.0, "LocalDimensions": 8.0}
@@ -48,6 +49,8 @@ class MeasureOptions:
     """At how many training and held-out images they are asked."""
     samples: Annotated[int, Whole(least=0)] = 256
     """Samples that each network generates, to look for copies."""
+    trajectories: Annotated[int, Whole(least=0)] = 16
+    """Trajectories of each network's own sampler along which it is followed."""
     probes: tuple[Annotated[str, Text()], ...] = ()
     """Further probes of your own, as package.module:Class (docs/extend.md)."""
     show_images: bool = False
@@ -70,6 +73,8 @@ class MeasureOptions:
         if self.samples:
             asked.append(Samples(self.samples))
             asked.append(Copies(self.samples, show_images=self.show_images))
+        if self.trajectories:
+            asked.append(Trajectories(self.trajectories, signs=8 if jacobian_points else 0))
         asked.append(Pixels(self.show_images))
         return asked + [build({"probe": where}) for where in self.probes]
 

@@ -25,7 +25,13 @@ def samples_of(subject: Subject, study: Study, count: int) -> Tensor:
         noise = torch.randn(count, *study.item_shape, generator=rng)
         levels = sigma_steps(0.01 * study.rms, 80 * study.rms, STEPS)
         batches = torch.split(noise.to(subject.device, subject.dtype), 256)
-        made = [heun(subject.denoiser, batch, levels) for batch in batches]
+        # Under the conditions of training images, in turn, where there are conditions.
+        known = study.content["points"].get("training", [0])
+        numbers = [known[k % len(known)] for k in range(count)]
+        made = [
+            heun(subject.at(numbers[256 * k : 256 * k + len(batch)]), batch, levels)
+            for k, batch in enumerate(batches)
+        ]
         subject.cache["samples"] = torch.cat(made).cpu()
     found: Tensor = subject.cache["samples"][:count]
     return found
@@ -42,7 +48,7 @@ class Samples:
     """
 
     count: Annotated[int, Whole(least=0)] = 256
-    gallery: Annotated[int, Whole(least=0)] = 16
+    gallery: Annotated[int, Whole(least=0)] = 48
 
     def __call__(self, subject: Subject, study: Study, report: Report) -> xr.Dataset:
         r"""Asks; see :class:`geomem.measure.study.Probe`."""

@@ -2,7 +2,7 @@ r"""Subjects: the denoisers that a run measures, and what is known of each."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Annotated, Any
 
@@ -12,7 +12,7 @@ from geomem.arguments import Text, Whole, checked
 from geomem.denoiser import Denoiser
 
 # What may be known of a subject, and how it is written in a sentence.
-KNOWN = {"num_samples": "N", "width": "width", "seed": "seed", "step": "step"}
+KNOWN = {"num_samples": "N", "width": "width", "part": "part", "seed": "seed", "step": "step"}
 NETWORKS = ("learned", "model", "base", "reference")
 Count = Annotated[int, Whole(least=0)]
 
@@ -23,12 +23,14 @@ class Description:
     r"""What is known of a subject: nothing that takes its denoiser to say.
 
     Attributes:
-        kind: population, empirical or linear; learned, reference, model or base.
+        kind: population, empirical or linear; learned, reference, model, base, or mirror.
         num_samples: The size of its training set, where there is one.
         seed: The seed of its training, where there was one.
         step: The step of its training.
         width: The width of its network, where widths are compared.
         label: A name for people, where the rest would not tell it apart.
+        part: Which of the disjoint parts of the pool it was trained on, where there are some: 0
+            is the part that holds the measured training images.
     """
 
     kind: Annotated[str, Text()]
@@ -37,6 +39,7 @@ class Description:
     step: Count | None = None
     width: Count | None = None
     label: str = ""
+    part: Count | None = None
 
     def to_json(self) -> dict[str, Any]:
         r"""Its fields that are known, as plain JSON values."""
@@ -49,7 +52,8 @@ class Description:
 
     def __str__(self) -> str:
         found = [(short, getattr(self, name)) for name, short in KNOWN.items()]
-        parts = [f"{k} = {v}" for k, v in found if v is not None and (k != "seed" or v)]
+        silent = ("seed", "part")  # the first ones go without saying
+        parts = [f"{k} = {v}" for k, v in found if v is not None and (k not in silent or v)]
         return ", ".join([self.label or self.kind, *parts])
 
 
@@ -65,6 +69,9 @@ class Subject:
         training: The numbers of its training images in the data; those of the study's training
             points that are not among them are not measured. All are, if not given.
         cache: What probes have made of it and other probes need, such as its samples.
+        bind: From numbers of images in the data to the denoiser of noised points of just these
+            images, under the captions or labels that they were trained with; None where there
+            are no such conditions.
     """
 
     description: Description
@@ -73,3 +80,8 @@ class Subject:
     device: str = "cpu"
     training: Sequence[int] | None = None
     cache: dict[str, Any] = field(default_factory=dict)
+    bind: Callable[[Sequence[int]], Denoiser] | None = None
+
+    def at(self, numbers: Sequence[int]) -> Denoiser:
+        r"""The denoiser at points of these images of the data, one a point, or one for all."""
+        return self.denoiser if self.bind is None else self.bind(numbers)

@@ -6,6 +6,7 @@ References:
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from itertools import pairwise
 
 import torch
@@ -43,8 +44,39 @@ def heun(denoiser: Denoiser, noise: Tensor, sigmas: Tensor) -> Tensor:
         >>> heun(point, torch.randn(2, 1), sigma_steps(0.01, 10.0, 8)).flatten()
         tensor([3., 3.])
     """
+    steps = _heun_steps(denoiser, noise, sigmas)
+    x = next(steps)
+    for after in steps:
+        x = after
+    return x
+
+
+@torch.no_grad()
+def heun_path(denoiser: Denoiser, noise: Tensor, sigmas: Tensor) -> Tensor:
+    r"""The noisy points that :func:`heun` visits, one for each level.
+
+    Arguments:
+        denoiser: The denoiser.
+        noise: Standard normal draws, with shape :math:`(B, *)`.
+        sigmas: Falling levels, with shape :math:`(T)`.
+
+    Returns:
+        The points, with shape :math:`(T, B, *)`; the first are the noise at the first level.
+
+    Example:
+        The way to a point mass is straight.
+
+        >>> point = lambda x, sigma: torch.full_like(x, 3.0)
+        >>> heun_path(point, torch.ones(1, 1), torch.tensor([4.0, 2.0, 1.0])).flatten()
+        tensor([4.0000, 3.5000, 3.2500])
+    """
+    return torch.stack(list(_heun_steps(denoiser, noise, sigmas)))
+
+
+def _heun_steps(denoiser: Denoiser, noise: Tensor, sigmas: Tensor) -> Iterator[Tensor]:
     levels = sigmas.to(noise)
     x = noise * levels[0]
+    yield x
     for now, then in pairwise(levels):
         slope = (x - denoiser(x, now)) / now
         proposed = x + (then - now) * slope
@@ -52,4 +84,4 @@ def heun(denoiser: Denoiser, noise: Tensor, sigmas: Tensor) -> Tensor:
             slope = (slope + (proposed - denoiser(proposed, then)) / then) / 2
             proposed = x + (then - now) * slope
         x = proposed
-    return x
+        yield x

@@ -17,6 +17,8 @@ from geomem.measure.study import KINDS
 from geomem.measure.subject import KNOWN, Description
 from geomem.runs.records import SCHEMA_VERSION, RunFolder
 
+# What a study says for findings to know: of an audit, and of disjoint parts.
+DECLARED = ("overlap", "declared", "warnings", "part_sizes")
 # Axes on which records may be of different lengths, or know other entries: by name or number.
 NAMED = ("at", "dimension_method")
 
@@ -41,23 +43,36 @@ def load(run: str | Path) -> xr.Dataset:
     folder = RunFolder.open(run)
     subjects = folder.subjects
     records = dict(folder.records())
-    dataset = xr.Dataset(stack(records, len(subjects), folder.study))
+    attrs = {"run": folder.path.resolve().name, "kind": folder.config["kind"]}
+    return dataset_of(folder.study, subjects, records).assign_attrs(attrs)
+
+
+def dataset_of(
+    study: Mapping[str, Any], subjects: list[Description], records: Mapping[int, xr.Dataset]
+) -> xr.Dataset:
+    r"""Records of a study as one dataset, wherever they are kept; see :func:`load`.
+
+    Arguments:
+        study: The content of the study.
+        subjects: What is known of each subject.
+        records: The records by the number of their subject.
+    """
+    dataset = xr.Dataset(stack(records, len(subjects), study))
     dataset = dataset.assign_coords(subject_coordinates(subjects))
     measured = np.array([number in records for number in range(len(subjects))], dtype=bool)
     dataset = dataset.assign_coords(measured=("subject", measured))
-    dataset = dataset.assign_coords(_study_coordinates(folder.study, dataset))
+    dataset = dataset.assign_coords(_study_coordinates(study, dataset))
     return dataset.assign_attrs(
-        run=folder.path.resolve().name,
-        kind=folder.config["kind"],
-        data=folder.study["data"]["name"],
-        data_digest=folder.study["data"]["digest"],
-        control=folder.study["control"],
-        rms=folder.study["rms"],
-        ambient_dim=folder.study["data"]["ambient_dim"],
-        window=folder.study["window"],
+        data=study["data"]["name"],
+        data_digest=study["data"]["digest"],
+        control=study["control"],
+        rms=study["rms"],
+        ambient_dim=study["data"]["ambient_dim"],
+        window=study["window"],
         subjects_done=len(records),
         subjects_planned=len(subjects),
         schema_version=SCHEMA_VERSION,
+        **{name: study[name] for name in DECLARED if study.get(name)},
     )
 
 
@@ -166,8 +181,8 @@ def grid(dataset: xr.Dataset, kind: str = "learned") -> xr.Dataset:
         kind: The kind of the subjects; those of others are left out.
 
     Returns:
-        The same variables, with ``subject`` replaced by those of the three (and ``width``) that
-        are known of every subject of this kind, in increasing order.
+        The same variables, with ``subject`` replaced by those of the three (and ``width`` and
+        ``part``) that are known of every subject of this kind, in increasing order.
 
     Raises:
         InputError: If there is no such subject, or two are at one place.
@@ -178,7 +193,7 @@ def grid(dataset: xr.Dataset, kind: str = "learned") -> xr.Dataset:
         raise InputError(f"`kind` is {kind!r}, and the run has {', '.join(kinds) or 'no subject'}")
     names = [
         name
-        for name in ("num_samples", "seed", "step", "width")
+        for name in ("num_samples", "seed", "step", "width", "part")
         if name in picked.coords and not np.isnan(picked[name].values).any()
     ]
     if not names:
@@ -187,7 +202,7 @@ def grid(dataset: xr.Dataset, kind: str = "learned") -> xr.Dataset:
     if len(set(places)) < len(places):
         raise InputError(f"several {kind} subjects have the same {', '.join(names)}")
     axes = {name: np.unique(picked[name].values.astype(int)) for name in names}
-    known = ("subject", "kind", "label", "trainings", "measured", *KNOWN)
+    known = ("subject", "kind", "label", "trainings", "seeds", "measured", *KNOWN)
     picked = picked.drop_vars([name for name in known if name in picked.coords])
     columns = [np.searchsorted(axes[n], [p[k] for p in places]) for k, n in enumerate(names)]
     shape = tuple(len(axes[name]) for name in names)

@@ -14,6 +14,7 @@ from geomem.compute.files import atomic_write_bytes, atomic_write_text
 from geomem.errors import InputError
 from geomem.findings.numbers import numbers
 from geomem.findings.sentences import summarize
+from geomem.findings.verdict import Verdict, said, verdict
 from geomem.runs.load import load
 from geomem.runs.records import RunFolder, bytes_of, json_text
 
@@ -31,6 +32,14 @@ class Results:
     dataset: xr.Dataset
     numbers: xr.Dataset | None
     reason: str = ""
+
+    @property
+    def verdict(self) -> Verdict | None:
+        r"""The verdict of an audit, recomputed from its numbers; None of other kinds of run."""
+        if self.numbers is None or self.dataset.attrs.get("kind") != "audit":
+            return None
+        rows = {str(kind) for kind in self.numbers["kind"].values}
+        return verdict(self.numbers) if "model" in rows else None
 
 
 def results(folder: RunFolder, dataset: xr.Dataset | None = None) -> Results:
@@ -56,7 +65,11 @@ def results(folder: RunFolder, dataset: xr.Dataset | None = None) -> Results:
 def write_results(folder: RunFolder, dataset: xr.Dataset) -> Results:
     r"""Computes or reads the results of a run and writes its summary."""
     found = results(folder, dataset)
-    text = json_text(summarize(dataset, found.numbers))
+    summary = summarize(dataset, found.numbers)
+    if found.verdict is not None:
+        summary |= {"verdict": found.verdict.to_json()}
+        summary["findings"] = [*said(found.verdict), *summary["findings"]]
+    text = json_text(summary)
     atomic_write_text(folder.path / "summary.json", text, inside=folder.path, private=True)
     return found
 

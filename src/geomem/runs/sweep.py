@@ -27,11 +27,13 @@ from geomem.errors import InputError
 from geomem.exact import EmpiricalDenoiser
 from geomem.measure.dimension import LocalDimensions
 from geomem.measure.probes import MeasureOptions
-from geomem.measure.study import Study
+from geomem.measure.sketches import Sketches
+from geomem.measure.study import Probe, Study
 from geomem.measure.subject import Description, Subject
 from geomem.models.networks import NetworkConfig, save_network
 from geomem.models.train import Training, TrainState, checkpoint_step, train
 from geomem.runs.design import Size, choose_levels, choose_sizes, study_of
+from geomem.runs.parts import other_parts
 from geomem.runs.records import RunFolder
 from geomem.runs.run import Run, exact_seconds
 from geomem.stats import numpy_rng
@@ -66,6 +68,9 @@ class TrainOptions:
     """What networks are compared with: auto takes the population where it is known, else a
     reference network that never saw the measured images where the pool allows it, else the
     linear control."""
+    disjoint: Annotated[int, Whole(least=1)] = 1
+    """How many networks are trained on disjoint parts of the pool for each N: two tell which
+    share of the excess is variance. N too large for that are trained once."""
 
 
 @checked
@@ -134,11 +139,18 @@ class Sweep(Run, TrainOptions, MeasureOptions, DataOptions):
         source = self.source
         sizes = choose_sizes(self.sizes, len(source.split.pool))
         self.network_config.build(seed=0)  # refuses channels that it cannot be built of
-        order = nested_subsets(source.split.pool, [sizes[-1]], self.seed)[sizes[-1]]
+        pool = len(source.split.pool)
+        whole = nested_subsets(source.split.pool, [pool], self.seed)[pool]
+        order = whole[: sizes[-1]]
         held_out = numpy_rng(self.seed, "held-out points").permutation(source.split.held_out)
         if any(step >= self.training.steps for step in self.measured_steps):
             raise InputError(f"`measured_steps` must be below the {self.training.steps} steps")
         control, reason = self._choose_control(order[: self.points], sizes)
+        probes: list[Probe] = []
+        parts: dict[str, Any] = {}
+        if self.disjoint > 1:
+            split, others = other_parts(whole, source.groups, sizes, self.points, self.disjoint)
+            probes, parts = [Sketches()], {"part_sizes": split, "parts": others}
         default = self.points if self.network_config.kind == "mlp" else 8
         jacobians = default if self.jacobian_points is None else self.jacobian_points
         return study_of(
@@ -148,7 +160,7 @@ class Sweep(Run, TrainOptions, MeasureOptions, DataOptions):
                 "held_out": held_out[: self.points].tolist(),
             },
             sigmas=choose_levels(source, self.sigmas, self.levels),
-            probes=self.probes_of(jacobians),
+            probes=[*self.probes_of(jacobians), *probes],
             draws=self.draws,
             seed=self.seed,
             control=control,
@@ -157,6 +169,7 @@ class Sweep(Run, TrainOptions, MeasureOptions, DataOptions):
                 "sizes": sizes,
                 "control_reason": reason,
                 "reference": self._rest(order[: self.points]) if control == "reference" else [],
+                **parts,
             },
         )
 
@@ -185,6 +198,8 @@ class Sweep(Run, TrainOptions, MeasureOptions, DataOptions):
     def subjects(self, study: Study) -> list[Description]:
         r"""Controls, exact denoisers and networks, in this order."""
         sizes, rest = study.content["sizes"], study.content["reference"]
+        split, first_part = study.content.get("part_sizes", []), 0 if self.disjoint > 1 else None
+        parts = {n: [first_part, *range(1, self.disjoint if n in split else 1)] for n in sizes}
         known = [Description("linear")]
         known += [Description("population")] if self.source.population is not None else []
         known += [Description("empirical", num_samples=n) for n in sizes]
@@ -197,8 +212,9 @@ class Sweep(Run, TrainOptions, MeasureOptions, DataOptions):
                 )
             )
         return known + [
-            Description("learned", num_samples=n, seed=s, step=k, width=w)
+            Description("learned", num_samples=n, seed=s, step=k, width=w, part=part)
             for n in sizes
+            for part in parts[n]
             for w in self.widths or (None,)
             for s in self.seeds
             for k in steps
@@ -242,21 +258,23 @@ class Sweep(Run, TrainOptions, MeasureOptions, DataOptions):
         subjects = folder.subjects
         wanted = {subjects[k].step: k for k in numbers}
         recipe = subjects[numbers[-1]]
-        reference = recipe.kind == "reference"
-        index = study.content["order"][: recipe.num_samples]
-        index = study.content["reference"] if reference else index
+        reference, part = recipe.kind == "reference", recipe.part or 0
+        order = study.content["parts"][part - 1] if part else study.content["order"]
+        index = study.content["reference"] if reference else order[: recipe.num_samples]
         config = self._config_of(recipe)
         state = TrainState(
             config,
             self.training,
             self.source.data.tensor(index),
             seed=self.seed,
-            # All sizes of one seed share initial weights and draws of levels: size differs.
+            # All sizes and parts of one seed share initial weights and draws of levels: only
+            # the images differ.
             unit=int(recipe.seed or 0),
             device=device,
         )
         width = "" if recipe.width is None else f"-width{recipe.width:04d}"
         name = "reference-" * reference + f"N{recipe.num_samples:06d}{width}-seed{recipe.seed}"
+        name += f"-part{part}" if part else ""
         checkpoint = folder.path / "checkpoints" / f"{name}.safetensors"
         if checkpoint_step(checkpoint) > min(int(step or 0) for step in wanted):
             checkpoint.unlink(missing_ok=True)  # a record was deleted that lies before it
@@ -312,15 +330,11 @@ class Sweep(Run, TrainOptions, MeasureOptions, DataOptions):
                 steps += 1
         return (time.perf_counter() - start) / steps
 
-    @property
-    def _networks(self) -> int:
-        return len(self.sizes) * len(self.seeds) * max(1, len(self.widths))
-
     def cheaper(self, seconds: float) -> str:
         r"""Settings that take less time, where this takes long."""
         steps = self.training.steps
         half = f"`steps` {max(1, steps // 2)} takes about half as long"
-        fewer = f"{self._networks} networks are trained: pass fewer `sizes`"
+        fewer = f"{self._trainings} networks are trained: pass fewer `sizes`"
         return f"{half}; {fewer}; or give a `budget`, such as 30m"
 
     def within(self, seconds: float, workers: int) -> Sweep:
@@ -330,9 +344,14 @@ class Sweep(Run, TrainOptions, MeasureOptions, DataOptions):
             seconds: The time in all.
             workers: How many networks are trained at a time.
         """
-        networks = self._networks + 1
+        networks = self._trainings + 1
         share = seconds * 0.85 * min(workers, networks) / networks
         return replace(self, steps=max(100, int(share / self._step_seconds / 1.15)))
+
+    @property
+    def _trainings(self) -> int:
+        # At most: sizes that leave no second part are trained once.
+        return len(self.sizes) * len(self.seeds) * self.disjoint * max(1, len(self.widths))
 
     def num_bytes(self, study: Study) -> float:
         r"""Bytes of memory that one worker takes, roughly."""

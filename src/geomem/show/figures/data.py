@@ -183,7 +183,8 @@ def panels(known: xr.Dataset, name: str = "dimension") -> list[Panel]:
     names = {"value": name, "stderr": f"{name}_stderr", "answered": f"{name}_answered"}
     one = xr.Dataset({k: known[v] for k, v in names.items() if v in known})
     rows, control = shown_rows(known), _of_kind(known, known.attrs["control"])
-    kinds = [str(at) for at in known["at"].values]
+    # What networks are along their own trajectories has a figure of its own.
+    kinds = [str(at) for at in known["at"].values if at != "trajectory"]
     exact = [k for k in _of_kind(known, "empirical") if k not in rows]
     sizes = set(known.num_samples.values[rows])
     exact = [k for k in exact if known.num_samples.values[k] in sizes] or exact[:MOST_ROWS]

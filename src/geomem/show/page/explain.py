@@ -155,7 +155,9 @@ def _samples(dataset: xr.Dataset, known: xr.Dataset, *, show_images: bool) -> st
         "With fewer than 199 held-out images the ratio is not calibrated: no p-values."
         if "copies" not in known or known.copies.isnull().all()
         else "p is the share of held-out images, which cannot be copies, with a ratio as small; a "
-        "sample is called a copy at p ≤ 1 %."
+        "sample is called a copy, or memorized, at p ≤ 1 %. Else it is spurious if another sample "
+        "is nearer, beside its distance to training images, than 99 % of held-out images have each "
+        "other; the rest is new. Where a kind is not among the first samples, one of it is shown."
     )
     return (
         f"{first} c, the distance ratio, is the distance to the nearest training image over that "

@@ -40,12 +40,15 @@ class DirectionCard:
 
 @dataclass(frozen=True)
 class SampleCard:
-    r"""A generated sample beside its nearest training image."""
+    r"""A generated sample beside its nearest training image.
+
+    ``kind`` is memorized, spurious or new; empty where that is not calibrated.
+    """
 
     ratio: str
     p_value: str
     nearest_name: str
-    copy: bool
+    kind: str
     picture: str | None = None
     nearest: str | None = None
 
@@ -128,14 +131,16 @@ class Curator:
             return []
         one = self.dataset.isel(subject=found[0])
         cards = []
-        for j in range(min(SHOWN_SAMPLES, int(one.sample_ratio.notnull().sum()))):
+        pictured = one.sizes["gallery"] if "gallery" in one.dims else SHOWN_SAMPLES
+        kinds = sample_kinds(one)[: int(one.sample_ratio.notnull().sum())]
+        for j in shown_samples(kinds[:pictured]):
             p, index = float(one.sample_p_value[j]), int(one.sample_nearest[j])
             cards.append(
                 SampleCard(
                     ratio=f"{float(one.sample_ratio[j]):.2f}",
                     p_value="" if math.isnan(p) else f"p = {p:.2g}",
                     nearest_name=self.names.get(index, f"image {index}"),
-                    copy=p <= LEVEL,
+                    kind=kinds[j],
                     picture=self._paint(one.get("sample_image"), j),
                     nearest=self._paint(one.get("nearest_image"), j) if self.show_images else None,
                 )
@@ -160,6 +165,33 @@ class Curator:
             return None
         one = np.asarray(pictures[k])
         return self.painter.image(one) if np.isfinite(one).all() else None
+
+
+def sample_kinds(one: xr.Dataset) -> list[str]:
+    r"""Of each sample of a subject: memorized, spurious or new, or nothing where not calibrated."""
+    copies = one.sample_p_value.values
+    near = one.sibling_p_value.values if "sibling_p_value" in one else np.full(len(copies), np.nan)
+    found = []
+    for p, q in zip(copies, near, strict=True):
+        unknown = math.isnan(p) or (math.isnan(q) and p > LEVEL)
+        kind = "memorized" if p <= LEVEL else "spurious" if q <= LEVEL else "new"
+        found.append("" if unknown else kind)
+    return found
+
+
+def shown_samples(kinds: list[str]) -> list[int]:
+    r"""The samples that are shown: the first ones, and one at least of each kind that there is.
+
+    Example:
+        >>> shown_samples(["new"] * 20 + ["memorized"])[-2:]
+        [10, 20]
+    """
+    first = list(range(min(SHOWN_SAMPLES, len(kinds))))
+    for kind in dict.fromkeys(kinds):
+        if kind not in [kinds[k] for k in first]:
+            many = max(first, key=lambda k: ([kinds[j] for j in first].count(kinds[k]), k))
+            first[first.index(many)] = kinds.index(kind)
+    return sorted(first)
 
 
 def has_samples(dataset: xr.Dataset, subject: int) -> bool:

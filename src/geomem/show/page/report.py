@@ -35,6 +35,7 @@ from geomem.show.page.headlines import control_name, headlines, unbroken
 from geomem.show.page.payload import payload
 from geomem.show.page.plan import plan_report
 from geomem.show.page.spectrum import spectrum_report
+from geomem.show.page.sections import sections
 from geomem.show.page.tables import table
 
 HERE = Path(__file__).parent
@@ -86,7 +87,10 @@ def page_html(folder: RunFolder, found: Results, *, show_images: bool) -> str:
         show_images: Whether pixels of the data are shown.
     """
     environment = jinja2.Environment(
-        autoescape=True, trim_blocks=True, undefined=jinja2.StrictUndefined
+        loader=jinja2.FileSystemLoader(HERE),
+        autoescape=True,
+        trim_blocks=True,
+        undefined=jinja2.StrictUndefined,
     )
     environment.filters["explained"] = Explained()
     template = environment.from_string((HERE / "page.html").read_text(encoding="utf-8"))
@@ -120,6 +124,7 @@ def page_html(folder: RunFolder, found: Results, *, show_images: bool) -> str:
             "gap": words(known, "gap").name if has(known, "gap") else "",
             "source": source_of_dimension(dataset),
             "galleries": galleries(dataset, known, folder.study, show_images=show_images),
+            "sections": sections(known, folder.study),
             "control": control_name(known),
             "table": table(known),
             "numbers": payload(known),

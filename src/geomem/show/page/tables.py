@@ -172,6 +172,21 @@ def table(known: xr.Dataset) -> Table:
             "by which the network is worse than the control there; below 0, better",
             plain("excess"),
         ),
+        (
+            "Variance over disjoint trainings, nats",
+            "half the squared difference of two networks that share no image, at new images",
+            plain("variance"),
+        ),
+        (
+            "Bias, nats",
+            "the excess of these networks minus their variance; below 0, better than the control",
+            plain("bias"),
+        ),
+        (
+            "Agreement of disjoint trainings",
+            "share of their squared error at new images that they have in common",
+            plain("agreement"),
+        ),
         *beside,
         (
             "Images memorized one by one",
@@ -194,9 +209,20 @@ def table(known: xr.Dataset) -> Table:
             rate("copies"),
         ),
         (
+            "Spurious samples",
+            "no copy, but nearer to another sample than held-out images are to each other",
+            rate("spurious"),
+        ),
+        ("New samples", "neither copies nor spurious; with 95 % interval", rate("new_samples")),
+        (
             "Reserved images called copies",
             "should be about 1 %; with 95 % interval",
             rate("unseen_copies"),
+        ),
+        (
+            "Reserved images called spurious",
+            "should be about 1 %; with 95 % interval",
+            rate("unseen_spurious"),
         ),
         (
             "Median distance ratio of samples",

@@ -1,0 +1,148 @@
+r"""How long an audit takes, and how a time becomes a plan."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, Self
+
+import numpy as np
+import torch
+
+from geomem.compute.threads import one_thread
+from geomem.errors import InputError
+from geomem.measure.study import Study
+from geomem.measure.subject import Description
+from geomem.models.train import TrainState
+from geomem.runs.audited import FEWEST_STEPS, MOST_STEPS, SAMPLE_CALLS, Audited
+from geomem.runs.run import exact_seconds
+
+
+@dataclass(frozen=True)
+class TimedAudit(Audited):
+    r"""The forecasts of an audit, from calls and steps timed on this machine."""
+
+    def seconds(self, subject: Description, study: Study) -> float:
+        r"""Seconds that a subject takes, roughly."""
+        if subject.kind in ("linear", "empirical"):
+            return exact_seconds(study, subject.num_samples) + 2.0
+        plan, levels = study.content["plan"], len(study.sigmas)
+        points = sum(map(len, study.images.values()))
+        calls = float(points * study.draws * levels)
+        if subject.kind != "mirror":
+            products = len(study.directions.counts)
+            calls += 2.5 * 2 * min(plan["jacobian_points"], points) * levels * products
+        if subject.kind in ("model", "base"):
+            calls += float(plan["samples"]) * SAMPLE_CALLS * (subject.kind == "model")
+            return calls * self._call_seconds
+        if subject.kind == "reference" and study.content["reference"]:
+            return (
+                self.training.steps * self._step_seconds * 1.15 + calls * self._step_seconds / 200
+            )
+        return calls * self._call_seconds
+
+    @cached_property
+    def _call_seconds(self) -> float:
+        # Of the model at one noised point, in a batch: timed here, since nothing else tells.
+        model = self.opened("cpu")
+        numbers = [int(i) for i in np.resize(self.source.split.held_out, 64)]
+        x = self.source.data.tensor(numbers)
+        x = x.to(torch.float64 if model.dtype == torch.float64 else torch.float32)
+        bind = self._bind(model)
+        denoiser = model.denoiser if bind is None else bind(numbers)
+        sigma = torch.tensor(float(np.sqrt(np.prod(model.sigma_range))) or 1.0).to(x)
+
+        @torch.no_grad()
+        def call() -> None:
+            denoiser(x, sigma)
+
+        return _timed(call) / len(x)
+
+    @cached_property
+    def _step_seconds(self) -> float:
+        shape = self.source.data.item_shape
+        state = TrainState(self.network_config, self.training, torch.zeros(2, *shape), seed=0)
+        return _timed(state.advance)
+
+    def cheaper(self, seconds: float) -> str:
+        r"""Settings that take less time, where this takes long."""
+        return "give a `budget`, such as 10m; or pass fewer `points`, `samples` 0, or `controls`"
+
+    def within(self, seconds: float, workers: int) -> Self:
+        r"""The same audit, planned to fit into a time on this machine.
+
+        Less is measured in this order: samples, levels, points; what is left of the time trains
+        the reference, which is left out where fewer than 300 steps fit.
+
+        Arguments:
+            seconds: The time in all.
+            workers: How many subjects are measured at a time.
+
+        Raises:
+            InputError: If even the smallest audit takes longer.
+        """
+        tries: list[dict[str, Any]] = [
+            {},
+            {"samples": min(self.samples, 64)},
+            {"samples": min(self.samples, 64), "jacobian_points": min(self._jacobians, 8)},
+            {"samples": 0, "jacobian_points": 0},
+            {"samples": 0, "jacobian_points": 0, "levels": min(self.levels, 12)},
+            {
+                "samples": 0,
+                "jacobian_points": 0,
+                "levels": min(self.levels, 12),
+                "points": min(self.points, 32),
+            },
+        ]
+        for fewer in tries:
+            planned = replace(self, **fewer, controls=self.chosen)
+            measuring = planned._measuring(workers)
+            if measuring <= 0.8 * seconds:
+                return planned._with_reference(0.9 * seconds, measuring, workers)
+        raise InputError(
+            f"`budget` allows {seconds:.0f} s, and the smallest audit takes about {measuring:.0f} "
+            "s here; give more time, or a `device`"
+        )
+
+    def _measuring(self, workers: int) -> float:
+        # Without the training of a reference.
+        copies = self.samples * SAMPLE_CALLS
+        calls = 2.0 * self.points * self.draws * self.levels
+        products = len(self.source.directions.counts)
+        jacobian = 2.5 * 2 * 2 * self._jacobians * self.levels * products
+        models = [calls + jacobian + copies]
+        models += [calls] * ("mirror" in self.chosen) + [calls + jacobian] * ("base" in self.chosen)
+        exact = 2e-9 * calls * len(self.source.split.pool) * np.prod(self.source.data.item_shape)
+        total = sum(models) * self._call_seconds
+        return float(exact + max(total / workers, models[0] * self._call_seconds) + 5)
+
+    def _with_reference(self, seconds: float, measuring: float, workers: int) -> Self:
+        if not self._trains:
+            return self
+        # With several workers it is trained while the others measure.
+        left = seconds - measuring if workers == 1 else seconds - 0.3 * measuring
+        steps = min(MOST_STEPS, int(left / self._step_seconds / 1.3))
+        if steps < FEWEST_STEPS:
+            return replace(self, controls=tuple(c for c in self.chosen if c != "reference"))
+        return replace(self, reference_steps=steps)
+
+    def num_bytes(self, study: Study) -> float:
+        r"""Bytes of memory that one worker takes, roughly."""
+        d, n = int(study.content["data"]["ambient_dim"]), len(study.content["order"])
+        entries = len(study.directions.counts)
+        record = 8.0 * 2 * study.width * len(study.sigmas) * (study.draws + 2) * entries
+        return (
+            12.0 * n * d + 8.0 * 4 * 512 * n + 8.0 * 3 * d * d + 512.0 * d * 4 * 64 + record + 6e8
+        )
+
+
+def _timed(action: Callable[[], Any]) -> float:
+    with one_thread():
+        action()
+        start, count = time.perf_counter(), 0
+        while time.perf_counter() - start < 0.5 or count < 2:
+            action()
+            count += 1
+    return (time.perf_counter() - start) / count
