@@ -96,6 +96,21 @@ def one_of(found: Spectra, kind: str, size: int) -> Any:
     return rows.isel(subject=np.flatnonzero(chosen)[0], at=0)
 
 
+def unfinished(out: Path) -> list[str]:
+    r"""A sentence for each kind of samples of which trainings are missing: a page says so."""
+    said = []
+    for kind in KINDS:
+        folder = RunFolder.open(out / f"linear-{kind}")
+        learned = [k for k, s in enumerate(folder.subjects) if s.kind == "learned"]
+        missing = len({*folder.missing()} & {*learned})
+        if missing:
+            said.append(
+                f"On {kind} samples {missing} of {len(learned)} planned networks are not there yet; "
+                "the same command goes on."
+            )
+    return said
+
+
 LEAST_FALL = 0.1  # of t times a singular value, below which nothing is called a drop
 MOST_OF = 0.5  # the share of trainings or sets that must agree on it
 

@@ -24,6 +24,7 @@ from geomem.experiments.linear import (
     stages,
     sweep_of,
     trainings,
+    unfinished,
 )
 from geomem.theory.condensation import Form
 
@@ -66,6 +67,7 @@ class _AtOrigin(Experiment):
         return [
             "The paper's plane in 30 dimensions, samples as they are (Gaussian) and normalised to "
             f"length 1. Networks, with their trainings: {'; '.join(said_of)}; {trained:,} steps.",
+            *unfinished(out),
             RECIPE,
             "Spectra at x = 0 by the paper's estimator (scores at σ along 30 orthogonal "
             "directions) and of the Jacobian; a drop is the rank of 20 to 29 behind which t times "

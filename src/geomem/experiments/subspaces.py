@@ -19,7 +19,7 @@ from scipy.stats import spearmanr
 
 from geomem.experiments.exact import GROUPS, LEVELS, MOST, ExactRetention, beyond
 from geomem.experiments.experiment import Experiment, Judgement, Runs, Scale, Table, Verdict
-from geomem.experiments.linear import KINDS, LIMITS, RECIPE, sweep_of, trainings
+from geomem.experiments.linear import KINDS, LIMITS, RECIPE, sweep_of, trainings, unfinished
 from geomem.manifolds import PAPER_VARIANCES
 from geomem.runs.load import load
 from geomem.stats import Estimate
@@ -78,6 +78,7 @@ class Subspaces(Experiment):
                     _ran(kind, found, max(s for k, s in cells if k == kind))
                     for kind, found in last.items()
                 ),
+                *unfinished(out),
                 "Both are looked at on the way, too; 16 levels; at 64 noised training points.",
                 RECIPE,
                 f"Exact denoisers: {exact['asked']['total']:,} planted points of each size (fewer "
@@ -146,11 +147,9 @@ class Subspaces(Experiment):
 
 
 def _ran(kind: str, found: xr.Dataset, step: int) -> str:
-    names = ", ".join(f"{int(n):,}" for n in found.num_samples.values)
-    return (
-        f"On {kind} samples N = {names}, {found.attrs['trainings']} trainings each of {step:,} "
-        "steps."
-    )
+    pairs = zip(found.num_samples.values, found.attrs["trainings"], strict=True)
+    names = ", ".join(f"{int(n):,} ({count})" for n, count in pairs)
+    return f"On {kind} samples N = {names}, with their trainings, of {step:,} steps."
 
 
 def retention_of(dataset: xr.Dataset, step: int) -> xr.Dataset:
@@ -207,7 +206,7 @@ def retention_of(dataset: xr.Dataset, step: int) -> xr.Dataset:
     for name, array in pairs.items():
         found[name] = (wide[:2], array[..., 0])
         found[f"{name}_stderr"] = (wide[:2], array[..., 1])
-    trainings = min(int((own & (dataset.num_samples.values == n)).sum()) for n in sizes)
+    trainings = [int((own & (dataset.num_samples.values == n)).sum()) for n in sizes]
     coords = {"num_samples": sizes, "sigma": dataset.sigma.values, "group": list(GROUPS)}
     return xr.Dataset(found, coords, {"trainings": trainings})
 

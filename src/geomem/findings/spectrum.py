@@ -159,7 +159,7 @@ def _measured(dataset: xr.Dataset, window: tuple[int, int]) -> xr.Dataset:
 
 def _mean(values: Array) -> Array:
     # Of (member, point, ...): the mean and its error, over members where there are several.
-    there = ~np.isnan(values).any(-1)
+    there = np.asarray(~np.isnan(values).any(-1))
     members = [value[known] for value, known in zip(values, there, strict=True) if known.any()]
     each = np.stack([m.mean(0) for m in members]) if len(members) > 1 else members[0]
     error = each.std(0, ddof=1) / len(each) ** 0.5 if len(each) > 1 else np.nan * each[0]
