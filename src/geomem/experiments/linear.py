@@ -105,7 +105,7 @@ def unfinished(out: Path) -> list[str]:
         missing = len({*folder.missing()} & {*learned})
         if missing:
             said.append(
-                f"On {kind} samples {missing} of {len(learned)} planned networks are not there yet; "
+                f"On {kind} samples {missing} of {len(learned)} planned networks are not there; "
                 "the same command goes on."
             )
     return said
