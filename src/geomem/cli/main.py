@@ -25,6 +25,11 @@ COMMANDS = {
         "cli.dimension:DimensionCommand",
         "local dimension of a denoiser, with its error",
     ),
+    "spectrum": (
+        "cli.spectrum:SpectrumCommand",
+        "singular values as the paper draws them, and the theory",
+    ),
+    "reproduce": ("cli.reproduce:ReproduceCommand", "the paper's experiments, run and judged"),
     "compare": ("cli.compare:CompareCommand", "put runs side by side: what did a change change?"),
     "inspect": ("cli.inspect:InspectCommand", "what a trained model is, and whether it holds"),
     "report": ("cli.report:ReportCommand", "redraw the page of a run from its records"),

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from geomem.arguments import Whole, checked
 from geomem.data.source import Source
@@ -31,6 +32,7 @@ def study_of(
     seed: int,
     more: dict[str, Any],
     control: str = "linear",
+    fixed: tuple[Tensor, list[str]] | None = None,
 ) -> Study:
     r"""A study of images of a source, with all that it rests on by digest.
 
@@ -43,6 +45,7 @@ def study_of(
         seed: The seed of the noise.
         more: Further JSON values that belong to the study.
         control: The kind of the subject that others are compared with.
+        fixed: Points that belong to nobody's data, with shape (P, \*), and their names.
     """
     data, split = source.data, source.split
     if min(len(split.held_out), len(split.reserved)) < 8:
@@ -52,8 +55,13 @@ def study_of(
     points = {at: [int(i) for i in numbers] for at, numbers in index.items()}
     digests = data.digests()
     names = data.files if data.files is not None else [str(i) for i in range(len(data))]
+    images = {at: data.tensor(i) for at, i in points.items()}
+    own = {} if fixed is None else {"fixed": fixed[0]}
+    nobody = {at: [-1] * len(x) for at, x in own.items()}
+    named = {} if fixed is None else {"fixed": fixed[1]}
+    sums = {at: [_digest(x.numpy().tobytes()) for x in xs] for at, xs in own.items()}
     return make_study(
-        {at: data.tensor(i) for at, i in points.items()},
+        images | own,
         directions=source.directions,
         sigmas=torch.from_numpy(sigmas),
         probes=probes,
@@ -61,14 +69,15 @@ def study_of(
         draws=draws,
         seed=seed,
         control=control,
-        points=points,
+        points=points | nobody,
         source=source,
         more={
             "data": about(source),
-            "point_groups": {at: [int(g) for g in source.groups[i]] for at, i in points.items()},
-            "point_names": {at: [names[k] for k in i] for at, i in points.items()},
+            "point_groups": nobody
+            | {at: [int(g) for g in source.groups[i]] for at, i in points.items()},
+            "point_names": named | {at: [names[k] for k in i] for at, i in points.items()},
             **({} if data.labels is None else _classes(source, points)),
-            "point_digests": {at: [digests[k] for k in i] for at, i in points.items()},
+            "point_digests": sums | {at: [digests[k] for k in i] for at, i in points.items()},
             **more,
         },
     )

@@ -44,7 +44,7 @@ from geomem.measure.subject import Description
 SCHEMA_VERSION = 2
 TRAILER = b"\ngeomem-record-sha256 "
 PLACES = (
-    *("data", "split", "groups", "labels", "held_out", "reserved", "captions"),
+    *("data", "split", "groups", "labels", "held_out", "reserved", "captions", "network"),
     *("model", "base", "reference", "repeat"),
 )
 AGAIN = "run the same command again, and it is done anew"

@@ -60,6 +60,10 @@ class TrainOptions:
     """The backbone; auto takes an MLP up to 256 coordinates, a U-Net for larger images."""
     channels: tuple[Annotated[int, Whole(least=1)], ...] = (16, 32, 32)
     """Channels of the U-Net at each resolution."""
+    widths: tuple[Annotated[int, Whole(least=1)], ...] = ()
+    """Widths of the MLP, each trained at every N; 256 if not given."""
+    blocks: Annotated[int, Whole(least=1)] | None = None
+    """Residual blocks of the MLP; 3 if not given."""
     control: Literal["auto", "population", "reference", "linear"] = "auto"
     """What networks are compared with: auto takes the population where it is known, else a
     reference network that never saw the measured images where the pool allows it, else the
@@ -87,6 +91,8 @@ class Sweep(Run, TrainOptions, MeasureOptions, DataOptions):
             raise InputError("`seeds` are different numbers; pass at least one")
         if not self.sizes:
             raise InputError("`sizes` is empty; pass training-set sizes N, such as 32 512 all")
+        if len(set(self.widths)) < len(self.widths):
+            raise InputError("`widths` names a width twice; pass different ones")
 
     # ------------------------------------------------------------------------------- study
 
@@ -106,7 +112,16 @@ class Sweep(Run, TrainOptions, MeasureOptions, DataOptions):
         kind: Any = self.network if self.network != "auto" else "mlp" if small else "unet"
         if kind == "unet" and len(shape) != 3:
             raise InputError(f"a U-Net needs images, got points of shape {shape}; use mlp")
-        return NetworkConfig(kind, shape, self.source.rms, channels=self.channels)
+        if kind == "unet" and (self.widths or self.blocks):
+            raise InputError("`widths` and `blocks` are those of an MLP; pass `channels`")
+        config = NetworkConfig(kind, shape, self.source.rms, channels=self.channels)
+        # The widest one: it takes the most time and memory.
+        width, blocks = max(self.widths, default=config.width), self.blocks or config.blocks
+        return replace(config, width=width, blocks=blocks)
+
+    def _config_of(self, description: Description) -> NetworkConfig:
+        config = self.network_config
+        return config if description.width is None else replace(config, width=description.width)
 
     @property
     def training(self) -> Training:
@@ -197,9 +212,10 @@ class Sweep(Run, TrainOptions, MeasureOptions, DataOptions):
                 )
             )
         return known + [
-            Description("learned", num_samples=n, seed=s, step=k, part=part)
+            Description("learned", num_samples=n, seed=s, step=k, width=w, part=part)
             for n in sizes
             for part in parts[n]
+            for w in self.widths or (None,)
             for s in self.seeds
             for k in steps
         ]
@@ -245,8 +261,9 @@ class Sweep(Run, TrainOptions, MeasureOptions, DataOptions):
         reference, part = recipe.kind == "reference", recipe.part or 0
         order = study.content["parts"][part - 1] if part else study.content["order"]
         index = study.content["reference"] if reference else order[: recipe.num_samples]
+        config = self._config_of(recipe)
         state = TrainState(
-            self.network_config,
+            config,
             self.training,
             self.source.data.tensor(index),
             seed=self.seed,
@@ -255,7 +272,8 @@ class Sweep(Run, TrainOptions, MeasureOptions, DataOptions):
             unit=int(recipe.seed or 0),
             device=device,
         )
-        name = "reference-" * reference + f"N{recipe.num_samples:06d}-seed{recipe.seed}"
+        width = "" if recipe.width is None else f"-width{recipe.width:04d}"
+        name = "reference-" * reference + f"N{recipe.num_samples:06d}{width}-seed{recipe.seed}"
         name += f"-part{part}" if part else ""
         checkpoint = folder.path / "checkpoints" / f"{name}.safetensors"
         if checkpoint_step(checkpoint) > min(int(step or 0) for step in wanted):
@@ -270,7 +288,7 @@ class Sweep(Run, TrainOptions, MeasureOptions, DataOptions):
             if moment.step in wanted:
                 number = wanted[moment.step]
                 path = folder.path / "networks" / f"{name}-step{moment.step}"
-                save_network(moment.average, self.network_config, path)
+                save_network(moment.average, config, path)
                 # The reference is measured at the training points of the others.
                 own = None if reference else index
                 subject = Subject(subjects[number], moment.average, torch.float32, device, own)
@@ -292,7 +310,7 @@ class Sweep(Run, TrainOptions, MeasureOptions, DataOptions):
         if not self.dimension:
             return 0.0
         if description.kind in ("learned", "reference"):
-            network = self.network_config.build(0).eval()
+            network = self._config_of(description).build(0).eval()
             subject = Subject(description, network, torch.float32)
         else:
             subject = self._exact(description, study)
@@ -333,7 +351,7 @@ class Sweep(Run, TrainOptions, MeasureOptions, DataOptions):
     @property
     def _trainings(self) -> int:
         # At most: sizes that leave no second part are trained once.
-        return len(self.sizes) * len(self.seeds) * self.disjoint
+        return len(self.sizes) * len(self.seeds) * self.disjoint * max(1, len(self.widths))
 
     def num_bytes(self, study: Study) -> float:
         r"""Bytes of memory that one worker takes, roughly."""

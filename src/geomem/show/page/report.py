@@ -34,10 +34,12 @@ from geomem.show.page.layout import render
 from geomem.show.page.payload import payload
 from geomem.show.page.plan import plan_report
 from geomem.show.page.sections import sections
+from geomem.show.page.spectrum import spectrum_report
 from geomem.show.page.tables import table
 
 PIXELS = ("training_image", "nearest_image")
-PAGES = {"plan": plan_report}  # of kinds of run that have a page of their own
+# Of kinds of run that have a page of their own.
+PAGES = {"plan": plan_report, "spectrum": spectrum_report}
 
 
 @checked

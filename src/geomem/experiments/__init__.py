@@ -1,0 +1,1 @@
+r"""The paper's experiments: what is run, what is expected, and the page that judges it."""

@@ -1,0 +1,146 @@
+r"""An experiment: a claim, the runs that could show it, and the judgement of their records.
+
+Everything that it measures is a run of the house, resumed like any other; everything that its
+page says stands in one JSON document, from which page and figure are written again at any time.
+"""
+
+from __future__ import annotations
+
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from matplotlib.figure import Figure
+
+from geomem import __version__
+from geomem.compute.executor import Executor
+from geomem.compute.files import atomic_write_text
+from geomem.compute.progress import format_seconds, say
+from geomem.runs.jobs import jobs_to_do
+from geomem.runs.run import Run
+
+SCHEMA_VERSION = 1
+Scale = Literal["cpu", "gpu"]
+Verdict = Literal["confirmed", "confirmed in this regime", "not seen", "undecided at this scale"]
+Runs = Mapping[str, Run]
+SOURCE = (
+    "Achilli, Ventura, Silvestri, Pham, Raya, Krotov, Lucibello, Ambrogioni: *Losing dimensions: "
+    "Geometric memorization in generative diffusion*, arXiv 2410.08727, abstract"
+)
+
+
+@dataclass(frozen=True)
+class Table:
+    r"""A table of the page; cells are texts, numbers with their errors."""
+
+    title: str
+    head: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+
+@dataclass(frozen=True)
+class Judgement:
+    r"""What the records say of a claim.
+
+    Attributes:
+        verdict: One of four.
+        why: One sentence.
+        ran: What was run, in sentences.
+        tables: The numbers, with errors.
+        curves: What the figure draws, as plain JSON values.
+    """
+
+    verdict: Verdict
+    why: str
+    ran: Sequence[str]
+    tables: Sequence[Table] = ()
+    curves: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Experiment(ABC):
+    r"""One experiment, frozen: its name is its config."""
+
+    name: ClassVar[str]
+    title: ClassVar[str]
+    quote: ClassVar[str]
+    """The claim in the paper's words."""
+    source: ClassVar[str] = SOURCE
+    """Which paper's, with the part of it."""
+    claim: ClassVar[str]
+    """What follows from it here, and would be seen if it held."""
+    limits: ClassVar[str]
+    """What the CPU's scale cannot decide."""
+
+    @abstractmethod
+    def trainings(self, scale: Scale) -> Runs:
+        r"""The runs that can start at once, by the name of their folder."""
+
+    def measurements(self, out: Path, scale: Scale) -> Runs:
+        r"""The runs that ask the networks which the trainings left, likewise."""
+        return {}
+
+    @abstractmethod
+    def judge(self, out: Path, scale: Scale) -> Judgement:
+        r"""What the records in a folder say: a function of them alone."""
+
+    @abstractmethod
+    def draw(self, document: Mapping[str, Any]) -> Figure:
+        r"""The figure, from the document alone."""
+
+
+def forecast(runs: Runs, out: Path, workers: int) -> float:
+    r"""Seconds that the subjects take which are not measured yet, on so many workers."""
+    seconds = 0.0
+    for name, run in runs.items():
+        folder, study = run.prepare(out / name), run.study()
+        jobs = jobs_to_do(folder)
+        costs = [sum(run.seconds(folder.subjects[k], study) for k in job) for job in jobs]
+        seconds += max(sum(costs) / workers, max(costs, default=0.0))
+    return seconds
+
+
+def reproduce(
+    experiment: Experiment, out: Path, scale: Scale, executor: Executor, device: str = "cpu"
+) -> dict[str, Any]:
+    r"""Runs what is missing, judges, and writes ``NAME.json``, ``NAME.png`` and ``NAME.md``.
+
+    Arguments:
+        experiment: The experiment.
+        out: The folder of all experiments of one scale: trainings are shared.
+        scale: ``cpu``, or the paper's own sizes.
+        executor: Who works.
+        device: Where networks are trained and measured.
+
+    Returns:
+        The document.
+    """
+    trainings = experiment.trainings(scale)
+    left = forecast(trainings, out, executor.workers())
+    say(f"{experiment.name}: trainings and their measurements, about {format_seconds(left)}")
+    for name, run in trainings.items():
+        run.run(out / name, executor=executor, device=device)
+    for name, run in experiment.measurements(out, scale).items():
+        run.run(out / name, executor=executor, device=device)
+    document = document_of(experiment, experiment.judge(out, scale), scale)
+    path = out / f"{experiment.name}.json"
+    atomic_write_text(path, json.dumps(document, indent=1, allow_nan=False) + "\n")
+    return document
+
+
+def document_of(experiment: Experiment, found: Judgement, scale: Scale) -> dict[str, Any]:
+    r"""All that a page says, as plain JSON values."""
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "geomem": __version__,
+        "name": experiment.name,
+        "title": experiment.title,
+        "quote": experiment.quote,
+        "source": experiment.source,
+        "claim": experiment.claim,
+        "scale": scale,
+        "limits": experiment.limits,
+        **json.loads(json.dumps(asdict(found), allow_nan=False)),
+    }

@@ -1,0 +1,249 @@
+r"""Experiments: resumed like any run, judged by rules that are checked on planted records."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import xarray as xr
+
+import geomem
+from geomem.cli.main import run
+from geomem.compute.local import LocalExecutor
+from geomem.errors import InputError
+from geomem.experiments import digits, linear, spectra, subspaces
+from geomem.experiments.digits import band_shares, crossing
+from geomem.experiments.exact import ExactRetention, beyond
+from geomem.experiments.experiment import Scale, reproduce
+from geomem.experiments.linear import drop_at, stages
+from geomem.experiments.names import EXPERIMENTS, experiment
+from geomem.experiments.page import list_of, page_of
+from geomem.experiments.publish import publish, publish_all
+from geomem.experiments.spectra import Times
+from geomem.experiments.subspaces import retention_of
+
+PAGES = Path(__file__).parents[2] / "docs" / "results"
+
+
+def tiny(kind: str, scale: Scale) -> geomem.Sweep:
+    return geomem.Sweep(
+        linear.KINDS[kind],
+        sizes=(20, 40),
+        steps=6,
+        seeds=(0, 1),
+        network="mlp",
+        widths=(8,),
+        blocks=1,
+        levels=3,
+        points=8,
+        samples=0,
+    )
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("reproduced")
+
+
+@pytest.fixture(scope="module")
+def small() -> Callable[[pytest.MonkeyPatch], None]:
+    def patch(monkeypatch: pytest.MonkeyPatch) -> None:
+        for module in (linear, spectra, subspaces):
+            monkeypatch.setattr(module, "sweep_of", tiny)
+        monkeypatch.setattr(linear, "SIGMAS", (0.05, 0.5))
+        monkeypatch.setattr(linear, "SETS", 2)
+        monkeypatch.setattr(spectra, "ONE", 40)
+        monkeypatch.setattr(spectra, "SIDE", (40, 20))
+        monkeypatch.setattr(subspaces, "LEVELS", (0.1, 0.5))
+
+    return patch
+
+
+@pytest.mark.parametrize("name", [n for n in EXPERIMENTS if n.startswith("linear")])
+def test_interrupted_and_resumed_it_gives_the_same_page(
+    name: str,
+    out: Path,
+    small: Callable[[pytest.MonkeyPatch], None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    small(monkeypatch)
+    one = LocalExecutor(1)
+    document = reproduce(experiment(name), out, "cpu", one)
+    page = publish(document, out)
+    text, pixels = page.read_bytes(), page.with_suffix(".png").read_bytes()
+    # What an interruption leaves: some records are not there, nor is what follows from them.
+    for record in sorted((out / "linear-gaussian" / "records").glob("*.nc"))[-1:]:
+        record.unlink()
+    again = reproduce(experiment(name), out, "cpu", one)
+    publish(again, out)
+    assert again == document
+    assert page.read_bytes() == text
+    assert page.with_suffix(".png").read_bytes() == pixels
+    assert document["verdict"] in text.decode()
+    assert all(len(row) == len(t["head"]) for t in document["tables"] for row in t["rows"])
+
+
+@pytest.mark.parametrize("name", ["epochs", "regimes"])
+def test_digits_are_judged(
+    name: str, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def few(scale: Scale) -> geomem.Sweep:
+        return geomem.Sweep(
+            "digits",
+            sizes=(16, 32, 64),
+            steps=40,
+            measured_steps=(10, 20),
+            widths=(8,),
+            network="mlp",
+            levels=3,
+            points=8,
+            jacobian_points=0,
+            samples=8,
+        )
+
+    monkeypatch.setattr(digits, "digits_sweep", few)
+    monkeypatch.setattr(
+        digits, "sweep_of", lambda kind, scale: replace(tiny(kind, scale), samples=8)
+    )
+    out = tmp_path_factory.getbasetemp() / "digits"  # both share the trainings
+    document = reproduce(experiment(name), out, "cpu", LocalExecutor(1))
+    text = publish(document, out).read_text()
+    assert document["verdict"] in text
+    assert all(len(row) == len(t["head"]) for t in document["tables"] for row in t["rows"])
+    if name == "epochs":
+        assert [row[1] for row in document["tables"][1]["rows"]] == ["16"] * 3 + ["32"] * 3 + [
+            "64"
+        ] * 3
+    else:
+        assert set(document["curves"]) == {"digits, width 8", "linear, width 8"}
+
+
+def test_pages_of_a_folder_are_listed(
+    out: Path, small: Callable[[pytest.MonkeyPatch], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small(monkeypatch)
+    reproduce(experiment("linear-sizes"), out, "cpu", LocalExecutor(1))
+    pages = publish_all(out)
+    index = (out / "index.md").read_text()
+    assert pages
+    assert all(f"({page.name})" in index for page in pages)
+    with pytest.raises(InputError, match="no document"):
+        publish_all(out / "linear-gaussian")
+
+
+def test_the_command_lists_experiments_and_refuses_unknown_ones(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert run(["reproduce"]) == 0
+    assert all(name in capsys.readouterr().out for name in ["linear-panel"])
+    assert run(["reproduce", "linear-pannel"]) == 2
+    assert "the experiments are linear-times" in capsys.readouterr().err
+
+
+# --- Rules of judgement ---------------------------------------------------------------------
+
+
+def test_a_stage_is_where_trainings_agree_on_a_drop_that_is_one() -> None:
+    row = xr.Dataset(
+        {
+            "drop_rank": (("estimator", "sigma"), [[25, 25, 23, 28]]),
+            "drop_share": (("estimator", "sigma"), [[1.0, 0.4, 1.0, 1.0]]),
+            "fall": (("estimator", "sigma"), [[0.5, 0.5, 0.05, 0.3]]),
+        },
+        {"estimator": ["paper"]},
+    )
+    drops = drop_at(row, "paper")
+    assert drops == [25, None, None, 28]
+    assert stages(drops, np.array([0.1, 0.2, 0.3, 0.4])) == {25: (0.1, 0.1), 28: (0.4, 0.4)}
+
+
+def planted(high: float, low: float) -> xr.Dataset:
+    r"""A sweep whose networks keep given shares of the population in each group at N = 50."""
+    rng, variances = np.random.default_rng(0), np.array([1.0] * 2 + [0.09] * 5 + [1e-4] * 23)
+    sigmas = np.array([0.1, 0.3])
+    whole = variances / (variances + sigmas[:, None] ** 2)
+    share = np.array([high] * 2 + [low] * 5 + [1.0] * 23)
+    rows = [np.repeat(whole[:, None], 40, 1)]
+    for kept in (share, np.ones(30)):
+        rows += [whole[:, None] * kept + 0.05 * rng.normal(size=(2, 40, 30)) for _ in range(3)]
+    return xr.Dataset(
+        {"diagonal": (("subject", "at", "sigma", "point", "direction"), np.stack(rows)[:, None])},
+        {
+            "at": ["training"],
+            "sigma": sigmas,
+            "kind": ("subject", np.array(["population", *["learned"] * 6], dtype=object)),
+            "num_samples": ("subject", [np.nan, 50, 50, 50, 5000, 5000, 5000]),
+            "step": ("subject", [np.nan, *[10] * 6]),
+            "measured": ("subject", [True] * 7),
+        },
+        {"control": "population"},
+    )
+
+
+def test_retention_is_what_was_planted_and_its_order_is_found() -> None:
+    found = retention_of(planted(0.9, 0.5), 10).sel(num_samples=50)
+    for group, kept in (("high", 0.9), ("low", 0.5)):
+        one = found.sel(group=group)
+        z = (one.retention - kept) / one.retention_stderr
+        assert np.abs(z).max() < 4
+    assert subspaces._counts(retention_of(planted(0.9, 0.5), 10))[:3] == (2, 0, 2)
+    assert subspaces._counts(retention_of(planted(0.5, 0.9), 10))[:3] == (2, 2, 0)
+    assert subspaces._counts(retention_of(planted(1.0, 1.0), 10))[0] == 0
+    counts = {"gaussian": (4, 0, 4, 0, 4), "normalised": (4, 0, 3, 0, 4)}
+    assert subspaces._verdict(counts)[0] == "not seen"
+    assert subspaces._verdict({**counts, "gaussian": (4, 4, 0, 4, 0)})[0].endswith("regime")
+
+
+def test_measured_and_predicted_agree_and_a_wrong_prediction_does_not(tmp_path: Path) -> None:
+    asked = ExactRetention((20, 60), (0.2, 0.5), total=1000)
+    found = asked.run(tmp_path / "exact.json")
+    known = beyond(found)
+    assert known["cells"] == 8
+    assert known["beyond"] == 0  # of 8 cells one in 40 runs would have one
+    assert asked.run(tmp_path / "exact.json") == found
+    found["predicted"]["20"]["high"][1][0] += 0.2
+    assert beyond(found)["beyond"] == 1
+
+
+def test_a_crossing_has_an_interval_and_may_lie_outside() -> None:
+    middle, low, high = crossing([32, 128, 512], [0.9, 0.5, 0.1], [0.02, 0.02, 0.02])
+    assert 110 < low < middle < high < 150
+    assert crossing([32, 128], [0.2, 0.1], [0.01, 0.01])[0] == 0
+    assert crossing([32, 128], [0.9, 0.8], [0.01, 0.01])[0] == np.inf
+
+
+def test_shares_of_bands_add_up_to_the_share(tmp_path: Path) -> None:
+    sweep = geomem.Sweep(
+        "digits", sizes=(16, 32), steps=20, levels=3, points=8, samples=0, widths=(8,), draws=1
+    )
+    sweep.run(tmp_path / "run", processes=1, quiet=True)
+    shares = band_shares(*digits._read(tmp_path / "run"))
+    assert shares.share.shape == (2,)
+    assert shares.band_share.shape == (2, 3)
+    least, most = (shares.band_share.reduce(f, "band") for f in (np.min, np.max))
+    # A weighted mean lies between its parts, up to the rounding of records in float32.
+    assert bool(((least - 1e-4 <= shares.share) & (shares.share <= most + 1e-4)).all())
+
+
+# --- Pages ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", sorted(PAGES.glob("*.json")), ids=lambda p: p.stem)
+def test_pages_of_the_docs_are_what_their_documents_say(path: Path) -> None:
+    document = json.loads(path.read_text())
+    assert page_of(document) == path.with_suffix(".md").read_text()
+    assert path.with_suffix(".png").exists()
+
+
+def test_the_list_of_the_docs_is_what_the_documents_say() -> None:
+    documents = [json.loads(path.read_text()) for path in PAGES.glob("*.json")]
+    assert list_of(documents) == (PAGES / "index.md").read_text()
+
+
+def test_the_name_is_the_class() -> None:
+    assert [experiment(name).name for name in EXPERIMENTS] == list(EXPERIMENTS)
+    assert isinstance(experiment("linear-times"), Times)
