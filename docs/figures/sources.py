@@ -365,6 +365,8 @@ def monitor(document: Document) -> Page:
     def steps(of: Document) -> str:
         if of["median"] is None:
             return "never" if of["high"] is None and of["low"] is None else "most never"
+        if of["low"] is None and of["high"] is None:
+            return f"{of['median']:.0f} (too few for an interval)"
         ends = [f"{of[end]:.0f}" if of[end] is not None else "never" for end in ("low", "high")]
         said = f"{of['median']:.0f} ({ends[0]} to {ends[1]})"
         return said + (f"; never in {of['never']}" if of["never"] else "")
