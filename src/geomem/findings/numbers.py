@@ -191,7 +191,7 @@ def quantities(run: Measured, row: Row) -> dict[str, list[Array]]:
         if "forward_diagonal" in run.dataset:
             means = {at: run.mean_diagonal(member, row, at) for at in run.kinds}
             kept = [means[at].sum(-1) for at in run.kinds]
-            if OWN in run.places:
+            if OWN in run.places and OWN not in run.kinds:
                 kept.append(run.own_means(member, "trajectory_trace"))
             one["dimension"] = np.stack(kept, axis=1)
         if {"training", "held_out"} <= set(means):

@@ -112,7 +112,7 @@ const shell = (() => {
     });
     if (was) root.dataset.theme = was;
     else delete root.dataset.theme;
-    const ground = document.createElementNS("http://www.w3.org/2000/svg", "rect");
+    const ground = document.createElementNS(svg.namespaceURI, "rect");
     for (const [name, value] of Object.entries({ width, height, fill: "#fff" })) ground.setAttribute(name, value);
     copy.prepend(ground);
     for (const [name, value] of Object.entries({ width, height })) copy.setAttribute(name, value);
