@@ -35,6 +35,7 @@ RANKS = (28, 23, 25)
 FORM: Form = "as plotted"
 SQUARE = 0.1755  # E[y_1²]/2 of normalised samples, where the population's own drop moves
 AGREES = 0.8
+SMOOTHED = "smoothed Jacobian"
 Stages = Mapping[int, tuple[float, float]]
 
 
@@ -69,10 +70,12 @@ class _AtOrigin(Experiment):
             f"length 1. Networks, with their trainings: {'; '.join(said_of)}; {trained:,} steps.",
             *unfinished(out),
             RECIPE,
-            "Spectra at x = 0 by the paper's estimator (scores at σ along 30 orthogonal "
-            "directions) and of the Jacobian; a drop is the rank of 20 to 29 behind which t times "
-            "the singular values fall most, named where more than half of the trainings agree and "
-            "the fall is at least .1. Beside them exact denoisers of "
+            "Spectra at x = 0 of scores at σ along 30 orthogonal directions, of their differences "
+            "from the score at 0 (the smoothed Jacobian, which the theory is about: verdicts rest "
+            "on it; the scores alone share an offset, which shifts ranks), and of the Jacobian. A "
+            "drop is the rank of 20 to 29 behind which t times the singular values fall most, "
+            "named where more than half of the trainings agree and the fall is at least .1. Beside "
+            "them exact denoisers of "
             f"{SETS} other data sets and the theory as the authors plot it.",
         ]
 
@@ -104,12 +107,12 @@ class Times(_AtOrigin):
                 one_of(learned, "learned", ONE),
                 one_of(exact, "empirical", ONE),
             )
-            names = {"paper": "paper's estimator", "jacobian": "Jacobian"}
+            names = {"steps": SMOOTHED, "paper": "scores", "jacobian": "Jacobian"}
             for estimator, name in names.items():
                 found[f"networks, {name}"] = stages(drop_at(network, estimator), sigmas)
                 found[f"exact denoisers, {name}"] = stages(drop_at(denoiser, estimator), sigmas)
             rows += [[kind, w, *(said(f, rank) for rank in RANKS)] for w, f in found.items()]
-            both[kind] = found["theory, as plotted"], found["networks, paper's estimator"]
+            both[kind] = found["theory, as plotted"], found[f"networks, {SMOOTHED}"]
             curves[kind] = _curves(network, sigmas)
         verdict, why = _of_times(both)
         head = ["samples", "of", *(f"drop at {rank}, σ" for rank in RANKS)]
@@ -129,7 +132,7 @@ class Times(_AtOrigin):
                     f"σ = {s:.3g}": v for s, v in zip(c["sigmas"], c[estimator], strict=True)
                 }
                 for kind, c in document["curves"].items()
-                for estimator in ("paper", "jacobian")
+                for estimator in ("steps", "jacobian")
             },
             columns=2,
         )
@@ -190,26 +193,25 @@ class Sizes(_AtOrigin):
                 network = one_of(learned, "learned", size)
                 found = [
                     stages([int(r) or None for r in theory], sigmas),
-                    stages(drop_at(network, "paper"), sigmas),
-                    stages(drop_at(network, "jacobian"), sigmas),
-                    stages(drop_at(one_of(exact, "empirical", size), "paper"), sigmas),
+                    *(stages(drop_at(network, e), sigmas) for e in ("steps", "paper", "jacobian")),
+                    stages(drop_at(one_of(exact, "empirical", size), "steps"), sigmas),
                 ]
                 rows.append([kind, f"{size:,}", *(said(f, MIDDLE) for f in found)])
                 first[kind, size] = found[1].get(MIDDLE, (np.nan,))[0]
                 curves[f"{kind}, N = {size:,}"] = _curves(network, sigmas)
         verdict, why = _of_sizes(first, sigmas)
-        head = ["samples", "N", "theory, as plotted", "networks, paper's estimator"]
-        head += ["networks, Jacobian", "exact denoisers, paper's"]
+        head = ["samples", "N", "theory, as plotted", f"networks, {SMOOTHED}", "scores"]
+        head += ["Jacobian", f"exact denoisers, {SMOOTHED}"]
         title = f"Levels σ at which values fall most behind rank {MIDDLE}"
         return Judgement(
             verdict, why, self.ran(out, scale, SIDE), [Table(title, head, rows)], curves
         )
 
     def draw(self, document: Mapping[str, Any]) -> Figure:
-        r"""Spectra by the paper's estimator, a panel a size, a line a level."""
+        r"""Spectra of the smoothed Jacobian, a panel a size, a line a level."""
         return _grid_of_lines(
             {
-                name: {f"σ = {s:.3g}": v for s, v in zip(c["sigmas"], c["paper"], strict=True)}
+                name: {f"σ = {s:.3g}": v for s, v in zip(c["sigmas"], c["steps"], strict=True)}
                 for name, c in document["curves"].items()
             },
             columns=len(document["curves"]) // len(KINDS),
@@ -273,8 +275,8 @@ class Panel(_AtOrigin):
                 )
                 drops = {
                     "theory": [int(r) or None for r in theory.drop_rank.values],
-                    "network": drop_at(network, "paper"),
-                    "empirical": drop_at(denoiser, "paper"),
+                    "network": drop_at(network, "steps"),
+                    "empirical": drop_at(denoiser, "steps"),
                 }
                 cells = [" / ".join(str(d[k] or "–") for d in drops.values()) for k in places]
                 rows.append([kind, f"{size:,}", *cells])
@@ -285,8 +287,8 @@ class Panel(_AtOrigin):
                 curves[f"{kind}, {size}"] = {
                     "sigmas": list(PAPER_SIGMAS),
                     "theory": _rounded(theory.value.values[places]),
-                    "network": _rounded(network.value.sel(estimator="paper").values[places]),
-                    "empirical": _rounded(denoiser.value.sel(estimator="paper").values[places]),
+                    "network": _rounded(network.value.sel(estimator="steps").values[places]),
+                    "empirical": _rounded(denoiser.value.sel(estimator="steps").values[places]),
                 }
         text = "; ".join(
             f"{'networks' if who == 'network' else 'exact denoisers'} in {a} of {b} cells on "
@@ -329,7 +331,7 @@ def _rounded(values: np.ndarray) -> list[list[float]]:
 def _curves(row: Any, sigmas: np.ndarray) -> dict[str, Any]:
     # Every third level: a line each.
     chosen = np.arange(len(sigmas))[::-1][::3]
-    values = {e: row.value.sel(estimator=e).values[chosen] for e in ("paper", "jacobian")}
+    values = {e: row.value.sel(estimator=e).values[chosen] for e in ("steps", "jacobian")}
     return {
         "sigmas": [float(f"{s:.4g}") for s in sigmas[chosen]],
         **{e: _rounded(v) for e, v in values.items()},
