@@ -2,10 +2,13 @@ r"""Along a network's own trajectories: the points of its sampler, the trace and
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 import torch
 import xarray as xr
+from torch import Tensor
 
 from geomem.data.images import ImageData
 from geomem.data.source import Source
@@ -108,3 +111,37 @@ def test_controls_references_and_other_parts_have_none(study: Study) -> None:
         assert not Trajectories(4)(subject, study, lambda share: None).data_vars
     model = Trajectories(4)(Subject(Description("model"), denoiser), study, lambda share: None)
     assert list(model.data_vars) == ["trajectory_trace"]  # no training set is known
+
+
+def test_under_conditions_they_are_drawn_as_samples_are(study: Study) -> None:
+    # Each image has a mean of its own: the denoiser bound to an image moves all points there.
+    assert study.source is not None
+    pool = study.source.split.pool.tolist()
+
+    def bind(numbers: Sequence[int]) -> Denoiser:
+        means = torch.tensor(numbers, dtype=torch.float64)[:, None] / 100
+        law = GaussianDenoiser(torch.zeros(4), VARIANCES)
+
+        def bound(x: Tensor, sigma: Tensor) -> Tensor:
+            assert len(means) == len(x), "bound to other points than those that are asked"
+            return law(x - means, sigma) + means
+
+        return bound
+
+    def unbound(x: Tensor, sigma: Tensor) -> Tensor:
+        raise AssertionError("asked without its condition")
+
+    subject = Subject(Description("model", num_samples=10), unbound, training=pool[:10], bind=bind)
+    found = Trajectories(8, 3)(subject, study, lambda share: None)
+    exact = (VARIANCES / (VARIANCES + study.sigmas[:, None] ** 2)).sum(1)
+    np.testing.assert_allclose(found.trajectory_trace, exact[:, None].expand(-1, 8), rtol=1e-6)
+    # At the least noise every point is near where it began, under its own mean.
+    means = torch.tensor(study.content["points"]["held_out"], dtype=torch.float64)[:8, None] / 100
+    z = study.noise("held_out", 8)[:, 0].double()
+    level = study.sigmas[0].double()
+    x = study.images["held_out"][:8].double() + level * z
+    denoised = (VARIANCES * x + level**2 * means) / (VARIANCES + level**2)
+    training = study.source.data.tensor(pool[:10]).double()
+    nearest = torch.cdist(denoised, training).min(1).values
+    got = found.denoised_distance.sel(at="held_out").isel(sigma=0).values[:8]
+    np.testing.assert_allclose(got, nearest, rtol=1e-3)

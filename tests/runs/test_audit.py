@@ -18,6 +18,7 @@ from geomem.findings.verdict import Verdict
 from geomem.measure.mirror import MirrorDenoiser
 from geomem.models.doors.loaded import LoadedModel
 from geomem.runs.audit import Audit
+from geomem.runs.audit_time import TimedAudit
 from geomem.runs.kinds import open_run
 from geomem.runs.records import RunFolder
 from geomem.runs.results import results
@@ -121,6 +122,16 @@ def test_pixels_and_lost_directions_are_among_the_numbers(memorized: Path) -> No
     assert np.allclose(kept @ kept.T, np.eye(len(kept)), atol=1e-5)
     # Directions along principal ones of which each is one vector of the records.
     assert "vector" in geomem.load(memorized)
+
+
+def test_the_model_is_followed_along_its_own_trajectories(memorized: Path) -> None:
+    known = geomem.numbers(geomem.load(memorized), replicates=20, permutations=99)
+    row = known.isel(subject=0)
+    assert "trajectory" in known["at"].values
+    # One that knows its images by heart ends at one of them.
+    assert float(row.nearest_distance.sel(at="trajectory").isel(sigma=0)) < 0.01
+    assert '<h2 id="t-trajectories">' in (memorized / "report.html").read_text()
+    assert json.loads((memorized / "study.json").read_text())["plan"]["trajectories"] == 16
 
 
 def test_what_an_audit_holds_is_on_the_page_of_records(memorized: Path) -> None:
@@ -385,6 +396,18 @@ def test_a_budget_becomes_a_plan(places: dict[str, str]) -> None:
     assert (wanted.within(3600, 1).reference_steps or 0) >= 300
     # Where no 300 steps fit it is left out, and the rest goes on.
     assert "reference" not in wanted.within(12, 1).controls
+
+
+def test_a_budget_takes_samples_and_trajectories_first(
+    places: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(TimedAudit, "_call_seconds", 0.01)
+    # 768 calls at points, 2,304 for samples, 66 for each trajectory; and 5 seconds.
+    audit = small(places, "population", samples=64)
+    assert [
+        (plan.samples, plan.trajectories, plan.points)
+        for plan in (audit.within(seconds, 1) for seconds in (60, 55, 20))
+    ] == [(64, 16, 32), (64, 8, 32), (0, 0, 32)]
 
 
 def test_an_audit_is_opened_from_its_folder_alone(memorized: Path) -> None:

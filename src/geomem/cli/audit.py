@@ -99,7 +99,8 @@ class AuditCommand:
 
 
 PLANNED = (
-    *("points", "levels", "samples", "jacobian_points", "reference_steps", "controls"),
+    *("points", "levels", "samples", "trajectories", "jacobian_points"),
+    *("reference_steps", "controls"),
     *("data", "held_out", "reserved", "model", "base", "reference"),
 )
 

@@ -22,7 +22,7 @@ from geomem.measure.posterior import PosteriorWeights
 from geomem.measure.samples import Samples
 from geomem.measure.study import Probe, Report, Study
 from geomem.measure.subject import Subject
-from geomem.measure.trajectories import Trajectories
+from geomem.measure.trajectories import SIGNS, Trajectories
 
 # Shares of the work, roughly, for progress: what is not named here takes little.
 WEIGHTS = {"Errors": 4.0, "Jacobian": 4.0, "LocalDimensions": 8.0}
@@ -74,7 +74,7 @@ class MeasureOptions:
             asked.append(Samples(self.samples))
             asked.append(Copies(self.samples, show_images=self.show_images))
         if self.trajectories:
-            asked.append(Trajectories(self.trajectories, signs=8 if jacobian_points else 0))
+            asked.append(Trajectories(self.trajectories, signs=SIGNS if jacobian_points else 0))
         asked.append(Pixels(self.show_images))
         return asked + [build({"probe": where}) for where in self.probes]
 

@@ -18,6 +18,12 @@ from geomem.stats import torch_rng
 STEPS = 18  # of Heun's method, two calls each
 
 
+def sampled_under(study: Study, count: int) -> list[int]:
+    r"""The images under whose conditions samples are drawn: the training points, in turn."""
+    known = study.content["points"].get("training", [0])
+    return [known[k % len(known)] for k in range(count)]
+
+
 def samples_of(subject: Subject, study: Study, count: int) -> Tensor:
     r"""Samples of a subject, with shape (count, \*), made once and kept in its cache."""
     if "samples" not in subject.cache or len(subject.cache["samples"]) < count:
@@ -25,9 +31,7 @@ def samples_of(subject: Subject, study: Study, count: int) -> Tensor:
         noise = torch.randn(count, *study.item_shape, generator=rng)
         levels = sigma_steps(0.01 * study.rms, 80 * study.rms, STEPS)
         batches = torch.split(noise.to(subject.device, subject.dtype), 256)
-        # Under the conditions of training images, in turn, where there are conditions.
-        known = study.content["points"].get("training", [0])
-        numbers = [known[k % len(known)] for k in range(count)]
+        numbers = sampled_under(study, count)
         made = [
             heun(subject.at(numbers[256 * k : 256 * k + len(batch)]), batch, levels)
             for k, batch in enumerate(batches)

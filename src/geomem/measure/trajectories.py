@@ -20,14 +20,16 @@ import xarray as xr
 from torch import Tensor
 
 from geomem.arguments import Whole, checked
+from geomem.denoiser import Denoiser
 from geomem.exact import EmpiricalDenoiser
-from geomem.measure.samples import STEPS
+from geomem.measure.samples import STEPS, sampled_under
 from geomem.measure.study import Report, Study
 from geomem.measure.subject import NETWORKS, Subject
 from geomem.models.sample import heun_path, sigma_steps
 from geomem.operators import jacobian_diagonal
 from geomem.stats import torch_rng
 
+SIGNS = 8  # products a point for a trace, where Jacobians are measured
 NEAR = 1.05  # a step of the sampler that is nearer to a level of the study gives way to it
 
 
@@ -47,7 +49,8 @@ class Trajectories:
     ``trajectory_trace`` and ``trajectory_distance`` (sigma, trajectory); ``denoised_distance``
     (at, sigma, point), of the first images of each kind at the first draw of noise. Distances
     are of the denoised point to the nearest training image, where the training set is known.
-    Trajectories start where the first samples do. Nothing of subjects that are no networks.
+    Trajectories start where the first samples do, and are drawn under the same captions or labels
+    where there are such. Nothing of subjects that are no networks.
 
     Attributes:
         count: How many trajectories, and how many images of each kind beside them.
@@ -55,7 +58,7 @@ class Trajectories:
     """
 
     count: Annotated[int, Whole(least=1)] = 16
-    signs: Annotated[int, Whole(least=0)] = 8
+    signs: Annotated[int, Whole(least=0)] = SIGNS
 
     def __call__(self, subject: Subject, study: Study, report: Report) -> xr.Dataset:
         r"""Asks; see :class:`geomem.measure.study.Probe`."""
@@ -66,13 +69,14 @@ class Trajectories:
             self.count, *study.item_shape, generator=torch_rng(study.seed, "samples")
         )
         levels = trajectory_levels(study)
-        path = heun_path(subject.denoiser, noise.to(subject.device, subject.dtype), levels)
+        under = sampled_under(study, self.count)
+        path = heun_path(subject.at(under), noise.to(subject.device, subject.dtype), levels)
         places = [int((levels == sigma).nonzero()) for sigma in study.sigmas]
         visited = path[places]  # (T, count, *)
         report(0.2)
         found = xr.Dataset()
         if self.signs:
-            values = self._traces(subject, study, visited)
+            values = self._traces(subject, study, visited, under)
             named = {"units": "directions", "long_name": "trace of dD/dx along a trajectory"}
             found["trajectory_trace"] = (("sigma", "trajectory"), values, named)
         report(0.6)
@@ -81,7 +85,7 @@ class Trajectories:
         training = EmpiricalDenoiser(study.source.data.tensor(np.array(subject.training)))
         said = "distance of the denoised point to the nearest training image"
         named = {"units": "data units", "long_name": said}
-        far = _distances(subject, training, visited, study.sigmas)
+        far = _distances(subject.at(under), training, visited, study.sigmas)
         found["trajectory_distance"] = (("sigma", "trajectory"), far, named)
         points = study.points(subject)
         beside = np.full((len(points), len(study.sigmas), study.width), np.nan)
@@ -89,29 +93,33 @@ class Trajectories:
             clean = x_0[: self.count]
             z = study.noise(at, len(clean)).to(clean)[:, 0]
             noised = torch.stack([clean + s * z for s in study.sigmas.to(clean)])
-            beside[a, :, : len(clean)] = _distances(subject, training, noised, study.sigmas)
+            own = subject.at(study.content["points"][at][: len(clean)])
+            beside[a, :, : len(clean)] = _distances(own, training, noised, study.sigmas)
         array = (("at", "sigma", "point"), beside, named)
         return found.merge(xr.Dataset({"denoised_distance": array}, coords={"at": list(points)}))
 
-    def _traces(self, subject: Subject, study: Study, visited: Tensor) -> np.ndarray:
+    def _traces(
+        self, subject: Subject, study: Study, visited: Tensor, under: list[int]
+    ) -> np.ndarray:
         d, rng = visited[0, 0].numel(), torch_rng(study.seed, "trajectory signs")
         draws = torch.randint(2, (self.count, d, self.signs), generator=rng) * 2 - 1
         signs = draws.to(visited)
-        return np.stack(
-            [
-                jacobian_diagonal(subject.denoiser, x, sigma.to(x), signs).mean(1).numpy(force=True)
-                for x, sigma in zip(visited, study.sigmas, strict=True)
-            ]
-        )
+        # Under conditions one by one: the door of every measurement asks one point alone.
+        alone = subject.bind is not None
+        parts = [slice(k, k + 1) for k in range(self.count)] if alone else [slice(None)]
+        asked = [(part, subject.at(under[part])) for part in parts]
+        found = [
+            torch.cat([jacobian_diagonal(D, x[p], sigma.to(x), signs[p]).mean(1) for p, D in asked])
+            for x, sigma in zip(visited, study.sigmas, strict=True)
+        ]
+        return torch.stack(found).numpy(force=True)
 
 
 def _distances(
-    subject: Subject, training: EmpiricalDenoiser, noised: Tensor, sigmas: Tensor
+    denoiser: Denoiser, training: EmpiricalDenoiser, noised: Tensor, sigmas: Tensor
 ) -> np.ndarray:
     # Of the denoised points (T, n, *) to the nearest training image, with shape (T, n).
     with torch.no_grad():
-        denoised = [
-            subject.denoiser(x, s.to(x)).float().cpu() for x, s in zip(noised, sigmas, strict=True)
-        ]
+        denoised = [denoiser(x, s.to(x)).float().cpu() for x, s in zip(noised, sigmas, strict=True)]
     _, far = training.neighbours(torch.cat(denoised), 1)
     return far.numpy(force=True).reshape(noised.shape[:2])

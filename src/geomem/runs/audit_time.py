@@ -15,6 +15,7 @@ from geomem.compute.threads import one_thread
 from geomem.errors import InputError
 from geomem.measure.study import Study
 from geomem.measure.subject import Description
+from geomem.measure.trajectories import SIGNS as TRACE_SIGNS
 from geomem.models.train import TrainState
 from geomem.runs.audited import FEWEST_STEPS, MOST_STEPS, SAMPLE_CALLS, Audited
 from geomem.runs.run import exact_seconds
@@ -35,7 +36,9 @@ class TimedAudit(Audited):
             products = len(study.directions.counts)
             calls += 2.5 * 2 * min(plan["jacobian_points"], points) * levels * products
         if subject.kind in ("model", "base"):
-            calls += float(plan["samples"]) * SAMPLE_CALLS * (subject.kind == "model")
+            calls += float(plan["samples"]) * SAMPLE_CALLS
+            signs = TRACE_SIGNS if plan["jacobian_points"] else 0
+            calls += _own_way(plan["trajectories"], levels, signs)
             return calls * self._call_seconds
         if subject.kind == "reference" and study.content["reference"]:
             return (
@@ -73,8 +76,8 @@ class TimedAudit(Audited):
     def within(self, seconds: float, workers: int) -> Self:
         r"""The same audit, planned to fit into a time on this machine.
 
-        Less is measured in this order: samples, levels, points; what is left of the time trains
-        the reference, which is left out where fewer than 300 steps fit.
+        Less is measured in this order: samples and trajectories, levels, points; what is left of
+        the time trains the reference, which is left out where fewer than 300 steps fit.
 
         Arguments:
             seconds: The time in all.
@@ -83,18 +86,15 @@ class TimedAudit(Audited):
         Raises:
             InputError: If even the smallest audit takes longer.
         """
+        few = {"samples": min(self.samples, 64), "trajectories": min(self.trajectories, 8)}
+        none = {"samples": 0, "trajectories": 0, "jacobian_points": 0}
         tries: list[dict[str, Any]] = [
             {},
-            {"samples": min(self.samples, 64)},
-            {"samples": min(self.samples, 64), "jacobian_points": min(self._jacobians, 8)},
-            {"samples": 0, "jacobian_points": 0},
-            {"samples": 0, "jacobian_points": 0, "levels": min(self.levels, 12)},
-            {
-                "samples": 0,
-                "jacobian_points": 0,
-                "levels": min(self.levels, 12),
-                "points": min(self.points, 32),
-            },
+            few,
+            {**few, "jacobian_points": min(self._jacobians, 8)},
+            none,
+            {**none, "levels": min(self.levels, 12)},
+            {**none, "levels": min(self.levels, 12), "points": min(self.points, 32)},
         ]
         for fewer in tries:
             planned = replace(self, **fewer, controls=self.chosen)
@@ -112,8 +112,9 @@ class TimedAudit(Audited):
         calls = 2.0 * self.points * self.draws * self.levels
         products = len(self.source.directions.counts)
         jacobian = 2.5 * 2 * 2 * self._jacobians * self.levels * products
-        models = [calls + jacobian + copies]
-        models += [calls] * ("mirror" in self.chosen) + [calls + jacobian] * ("base" in self.chosen)
+        signs = TRACE_SIGNS if self._jacobians else 0
+        models = [calls + jacobian + copies + _own_way(self.trajectories, self.levels, signs)]
+        models += [calls] * ("mirror" in self.chosen) + models[:1] * ("base" in self.chosen)
         exact = 2e-9 * calls * len(self.source.split.pool) * np.prod(self.source.data.item_shape)
         total = sum(models) * self._call_seconds
         return float(exact + max(total / workers, models[0] * self._call_seconds) + 5)
@@ -136,6 +137,12 @@ class TimedAudit(Audited):
         return (
             12.0 * n * d + 8.0 * 4 * 512 * n + 8.0 * 3 * d * d + 512.0 * d * 4 * 64 + record + 6e8
         )
+
+
+def _own_way(count: int, levels: int, signs: int) -> float:
+    # Calls along trajectories: two a step of the sampler, which also stops at each level; traces,
+    # and denoised points there and at noised images of both kinds.
+    return float(count) * (SAMPLE_CALLS + levels * (2 + 2.5 * 2 * signs + 3))
 
 
 def _timed(action: Callable[[], Any]) -> float:

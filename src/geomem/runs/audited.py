@@ -135,6 +135,7 @@ class Audited(Run, AuditOptions, MeasureOptions, DoorOptions, PartsOptions):
             "draws": self.draws,
             "levels": self.levels,
             "samples": self.samples,
+            "trajectories": self.trajectories,
             "jacobian_points": self._jacobians,
             "reference_steps": self._steps if "reference" in self.chosen else 0,
             "controls": list(self.chosen),
