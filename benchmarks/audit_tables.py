@@ -75,10 +75,12 @@ def stranger(run: Path) -> dict[str, Any]:
     import numpy as np
 
     import geomem
+    from geomem.findings.sentences import summarize
 
-    summary = json.loads((run / "summary.json").read_text())
+    dataset = geomem.load(run)
+    known = geomem.numbers(dataset)
+    summary = summarize(dataset, known)
     row = next(r for r in summary["subjects"] if r["kind"] == "model")
-    known = geomem.numbers(geomem.load(run))
     model = known.isel(subject=int(np.flatnonzero(known["kind"].values == "model")[0]))
     controls = {}
     for name in map(str, model["control"].values):
@@ -89,7 +91,7 @@ def stranger(run: Path) -> dict[str, Any]:
         controls[name] = values | {"r_squared": r_squared}
     study = json.loads((run / "study.json").read_text())
     return {
-        "verdict": summary["verdict"],
+        "verdict": geomem.verdict(known).to_json(),
         "model": {k: row[k] for k in KEPT if k in row},
         "controls": controls,
         "plan": study["plan"],

@@ -13,10 +13,11 @@ ROOT = Path(__file__).parent.parent
 SCRIPTS = sorted(p for p in (ROOT / "benchmarks").glob("*.py") if "main()" in p.read_text())
 
 
-def test_the_page_is_what_the_results_say() -> None:
-    script = ROOT / "benchmarks" / "tables.py"
+@pytest.mark.parametrize("name", ["tables.py", "calibration_page.py"])
+def test_pages_are_what_the_results_say(name: str) -> None:
+    script = ROOT / "benchmarks" / name
     result = subprocess.run([sys.executable, script, "--check"], check=False)
-    assert result.returncode == 0, "run python benchmarks/tables.py"
+    assert result.returncode == 0, f"run python benchmarks/{name}"
 
 
 def test_the_tables_of_audits_are_what_the_results_say() -> None:

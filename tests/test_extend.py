@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import shutil
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -19,7 +20,7 @@ import pytest
 from geomem.cli.main import COMMANDS, run
 from geomem.data.sets import NAMES
 from geomem.runs.kinds import KINDS
-from geomem.show.page import payload, report
+from geomem.show.page import layout, payload, report
 
 ROOT = Path(__file__).parent.parent
 PAGE = (ROOT / "docs" / "extend.md").read_text()
@@ -89,17 +90,17 @@ def test_the_figure_is_on_the_page(
     edits = {
         "charts.js": ("\nfunction mapFigure", f"\n{function}\nfunction mapFigure"),
         "page.js": ("const FIGURES = [", f"const FIGURES = [{entry.strip()} "),
-        "page.html": ('<section aria-labelledby="t-numbers">', f"{section}\\g<0>"),
-        "page.css": ("$", ""),
+        "page.html": ('<section aria-labelledby="t-numbers"', f"{section}\\g<0>"),
     }
+    shutil.copytree(layout.HERE, tmp_path / "page")
     for name, (place, text) in edits.items():
-        old = (report.HERE / name).read_text()
-        new = re.sub(re.escape(place), text, old, count=1) if place != "$" else old
-        assert (new != old) == bool(text), f"{name} has no {place!r}"
-        (tmp_path / name).write_text(new)
+        old = (layout.HERE / name).read_text()
+        new = re.sub(re.escape(place), text, old, count=1)
+        assert new != old, f"{name} has no {place!r}"
+        (tmp_path / "page" / name).write_text(new)
     peaks = sys.modules["geomem.show.figures.peaks"].peaks
     before = payload.payload
-    monkeypatch.setattr(report, "HERE", tmp_path)
+    monkeypatch.setattr(layout, "HERE", tmp_path / "page")
     monkeypatch.setattr(
         report,
         "payload",
@@ -108,6 +109,7 @@ def test_the_figure_is_on_the_page(
     html = report.report("runs/brightness").read_text()  # of the recipe of a probe
     assert '<div id="peaks" class="figure"' in html
     assert "function peaksFigure(page, state, width)" in html
+    assert '<a href="#t-peaks">Peaks</a>' in html
     assert '"peaks": [[' in html or '"peaks":[[' in html
 
 

@@ -16,7 +16,7 @@ FIRST = (
     "errors arguments compute stats noise denoiser modules checks operators spectra exact "
     "manifolds dimension subspaces tangents information likelihood data"
 ).split()
-FLOORS = ["theory", "models", "measure", "findings", "runs", "show", "experiments"]
+FLOORS = ["theory", "models", "measure", "findings", "runs", "monitor", "show", "experiments"]
 TOP = ["testing", "cli", "__main__"]
 ORDER = [*FIRST, *FLOORS, *TOP]
 

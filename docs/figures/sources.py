@@ -356,6 +356,67 @@ def shapes(document: Document) -> Page:
     return Page(numbers, {"metrics": table(head, rows)})
 
 
+# --- The monitor in the training loop ----------------------------------------------------
+
+
+def monitor(document: Document) -> Page:
+    page, found = Page(), document["lead"]["summary"]
+
+    def steps(of: Document) -> str:
+        if of["median"] is None:
+            return "never" if of["high"] is None and of["low"] is None else "most never"
+        if of["low"] is None and of["high"] is None:
+            return f"{of['median']:.0f} (too few for an interval)"
+        ends = [f"{of[end]:.0f}" if of[end] is not None else "never" for end in ("low", "high")]
+        said = f"{of['median']:.0f} ({ends[0]} to {ends[1]})"
+        return said + (f"; never in {of['never']}" if of["never"] else "")
+
+    rows = {
+        "monitor warns": lambda s: steps(s["warning"]),
+        "plain gap beyond 2 errors": lambda s: steps(s["gap"]),
+        "lowest held-out error": lambda s: steps(s["lowest"]),
+        "more than 1 % of samples are copies": lambda s: steps(s["copies"]),
+        "lead of the warning over the lowest error, steps": lambda s: steps(s["lead_steps"]),
+        "the same as a factor": lambda s: pm(s["lead_factor"]),
+        "trainings with the warning first": lambda s: f"{s['warned_first']} of {s['trainings']}",
+        "nats beside the linear control at the end": lambda s: f"{s['last_nats']:.0f}",
+    }
+    heads = [f"N = {N}, {document['lead']['steps'][N]} steps" for N in found]
+    page.tables["lead"] = table(
+        ["step of", *heads], ([name, *map(read, found.values())] for name, read in rows.items())
+    )
+    moments = ("at the first look", "at the warning", "at the last look")
+    page.tables["rank"] = table(
+        ["stable rank, mean over matrices", *(f"N = {N}" for N in found)],
+        (
+            [name, *(pm((s["stable_rank"][k], s["stable_rank_stderr"][k])) for s in found.values())]
+            for k, name in enumerate(moments)
+        ),
+    )
+    null = document["null"]
+    alarms = {
+        "monitor: a significant look": "significant",
+        "any look with p at most 5 %": "unadjusted",
+        "plain gap beyond 2 errors": "gap",
+    }
+    page.tables["null"] = table(
+        ["alarm", f"of {null['trainings']} trainings"],
+        ([name, null["said"][key]] for name, key in alarms.items()),
+    )
+    page.tables["cost"] = table(
+        ["training", "steps", "looks at", "seconds of looks", "of training", "share"],
+        (
+            [
+                row["name"], str(row["steps"]), ", ".join(map(str, row["looks"])) or "none",
+                f"{row['seconds']['looks']:.1f}", f"{row['seconds']['training']:.0f}",
+                f"{100 * row['share']:.1f} %",
+            ]
+            for row in document["cost"]
+        ),
+    )  # fmt: skip
+    return page
+
+
 PAGES: dict[str, tuple[str, Callable[[Document], Page]]] = {
     "higher-variance.md": ("theory-higher.json", higher),
     "origin-figure.md": ("theory-origin.json", origin),
@@ -364,4 +425,5 @@ PAGES: dict[str, tuple[str, Callable[[Document], Page]]] = {
     "dictionary.md": ("theory-phases.json", phases),
     "sphere.md": ("sphere.json", sphere),
     "shapes.md": ("shapes.json", shapes),
+    "monitor.md": ("../../benchmarks/results/monitor.json", monitor),
 }

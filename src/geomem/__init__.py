@@ -29,12 +29,14 @@ _HOME = {
     "likelihood": "log_likelihood",
     "data": "ImageData Split load_data make_split nested_subsets read_split write_split",
     "runs.load": "grid load",
+    "findings.compare": "compare",
     "findings.numbers": "numbers",
     "findings.sentences": "sentences",
     "findings.verdict": "Verdict verdict",
     "runs.audit": "Audit",
     "runs.plan": "Plan",
     "runs.sweep": "Sweep",
+    "monitor": "MemorizationMonitor",
     "show.page.report": "report",
 }
 # Names for specialists, at home in their packages and reachable from here, too.
@@ -121,6 +123,7 @@ if TYPE_CHECKING:
     from geomem.exact import Posterior as Posterior
     from geomem.exact import Streamed as Streamed
     from geomem.exact import open_npy as open_npy
+    from geomem.findings.compare import compare as compare
     from geomem.findings.numbers import numbers as numbers
     from geomem.findings.sentences import sentences as sentences
     from geomem.findings.verdict import Verdict as Verdict
@@ -141,6 +144,7 @@ if TYPE_CHECKING:
     from geomem.manifolds import Torus as Torus
     from geomem.manifolds import Union as Union
     from geomem.manifolds import reference_denoiser as reference_denoiser
+    from geomem.monitor import MemorizationMonitor as MemorizationMonitor
     from geomem.noise import EDM as EDM
     from geomem.noise import DiscreteBetas as DiscreteBetas
     from geomem.noise import FlowMatching as FlowMatching

@@ -36,6 +36,7 @@ from geomem.stats import bootstrap_weights
 from geomem.subspaces import PrincipalDirections
 
 Array = NDArray[np.float64]
+LEAST_KEPT = 0.05  # of the noise: a control that keeps less has nothing to lose
 
 
 def noise_unit_errors(
@@ -195,7 +196,8 @@ def strongest_contrast(network: Array, control: Array) -> Array:
     r"""Directions in which a network's error falls short of the control's, the strongest first.
 
     They solve ``E v = (1 - l) W v`` of the two second moments, by falling lost share ``l``, in
-    units of the control's own error.
+    units of the control's own error; in the span of what the control keeps at least .05 of, since
+    a share of less is no share of anything.
 
     Arguments:
         network: Signed errors along single directions at one level, with shape
@@ -203,15 +205,14 @@ def strongest_contrast(network: Array, control: Array) -> Array:
         control: The control's, at the same points, with the same shape.
 
     Returns:
-        The directions as columns, orthogonal in the control's moment, with shape :math:`(u, u)`.
+        The directions as columns, orthogonal in the control's moment, with shape :math:`(u, k)`.
     """
-    from scipy.linalg import eigh
-
     own, them = _moment(network), _moment(control)
-    # A little of the mean keeps directions in which the control has no error out of it.
-    floor = 1e-3 * np.trace(them) / len(them)
-    _, vectors = eigh(them - own, them + floor * np.eye(len(them)))
-    return np.asarray(vectors[:, ::-1])
+    kept, basis = np.linalg.eigh(them)
+    span = basis[:, kept >= LEAST_KEPT] / np.sqrt(kept[kept >= LEAST_KEPT])
+    # In these units the control's moment is 1, and what is sought the model's least error.
+    _, vectors = np.linalg.eigh(span.T @ own @ span)
+    return np.asarray(span @ vectors)
 
 
 def _moment(errors: Array) -> Array:

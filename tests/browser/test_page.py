@@ -3,56 +3,25 @@
 from __future__ import annotations
 
 import json
-import shutil
-from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import pytest
 
+from geomem.show.page.glossary import GLOSSARY
 from geomem.show.page.report import report
+from tests.browser.driving import wait
 from tests.show.synthetic_run import make_run
 
-webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
-
 pytestmark = pytest.mark.browser
-FLAGS = (
-    "--headless=new",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--window-size=1300,900",
-)
-
-
-def _program(*names: str) -> str:
-    found = next(filter(None, map(shutil.which, names)), None)
-    return found or pytest.skip(f"{names[0]} is not installed")
 
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs") / "run"
     return report(make_run(folder, sizes=(8, 16), methods=("local-dimension",)))
-
-
-@pytest.fixture(scope="module")
-def started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    from selenium.webdriver.chrome.options import Options
-    from selenium.webdriver.chrome.service import Service
-
-    options = Options()
-    options.binary_location = _program("chromium", "chromium-browser", "google-chrome")
-    for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    browser = webdriver.Chrome(options=options, service=Service(_program("chromedriver")))
-    yield browser
-    browser.quit()
 
 
 @pytest.fixture
@@ -62,13 +31,8 @@ def browser(started: Any, page: Path) -> Any:
         started.get_log(log)  # empties it
     started.get(page.as_uri())
     wait(started, lambda: len(started.find_elements("css selector", ".main-svg")) >= 6)
+    wait(started, lambda: started.find_element("id", "theme").is_displayed())
     return started
-
-
-def wait(browser: Any, condition: Callable[[], Any]) -> Any:
-    from selenium.webdriver.support.ui import WebDriverWait
-
-    return WebDriverWait(browser, 20).until(lambda _: condition())
 
 
 def data(browser: Any, figure: str, trace: int, name: str) -> Any:
@@ -246,16 +210,134 @@ def test_labels_of_ticks_do_not_collide(browser: Any, page: Path, width: int) ->
         browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 
 
-def test_words_are_explained_by_keyboard(browser: Any) -> None:
+def test_words_are_explained_by_keyboard_and_mouse(browser: Any) -> None:
+    from selenium.webdriver.common.action_chains import ActionChains
+    from selenium.webdriver.common.keys import Keys
+
+    word, other = browser.find_elements("css selector", "header abbr")[:2]
+    tip = browser.find_element("id", "tip")
+    assert not tip.is_displayed()
+    browser.execute_script("arguments[0].focus()", word)
+    assert tip.is_displayed()
+    assert tip.text == word.get_attribute("data-meaning") == GLOSSARY[word.text.lower().rstrip("s")]
+    assert word.get_attribute("aria-describedby") == "tip"
+    browser.switch_to.active_element.send_keys(Keys.ESCAPE)
+    assert not tip.is_displayed()
+    ActionChains(browser).move_to_element(other).perform()
+    assert tip.text == other.get_attribute("data-meaning")
+    edges = "const at = arguments[0].getBoundingClientRect(); return [at.left, at.right, at.top]"
+    left, right, top = browser.execute_script(edges, tip)
+    assert 0 <= left < right <= 1300
+    assert top >= 0
+    ActionChains(browser).move_to_element(browser.find_element("css selector", "h1")).perform()
+    assert not tip.is_displayed()
+
+
+def test_contents_lead_to_each_section_and_say_where_one_is(browser: Any) -> None:
+    links = browser.find_elements("css selector", ".contents a")
+    titles = browser.find_elements("css selector", "section > h2")
+    assert [link.get_attribute("hash")[1:] for link in links] == [
+        title.get_attribute("id") for title in titles
+    ]
+    for link, title in zip(links, titles, strict=True):
+        link.click()
+        top = "return arguments[0].getBoundingClientRect().top"
+        shown = (
+            "return [document.documentElement.clientHeight, document.querySelector(arguments[0])"
+        )
+        shown += ".getBoundingClientRect().bottom]"
+        height, bar = browser.execute_script(shown, ".bar")
+        place = browser.execute_script(top, title)
+        assert place < height  # on the screen, and not behind what sticks to its top
+        assert place >= min(bar, 110) - 2
+        current = f".contents a[href='{link.get_attribute('hash')}'][aria-current]"
+        wait(browser, partial(browser.find_elements, "css selector", current))
+
+
+def test_everything_is_reached_by_keyboard(browser: Any) -> None:
+    from selenium.webdriver.common.keys import Keys
+
+    browser.execute_script("document.activeElement.blur()")
+    seen: list[str] = []
     script = """
-    const word = document.querySelector('abbr');
-    word.focus();
-    const shown = getComputedStyle(word, '::after').content;
-    return [document.activeElement === word, shown, word.title];"""
-    focused, shown, title = browser.execute_script(script)
-    assert focused
-    assert title
-    assert title[:30] in shown
+    const at = document.activeElement, drawn = at.closest(".chip") ? at.nextElementSibling : at;
+    return [at.id || at.className || at.name || at.tagName, getComputedStyle(drawn).outlineStyle,
+      document.activeElement === document.body];"""
+    for _ in range(200):
+        browser.switch_to.active_element.send_keys(Keys.TAB)
+        name, outline, back = browser.execute_script(script)
+        if back or (seen and name == "skip"):
+            break
+        assert outline != "none", name  # one sees where one is
+        seen.append(name)
+    assert seen[0] == "skip"
+    for name in ("theme", "level", "scroll"):
+        assert name in seen
+    saves = browser.find_elements("css selector", ".save button")
+    assert len(saves) == 2 * 4
+    assert all(button.get_attribute("aria-label").startswith("Save as") for button in saves)
+
+
+def test_the_colours_can_be_turned_and_stay_turned(browser: Any, page: Path) -> None:
+    paper = "return getComputedStyle(document.body).backgroundColor"
+    tick = "return getComputedStyle(document.querySelector('#dimension .xtick text')).fill"
+    light = browser.execute_script(paper), browser.execute_script(tick)
+    button = browser.find_element("id", "theme")
+    assert button.text == "Dark"
+    button.click()
+    try:
+        wait(browser, lambda: browser.execute_script(tick) != light[1])
+        dark = browser.execute_script(paper), browser.execute_script(tick)
+        assert dark[0] != light[0]
+        assert button.text == "Light"
+        browser.get(page.as_uri())
+        wait(browser, lambda: browser.find_elements("css selector", "#dimension .xtick text"))
+        assert (browser.execute_script(paper), browser.execute_script(tick)) == dark
+        browser.find_element("id", "theme").click()
+        wait(browser, lambda: browser.execute_script(tick) == light[1])
+    finally:
+        browser.execute_script("localStorage.clear()")
+
+
+SAVED = """
+const done = arguments[arguments.length - 1];
+HTMLAnchorElement.prototype.click = function () { window.offered = [this.download, this.href]; };
+shell.save(document.getElementById(arguments[0]), arguments[1]).then(() => {
+  const picture = new Image();
+  picture.onload = () => done([...window.offered, picture.naturalWidth, picture.naturalHeight]);
+  picture.onerror = () => done(["no picture", ...window.offered]);
+  picture.src = window.offered[1];
+});"""
+
+
+@pytest.mark.parametrize("figure", ["maps", "slice", "dimension", "local-0"])
+@pytest.mark.parametrize("format", ["svg", "png"])
+def test_figures_are_saved_as_files(browser: Any, figure: str, format: str) -> None:
+    browser.set_script_timeout(30)
+    name, url, width, height = browser.execute_async_script(SAVED, figure, format)
+    assert name == f"geomem-run-{figure}.{format}"
+    assert url.startswith({"svg": "data:image/svg+xml", "png": "data:image/png"}[format])
+    assert width == 1040 * {"svg": 1, "png": 2}[format]
+    assert height > 200
+    if format == "svg":
+        assert "σ" in unquote(url)
+
+
+def test_what_is_printed_is_light_and_has_no_buttons(browser: Any) -> None:
+    browser.find_element("id", "theme").click()
+    try:
+        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
+        shown = """
+        const seen = (e) => getComputedStyle(e).display !== "none";
+        const paper = getComputedStyle(document.body).backgroundColor;
+        const names = [".contents", ".bar", ".save", ".words"];
+        return [paper, ...names.map((name) => seen(document.querySelector(name)))];"""
+        paper, *others = browser.execute_script(shown)
+        assert paper == "rgb(255, 255, 255)"
+        assert others == [False, False, False, True]
+    finally:
+        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
+        browser.execute_script("localStorage.clear()")
 
 
 def test_it_prints(browser: Any) -> None:

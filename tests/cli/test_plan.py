@@ -104,14 +104,14 @@ def test_the_page_loads_nothing_and_escapes_names(
     page = (planned[0] / "plan.html").read_text(encoding="utf-8")
     assert "http:" not in page
     assert "https:" not in page
-    assert all(s.startswith("data:") for s in re.findall(r'(?:src|href)="([^"]*)"', page))
+    assert all(s.startswith(("data:", "#")) for s in re.findall(r'(?:src|href)="([^"]*)"', page))
     assert "image 2, image 5" in page
     assert "the worst case" in page
     assert "default-src 'none'" in page
     assert "N = 5,000: beyond the data, Gaussian guide" in page
-    assert page.count("<img") == 1  # the figure: no pixels of the data unless asked for
-    named = {**document, "data": {**document["data"], "name": "<script>"}}
-    assert "<script>" not in plan_page(named, {})
+    assert page.count("<img") == 2  # the figure, light and dark: no pixels unless asked for
+    named = {**document, "data": {**document["data"], "name": "<script>alert"}}
+    assert "<script>alert" not in plan_page(named, {})
 
 
 def test_same_seed_same_bytes_and_pixels_only_where_asked(
@@ -122,7 +122,7 @@ def test_same_seed_same_bytes_and_pixels_only_where_asked(
     text = (planned[0] / "plan.json").read_text()
     assert (tmp_path / "plan.json").read_text() == text
     assert capsys.readouterr().out == text
-    assert (tmp_path / "plan.html").read_text().count("<img") > 1
+    assert (tmp_path / "plan.html").read_text().count("<img") > 2
 
 
 @pytest.mark.parametrize(

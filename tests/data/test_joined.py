@@ -2,7 +2,9 @@ r"""Several places of images as one set: parts, what is declared, and what is on
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,19 +25,19 @@ def save(path: Path, array: np.ndarray) -> str:
 
 
 @pytest.fixture
-def places(tmp_path: Path) -> dict[str, str]:
+def places(tmp_path: Path) -> dict[str, Any]:
     return {
         "data": save(tmp_path / "a.npy", pictures(10, 0)),
         "held_out": save(tmp_path / "b.npy", pictures(20, 1)),
     }
 
 
-def table(path: Path, values: list[object]) -> Path:
+def table(path: Path, values: Sequence[object]) -> Path:
     path.write_text("file,value\n" + "".join(f"{k},{v}\n" for k, v in enumerate(values)))
     return path
 
 
-def test_parts_play_their_parts(places: dict[str, str], tmp_path: Path) -> None:
+def test_parts_play_their_parts(places: dict[str, Any], tmp_path: Path) -> None:
     joined = join(PartsOptions(**places), seed=0)
     assert joined.parts == (10, 20)
     assert joined.split.pool.tolist() == list(range(10))
@@ -49,7 +51,7 @@ def test_parts_play_their_parts(places: dict[str, str], tmp_path: Path) -> None:
     assert third.split.reserved.tolist() == list(range(30, 37))
 
 
-def test_another_seed_reserves_other_images(places: dict[str, str]) -> None:
+def test_another_seed_reserves_other_images(places: dict[str, Any]) -> None:
     first, again, other = (
         join(PartsOptions(**places), seed=s).split.reserved.tolist() for s in (0, 0, 1)
     )
@@ -58,7 +60,7 @@ def test_another_seed_reserves_other_images(places: dict[str, str]) -> None:
 
 
 def test_twins_and_groups_stay_on_one_side_of_the_reserved(
-    places: dict[str, str], tmp_path: Path
+    places: dict[str, Any], tmp_path: Path
 ) -> None:
     array = pictures(20, 1)
     array[1] = array[0]
@@ -72,7 +74,7 @@ def test_twins_and_groups_stay_on_one_side_of_the_reserved(
         assert len(set(np.isin(pair, joined.split.reserved).tolist())) == 1
 
 
-def test_labels_and_captions_are_of_all_places(places: dict[str, str], tmp_path: Path) -> None:
+def test_labels_and_captions_are_of_all_places(places: dict[str, Any], tmp_path: Path) -> None:
     labels = (
         table(tmp_path / "a.csv", ["cat"] * 4 + ["dog"] * 6),
         table(tmp_path / "b.csv", ["dog"] * 5 + ["owl"] * 15),
@@ -91,7 +93,7 @@ def test_labels_and_captions_are_of_all_places(places: dict[str, str], tmp_path:
         join(PartsOptions(**places, labels=labels[:1]))
 
 
-def test_what_is_on_both_sides_is_named(places: dict[str, str], tmp_path: Path) -> None:
+def test_what_is_on_both_sides_is_named(places: dict[str, Any], tmp_path: Path) -> None:
     assert overlap(join(PartsOptions(**places))) == []
     array = pictures(20, 1)
     array[7] = pictures(10, 0)[2]
@@ -117,7 +119,7 @@ def test_an_image_read_another_way_is_the_same_image(tmp_path: Path) -> None:
     assert overlap(join(options)) == ["held_out/4"]
 
 
-def test_kinds_and_sizes_must_agree(places: dict[str, str], tmp_path: Path) -> None:
+def test_kinds_and_sizes_must_agree(places: dict[str, Any], tmp_path: Path) -> None:
     other = save(tmp_path / "c.npy", np.random.default_rng(0).normal(size=(20, 1, 6, 6)))
     with pytest.raises(InputError, match="`held_out` has images of shape"):
         join(PartsOptions(data=places["data"], held_out=other))
@@ -130,7 +132,7 @@ def test_a_named_set_has_parts() -> None:
     assert len(load_part("digits", options)) == len(load_data("digits"))
 
 
-def test_latents_keep_the_digests_of_their_pixels(places: dict[str, str]) -> None:
+def test_latents_keep_the_digests_of_their_pixels(places: dict[str, Any]) -> None:
     data = join(PartsOptions(**places)).data
     there = in_space(data, torch.randn(len(data), 4, 2, 2))
     assert there.item_shape == (4, 2, 2)

@@ -74,7 +74,8 @@ def run_of(
         for k, part in enumerate(parts)
         for s in range(len(part))
     ]
-    denoisers = [gaussian(VARIANCES)] * 2 + [d for part in parts for d in part]
+    # A linear control that knows less than the networks do: else these are undertrained.
+    denoisers = [gaussian(VARIANCES), gaussian(9 * VARIANCES), *[d for part in parts for d in part]]
     folder = RunFolder.create(path, {"kind": "planted"}, study.content, subjects)
     for number, (subject, denoiser) in enumerate(zip(subjects, denoisers, strict=True)):
         training = () if subject.part else None

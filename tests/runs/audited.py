@@ -2,6 +2,7 @@ r"""Functions that audits name: denoisers of known memory, and some that fail.""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -74,3 +75,26 @@ def small(places: dict[str, str], function: str, **more: object) -> Audit:
         **more,
     }
     return Audit(**options)  # type: ignore[arg-type]
+
+
+class Labelled:
+    r"""Two classes, images of one brighter by as much as the other's are darker."""
+
+    shift = 0.5
+
+    def __call__(self, x: Tensor, sigma: Tensor) -> Tensor:
+        return law()(x, sigma)  # without a label: of neither class
+
+    def bind(self, labels: Sequence[int]) -> Callable[[Tensor, Tensor], Tensor]:
+        r"""The denoiser of points of these classes, which knows no others."""
+        signs = 2.0 * torch.tensor([float(label) for label in labels]) - 1
+
+        def bound(x: Tensor, sigma: Tensor) -> Tensor:
+            assert len(signs) in (1, len(x)), "bound to other points than those that are asked"
+            moved = self.shift * signs.to(x).reshape(-1, 1, 1, 1)
+            return law()(x - moved, sigma) + moved
+
+        return bound
+
+
+labelled = Labelled()

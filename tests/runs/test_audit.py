@@ -8,18 +8,21 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 import geomem
 from geomem.cli.main import run as command
 from geomem.errors import Inconclusive, InputError
+from geomem.exact.gaussian import GaussianDenoiser
 from geomem.findings.verdict import Verdict
 from geomem.measure.mirror import MirrorDenoiser
+from geomem.models.doors.loaded import LoadedModel
 from geomem.runs.audit import Audit
 from geomem.runs.kinds import open_run
 from geomem.runs.records import RunFolder
 from geomem.runs.results import results
 from tests.models.doors.strangers import images
-from tests.runs.audited import HELD_OUT, TRAINING, law, memory, save_images, small
+from tests.runs.audited import HELD_OUT, TRAINING, Labelled, law, memory, save_images, small
 
 
 @pytest.fixture(scope="module")
@@ -138,8 +141,6 @@ def test_what_an_audit_holds_is_on_the_page_of_records(memorized: Path) -> None:
 
 
 def test_the_mirror_is_the_model_at_the_mirror_image() -> None:
-    import torch
-
     x, sigma = images(4, seed=3), torch.tensor(0.3)
     found = MirrorDenoiser(law())(x, sigma)
     assert torch.allclose(found.flip(-1), law()(x.flip(-1), sigma))
@@ -197,6 +198,57 @@ def test_auto_takes_no_mirror_where_flips_are_declared(places: dict[str, str]) -
     audit = small(places, "population", controls=("auto",), flip=True)
     assert audit.chosen == ("linear",)  # 48 reserved images are too few to train on
     assert any("mirrored" in text for text in audit.study().content["declared"])
+
+
+# ----------------------------------------------------------------------- conditions and latents
+
+
+def test_each_image_is_denoised_under_its_own_label(tmp_path: Path) -> None:
+    places, tables = {}, []
+    for name, count, seed in (("data", 40, 1), ("held_out", 80, 2)):
+        labels = np.arange(count) % 2
+        pictures = images(count, seed=seed).numpy() + Labelled.shift * (
+            2.0 * labels[:, None, None, None] - 1
+        )
+        np.save(tmp_path / f"{name}.npy", pictures.astype(np.float32))
+        places[name] = str(tmp_path / f"{name}.npy")
+        rows = "".join(f"{k},{label}\n" for k, label in enumerate(labels))
+        (tmp_path / f"{name}.csv").write_text(f"file,value\n{rows}")
+        tables.append(tmp_path / f"{name}.csv")
+    more = {"labels": tuple(tables), "jacobian_points": 8, "samples": 8, "levels": 4}
+    dataset = small(places, "labelled", **more).run(tmp_path / "run", processes=1, quiet=True)
+    known = geomem.numbers(dataset, replicates=20, permutations=199)
+    row = known.isel(subject=0)
+    assert geomem.verdict(known).word != "full memorization"
+    assert float(row.p_value) > 0.01
+    assert set(known["class"].values) == {"0", "1"}
+    assert geomem.verdict(known).limits[1].startswith("Each image was denoised under its own label")
+    # Under its own label the law is right; without one it is none, and the door says so.
+    with pytest.raises(InputError, match="refused at the door"):
+        small(places, "labelled", levels=4).study()
+
+
+def test_a_model_of_latents_is_audited_in_them(
+    places: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def encode(pictures: torch.Tensor) -> torch.Tensor:
+        return 2 * torch.nn.functional.avg_pool2d(pictures, 2)
+
+    inside = GaussianDenoiser.fit(encode(images(4096, seed=7)))
+    about = {"prediction": "sample", "sha256": {}, "warnings": ["Noise was offset."]}
+    model = LoadedModel(
+        inside, (1, 4, 4), (1e-3, 100.0), None, about, torch.float64, "cpu", encode=encode
+    )
+    monkeypatch.setattr("geomem.runs.audited.open_door", lambda *given: model)
+    audit = small(places, "population", controls=("auto",), levels=4)
+    assert audit.chosen == ("linear",)  # the mirror of a latent is no latent of a mirror
+    found = judged(audit, tmp_path / "run")
+    assert found.severity == 0
+    study = json.loads((tmp_path / "run" / "study.json").read_text())
+    assert study["data"]["item_shape"] == [1, 4, 4]
+    assert study["data"]["digest"] == small(places, "population").joined.data.digest
+    assert any("means of its encoder" in text for text in found.limits)
+    assert "Noise was offset." in found.limits
 
 
 # ----------------------------------------------------------------------------------- bad input

@@ -7,7 +7,7 @@ from inspect import unwrap
 
 import pytest
 
-from geomem.findings import evidence, numbers
+from geomem.findings import numbers
 
 
 @pytest.fixture(scope="package", autouse=True)
@@ -16,5 +16,5 @@ def few_resamplings() -> Iterator[None]:
         inner = unwrap(numbers.numbers)
         assert inner.__kwdefaults__
         patch.setitem(inner.__kwdefaults__, "replicates", 60)
-        patch.setattr(evidence, "PERMUTATIONS", 199)
+        patch.setitem(inner.__kwdefaults__, "permutations", 199)
         yield

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -56,19 +56,22 @@ def make_run(
     methods: tuple[str, ...] = (),
     lost: float = 3.0,
     fault: float = 0.0,
+    kind: str = "sweep",
+    more: Mapping[str, Any] | None = None,
 ) -> Path:
     """Writes a run folder; ``finished=False`` leaves out the network of the largest size.
 
     Networks lose ``lost / N`` of each error at training images; ``fault`` is added to each
-    diagonal of the Jacobian. ``subjects`` stands for those of a sweep.
+    diagonal of the Jacobian. ``subjects`` stands for those of a sweep; ``more`` goes into the
+    study.
     """
     if subjects is None:
         subjects = [Description("linear")]
         subjects += [Description("population")] if control == "population" else []
         subjects += [Description("empirical", n) for n in sizes]
         subjects += [Description("learned", n, s, 5) for n in sizes for s in seeds]
-    study = _study(at, item, points, control, name, files, methods)
-    config = {"kind": "sweep", "show_images": images}
+    study = _study(at, item, points, control, name, files, methods, more or {})
+    config = {"kind": kind, "show_images": images}
     folder = RunFolder.create(path, config, study.content, subjects)
     last = max((s.num_samples or 0 for s in subjects), default=0)
     for number, subject in enumerate(subjects):
@@ -98,6 +101,7 @@ def _study(
     name: str,
     files: tuple[str, ...],
     methods: tuple[str, ...],
+    also: Mapping[str, Any],
 ) -> Study:
     index = {kind: [100 * k + i for i in range(points)] for k, kind in enumerate(at)}
     directions = PrincipalDirections(
@@ -110,6 +114,7 @@ def _study(
         },
         "direction_counts": COUNTS,
         "direction_variances": VARIANCES.tolist(),
+        **also,
     }  # fmt: skip
     if files:
         more["point_names"] = {kind: list(files[: len(index[kind])]) for kind in at}

@@ -30,6 +30,7 @@ COMMANDS = {
         "singular values as the paper draws them, and the theory",
     ),
     "reproduce": ("cli.reproduce:ReproduceCommand", "the paper's experiments, run and judged"),
+    "compare": ("cli.compare:CompareCommand", "put runs side by side: what did a change change?"),
     "inspect": ("cli.inspect:InspectCommand", "what a trained model is, and whether it holds"),
     "report": ("cli.report:ReportCommand", "redraw the page of a run from its records"),
     "split": ("cli.split:SplitCommand", "split a data set before training"),

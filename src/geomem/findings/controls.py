@@ -21,7 +21,7 @@ def control_numbers(run: Measured) -> xr.Dataset:
 
     Returns:
         ``r_squared`` (subject, control, sigma) over held-out images; ``control_error`` (subject,
-        control), the standard error in nats of control minus subject over held-out groups;
+        control), how finely a control can decide in nats, as held-out images tell;
         ``held_out_ratio`` (subject), the subject's error on new images over the linear control's,
         both over the whole window; ``mirror_asymmetry`` and ``mirror_asymmetry_stderr``
         (subject), by how many nats new images are harder the wrong way round; ``image_groups``
@@ -54,16 +54,15 @@ def control_numbers(run: Measured) -> xr.Dataset:
             shared = np.square((a * b).sum(1))
             r_squared[k, c] = np.where(scale > 0, shared / np.where(scale > 0, scale, 1), np.nan)
             gaps = run.held_out_gaps(member, name)
-            if len(gaps) > 1:
-                errors[k, c] = gaps.std(ddof=1) / np.sqrt(len(gaps))
-            if name == "mirror":
-                mirror[:, k] = gaps.mean(), errors[k, c]
+            errors[k, c] = run.control_error(member, name)
+            if name == "mirror" and len(gaps) > 1:
+                mirror[:, k] = gaps.mean(), gaps.std(ddof=1) / np.sqrt(len(gaps))
             if name == "linear":
                 both = [float(integrate_log(v.mean(1), run.sigmas)) for v in (own, them)]
                 ratio[k] = both[0] / both[1] if both[1] > 0 else np.nan
     one, nats = {"units": "1"}, {"units": "nats"}
     same = {"long_name": "squared correlation of control's and subject's error, held-out images"}
-    fine = {"long_name": "standard error of control minus subject, over held-out groups"}
+    fine = {"long_name": "standard error that a control leaves, as held-out images tell"}
     new = {"long_name": "error on new images, over the linear control's"}
     wrong = {"long_name": "by how much new images are harder mirrored"}
     units = {"long_name": "image groups that were measured"}

@@ -50,7 +50,7 @@ def image_numbers(run: Measured) -> xr.Dataset:
             continue
         scores = {}
         for at in SIDES:
-            per_draw = _per_draw(run, row, members, at)
+            per_draw = nats_by_draw(run, row, members, at)
             count = len(per_draw)
             scores[at] = per_draw.mean(1)
             nats[at][0, k, :count] = scores[at]
@@ -89,8 +89,8 @@ def image_numbers(run: Measured) -> xr.Dataset:
     return xr.Dataset(columns, coords={"attack": list(ATTACKS)})
 
 
-def _per_draw(run: Measured, row: Row, members: list[int], at: str) -> Array:
-    # Control minus subject, over all levels and directions, with shape (n, draws).
+def nats_by_draw(run: Measured, row: Row, members: list[int], at: str) -> Array:
+    r"""Control minus subject, over all levels and directions, with shape (n, draws)."""
     main = run.main
     count = run.squares(members[0], at).shape[1]
     control = run.errors(run.controls[main], at)[:, :count] ** 2
@@ -117,12 +117,17 @@ def _scores(run: Measured, members: list[int], nats: dict[str, Array]) -> list[t
     return found
 
 
-def _attack(run: Measured, row: Row, members: Array, others: Array) -> Array:
-    # AUC and true positives at 1 % false ones, each with the ends of its 95 % interval.
+def ranked_above(run: Measured, row: Row, members: Array, others: Array) -> Array:
+    r"""How often a member's score is above another image's, resampled, with shape (R)."""
     above = (members[:, None] > others[None]) + 0.5 * (members[:, None] == others[None])
     left = run.weights("training", row, len(members))
     right = run.weights("held_out", row, len(others))
-    replicates = np.einsum("rn,nm,rm->r", left, above, right, optimize=True)
+    return np.asarray(np.einsum("rn,nm,rm->r", left, above, right, optimize=True))
+
+
+def _attack(run: Measured, row: Row, members: Array, others: Array) -> Array:
+    # AUC and true positives at 1 % false ones, each with the ends of its 95 % interval.
+    replicates = ranked_above(run, row, members, others)
     low, high = np.quantile(replicates[1:], (0.025, 0.975))
     threshold = np.quantile(others, 1 - FALSE_POSITIVES, method="higher")
     caught = Proportion(int((members > threshold).sum()), len(members))
@@ -148,7 +153,7 @@ def class_numbers(run: Measured) -> xr.Dataset:
         members = [m for m in row.members if m != run.controls[main]]
         if row.kind not in NETWORKS or not members or (main == "mirror" and row.kind != "model"):
             continue
-        nats = _per_draw(run, row, members, "training").mean(1)
+        nats = nats_by_draw(run, row, members, "training").mean(1)
         for c, name in enumerate(classes):
             mine = nats[labels[: len(nats)].astype(str) == name]
             values[2, k, c] = len(mine)

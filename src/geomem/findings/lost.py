@@ -3,7 +3,8 @@ r"""What was lost: the subspace that is missing most, the directions in it, and 
 A model that has memorized some directions keeps almost no error along them at its training
 images, where the control keeps its own. The directions of strongest contrast are those of the
 generalized eigenproblem ``E v = (1 - l) W v`` of the two second moments of signed errors along
-the principal directions: ``l = 1`` where the model makes no error at all.
+the principal directions: ``l = 1`` where the model makes no error at all. They are sought where
+the control keeps at least .05; at a level where it keeps nothing there is no worst subspace.
 
 A search over directions finds something in nothing. So the subspace is found on one half of the
 image groups and measured on the other, swapped and averaged, and how good a generalizer the
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 
 from geomem.findings.measured import MIN_UNITS, SCALED, SIDES, Measured
 from geomem.findings.rows import Row
-from geomem.information import integrate_log, strongest_contrast
+from geomem.information import LEAST_KEPT, integrate_log, strongest_contrast
 from geomem.measure.subject import NETWORKS
 from geomem.stats import clustered_mean, numpy_rng
 
@@ -57,6 +58,8 @@ def lost_numbers(run: Measured) -> xr.Dataset:
         found = np.array([search.worst(t) for t in range(levels)])
         worst[:, k] = found.T
         low = found[:, 0] - 1.96 * found[:, 1]
+        if not np.isfinite(low).any():
+            continue
         directions, their = search.lost(int(np.nanargmax(low)))
         axes[k, : len(their), :singles], shares[k, : len(their)] = directions.T, their
     one = {"units": "1"}
@@ -129,7 +132,7 @@ class Search:
         every = np.ones(len(self.groups["training"]), dtype=bool)
         halves = [self._contrast(level, half) for half in self.halves]
         shares: list[float] = []
-        for rank in range(min(MOST, halves[0].shape[1])):
+        for rank in range(min(MOST, *(half.shape[1] for half in halves))):
             pair = [
                 self._share(level, halves[k][:, rank : rank + 1], self.halves[1 - k])[0]
                 for k in (0, 1)
@@ -151,6 +154,10 @@ class Search:
         def along(side: dict[str, Array], at: str) -> Array:
             return np.asarray(np.square(side[at][level] @ vectors).sum(-1).mean(-1))
 
+        nothing = float("nan"), float("nan"), float("nan")
+        if not vectors.shape[1]:
+            return nothing
+        vectors = np.linalg.qr(vectors)[0]
         e, w = along(self.own, "training")[half], along(self.them, "training")[half]
         w_new = along(self.them, "held_out")
         news = [np.square(e[level] @ vectors).sum(-1).mean(-1) for e in self.rivals]
@@ -164,8 +171,8 @@ class Search:
             them = min(1.0, ratio) * w.mean()
             moves = min(1.0, ratio) * w
             new = them * (e_new / e_new.mean() - w_new / w_new.mean()) if free else 0 * e_new
-        if not them > 0:
-            return float("nan"), float("nan"), float("nan")
+        if not them >= LEAST_KEPT * vectors.shape[1]:
+            return nothing
         kept = e.mean() / them
         training = clustered_mean((kept * moves - e)[:, None], self.groups["training"][half])
         held_out = clustered_mean((kept * new)[:, None], self.groups["held_out"])

@@ -94,23 +94,24 @@ class Measured:
     def main(self) -> str:
         r"""The control that decides: the study's, or in an audit the sharpest one.
 
-        The sharpest is the one whose errors follow the subject's best at held-out images: the
-        difference of the two varies least from one image to the next. Training images are not
-        asked. The mirror may decide only where the model demonstrably tells left from right;
-        else it may have been trained with mirrored images, and sees nothing.
+        The sharpest is the one whose errors follow the subject's best at held-out images, see
+        :meth:`control_error`. Training images are not asked. The mirror may decide only where
+        held-out images show two things: that the model tells left from right, else it may have
+        been trained with mirrored images, and the mirror sees nothing; and that the model is no
+        worse than linear on new images, since the mirror counts such damage as memory.
         """
         named = str(self.dataset.attrs["control"])
         model = next((row.members[0] for row in self.rows if row.kind == "model"), None)
         if named != "auto" or model is None:
             return named
-        spread = {}
-        for name in self.controls:
-            gaps = self.held_out_gaps(model, name)
-            error = gaps.std(ddof=1) / np.sqrt(len(gaps)) if len(gaps) > 1 else np.nan
-            blind = name == "mirror" and not gaps.mean() > 2 * error
-            if np.isfinite(error) and not blind:
-                spread[name] = float(error)
-        return min(spread, key=spread.__getitem__) if spread else "linear"
+        errors = {name: self.control_error(model, name) for name in self.controls}
+        errors = {name: error for name, error in errors.items() if np.isfinite(error)}
+        if "mirror" in errors:
+            gaps = self.held_out_gaps(model, "mirror")
+            blind = not gaps.mean() > 2 * gaps.std(ddof=1) / np.sqrt(len(gaps))
+            if blind or self.held_out_gaps(model, "linear", scaled=False).mean() < 0:
+                del errors["mirror"]
+        return min(errors, key=errors.__getitem__) if errors else "linear"
 
     @property
     def beside_new(self) -> str:
@@ -119,15 +120,36 @@ class Measured:
             return self.main
         return next(name for name in ("reference", "base", "linear") if name in self.controls)
 
-    def held_out_gaps(self, member: int, control: str) -> Array:
+    def held_out_gaps(self, member: int, control: str, *, scaled: bool = True) -> Array:
         r"""Control minus subject in nats, one for each group of held-out images, shape (g)."""
-        ours = self.squares(member, "held_out")
-        them = self.squares(self.controls[control], "held_out")[:, : ours.shape[1]]
-        if control in SCALED and (self.audit or control == "linear"):
-            a, b = them.mean(1, keepdims=True), ours.mean(1, keepdims=True)
-            them = them * np.minimum(1.0, b / np.where(a > 0, a, np.inf))
+        ours, them, scale = self._held_out(member, control)
+        them = them * scale if scaled else them
         nats = integrate_log((them - ours).sum(-1), self.sigmas)
         return self.by_group("held_out", nats[:, None])[:, 0]
+
+    def control_error(self, member: int, control: str) -> float:
+        r"""How finely a control can decide, in nats, as held-out images tell.
+
+        The standard error of control minus subject over as many images; where held-out images
+        must say how much is to be taken off (the mirror, and a factor below 1), they add their
+        own error once more.
+        """
+        gaps = self.held_out_gaps(member, control)
+        if len(gaps) < 2:
+            return float("nan")
+        _, them, scale = self._held_out(member, control)
+        taken = integrate_log((them * scale).mean(1).sum(-1), self.sigmas)
+        asked = integrate_log((them * scale * (scale < 1)).mean(1).sum(-1), self.sigmas)
+        share = 1.0 if control == "mirror" else float(asked / taken) if taken > 0 else 0.0
+        return float(gaps.std(ddof=1) * np.sqrt((1 + share) / len(gaps)))
+
+    def _held_out(self, member: int, control: str) -> tuple[Array, Array, Array]:
+        ours = self.squares(member, "held_out")
+        them = self.squares(self.controls[control], "held_out")[:, : ours.shape[1]]
+        a, b = them.mean(1, keepdims=True), ours.mean(1, keepdims=True)
+        scaled = control in SCALED and (self.audit or control == "linear")
+        scale = np.minimum(1.0, b / np.where(a > 0, a, np.inf)) if scaled else np.ones_like(a)
+        return ours, them, scale
 
     def by_group(self, at: str, values: Array) -> Array:
         r"""Rows of images as rows of groups, their means: the unit of every test."""

@@ -28,6 +28,7 @@ from geomem.findings.disjoint import disjoint_quantities
 from geomem.findings.evidence import alike_numbers, exact_numbers, test_numbers
 from geomem.findings.images import class_numbers, image_numbers
 from geomem.findings.local_dimension import local_dimension_numbers
+from geomem.findings.looks import look_numbers
 from geomem.findings.lost import lost_numbers
 from geomem.findings.measured import OWN, PERMUTATIONS, Measured
 from geomem.findings.rows import Row, row_coordinates, rows_of
@@ -110,7 +111,7 @@ def numbers(
     if not rows:
         raise InputError("the run has no finished subject yet; run the same command again")
     run = Measured(dataset, rows, replicates, seed, permutations)
-    found = [_quantities(run, row) for row in rows]
+    found = [quantities(run, row) for row in rows]
     several = any(len(row.members) > 1 for row in rows)
     networks = [row.members if row.kind in NETWORKS else () for row in rows]
     parts = [
@@ -122,6 +123,7 @@ def numbers(
         control_numbers(run),
         lost_numbers(run),
         exact_numbers(run),
+        look_numbers(run),
         copy_numbers(dataset, networks),
         twin_numbers(dataset),
         local_dimension_numbers(dataset, [row.members for row in rows]),
@@ -146,8 +148,11 @@ def numbers(
     return merged.assign_attrs({**dataset.attrs, "control": run.main, "error_over": over})
 
 
-def _quantities(run: Measured, row: Row) -> dict[str, list[Array]]:
-    # All estimates of a row: for each training, values of shape (R, *).
+def quantities(run: Measured, row: Row) -> dict[str, list[Array]]:
+    r"""All estimates of a row by name: for each of its trainings, resampled, with shape (R, \*).
+
+    The first resampling is the sample itself.
+    """
     found: dict[str, list[Array]] = {}
     for member in row.members:
         one: dict[str, Array] = {}
@@ -186,7 +191,7 @@ def _quantities(run: Measured, row: Row) -> dict[str, list[Array]]:
         if "forward_diagonal" in run.dataset:
             means = {at: run.mean_diagonal(member, row, at) for at in run.kinds}
             kept = [means[at].sum(-1) for at in run.kinds]
-            if OWN in run.places:
+            if OWN in run.places and OWN not in run.kinds:
                 kept.append(run.own_means(member, "trajectory_trace"))
             one["dimension"] = np.stack(kept, axis=1)
         if {"training", "held_out"} <= set(means):

@@ -11,6 +11,7 @@ import xarray as xr
 
 from geomem.arguments import checked
 from geomem.errors import InputError
+from geomem.findings.looks import look_sentence
 from geomem.findings.numbers import numbers
 from geomem.measure.copies import LEVEL
 from geomem.measure.subject import NETWORKS
@@ -74,8 +75,10 @@ def sentences(known: xr.Dataset) -> list[str]:
             f"No {missing.removeprefix('a ')} was measured, so nothing is said about memorization; "
             f"add {missing}."
         ]
-    found = [*_faults(known), *_not_alike(known), _how_much(known, rows), _where(rows)]
-    found += [*_controls(known, rows), *_pairs(known, rows), *_own_way(rows), *_images(rows)]
+    found = [*faults(known), *_not_alike(known)]
+    found += [look_sentence(known)] if "look_number" in known and drawn_alike(known) else []
+    found += [_how_much(known, rows), _where(rows), *_controls(known, rows)]
+    found += [*_pairs(known, rows), *_own_way(rows), *_images(rows)]
     if "copies" not in known:
         return [*found, NO_SAMPLES]
     return [*found, _samples(rows), *_kinds(rows)]
@@ -121,7 +124,8 @@ def largest_identity_z(known: xr.Dataset) -> float:
     return float(np.nanmax(z)) if np.isfinite(z).any() else math.nan
 
 
-def _faults(known: xr.Dataset) -> list[str]:
+def faults(known: xr.Dataset) -> list[str]:
+    r"""What has to be said before all else: that the identity check failed, if it did."""
     largest = largest_identity_z(known)
     if not largest > ALLOWED_Z:
         return []

@@ -117,7 +117,14 @@ class Study:
 
     def noise(self, at: str, count: int) -> Tensor:
         r"""Noise of the first images of a kind, with shape (count, draws, \*), in float32."""
-        return torch.stack([self.noise_of(at, i) for i in range(count)])
+        # Kept: every subject is asked at the same noise, and one a moment in a training.
+        if (at, count) not in self._noise:
+            self._noise[at, count] = torch.stack([self.noise_of(at, i) for i in range(count)])
+        return self._noise[at, count]
+
+    @cached_property
+    def _noise(self) -> dict[tuple[str, int], Tensor]:
+        return {}
 
     def noise_of(self, at: str, index: int) -> Tensor:
         r"""Noise of one image of a kind, with shape (draws, \*), in float32."""

@@ -29,10 +29,15 @@ def open_run(path: str | Path, **anew: Any) -> Run:
             they are the same data is checked by digest when the run goes on.
 
     Raises:
-        InputError: If the folder holds no run, or one of a kind that this geomem does not know.
+        InputError: If the folder holds no run, one of a kind that this geomem does not know, or
+            looks at a training, which no command can take anew.
     """
     config = RunFolder.open(path).config
     kind = config.get("kind")
+    if kind == "monitor":
+        raise InputError(
+            f"{path} is filled by the training that it looks at; `geomem report` draws it"
+        )
     if kind not in KINDS:
         raise InputError(f"{path} holds a run of kind {kind!r}; this geomem knows {list(KINDS)}")
     module, _, name = KINDS[kind].partition(":")

@@ -163,6 +163,7 @@ def _study_coordinates(study: Mapping[str, Any], dataset: xr.Dataset) -> dict[st
         ("point_group", "point_groups", -1),
         ("point_name", "point_names", ""),
         ("point_label", "point_labels", ""),
+        ("point_digest", "point_digests", ""),
     ):
         if source in study:  # labels are not always known
             rows = [study[source].get(at, []) for at in kinds]

@@ -268,3 +268,41 @@ function panelFigure(page, state, width, panels, name, units, enough = null) {
   });
   return { traces, layout };
 }
+
+// ------------------------------------------------------------------- (c) looks at a training
+
+// Nats, lost directions at the slider's level, and errors, against the steps of a training.
+function looksFigure(page, state, width) {
+  const { steps, gains, lost, errors, p_values: chances, first } = page.looks, theme = THEMES[state.theme], k = state.level;
+  const colour = (share) => page.colours[state.theme][Math.round(share * (page.rows.length - 1))];
+  const at = { value: lost.value.map((row) => row[k]), stderr: lost.stderr.map((row) => row[k]) };
+  const panels = [
+    { title: "gained at training images beyond held-out ones", units: "nats", curves: [
+      { label: "beside the linear control", color: colour(1), ...gains.linear },
+      { label: "beside the best earlier look", color: colour(0), dash: "dash", ...gains.earlier }] },
+    { title: `lost in all directions, ${sigmaText(page, k)}`, units: "directions", curves: [{ label: "beside the linear control", color: colour(1), ...at }] },
+    { title: "error over the window", units: "nats", curves: [
+      { label: "training images", color: colour(1), ...errors.training },
+      { label: "held-out images", color: theme.muted, dash: "dash", ...errors.held_out }] },
+  ];
+  const columns = width >= WIDE ? 3 : 1, gap = 56, tall = width >= WIDE ? 260 : 200, row = 48 + tall + 48;
+  const each = (width - LEFT - RIGHT - gap * (columns - 1)) / columns, height = row * (panels.length / columns);
+  const x = log10(steps), ends = [x[0] - 0.1, x[x.length - 1] + 0.1], layout = base(state, width, height, { shapes: [] });
+  const ticks = steps.map((s, i) => ({ value: x[i], at: each * (x[i] - ends[0]) / (ends[1] - ends[0]), text: String(s) }));
+  const free_ = ticks.filter((t, i) => i === ticks.length - 1 || (ticks.length - 1 - i) % Math.ceil(ticks.length / Math.max(2, Math.floor(each / 60))) === 0);
+  const traces = panels.flatMap((panel, i) => {
+    const a = i + 1, axes = { xaxis: `x${a}`, yaxis: `y${a}` };
+    const box = domains({ left: LEFT + (i % columns) * (each + gap), top: 48 + Math.floor(i / columns) * row, width: each, height: tall }, width, height);
+    const all = panel.curves.flatMap((c) => c.value), around = panel.curves.flatMap((c) => c.stderr);
+    layout[`xaxis${a}`] = axis(state, { domain: box.x, anchor: `y${a}`, range: ends, tickvals: free_.map((t) => t.value), ticktext: free_.map((t) => t.text), title: { text: "step of the training", standoff: 4 } });
+    layout[`yaxis${a}`] = axis(state, { domain: box.y, anchor: `x${a}`, range: extent(all, around), showgrid: true, zeroline: true, title: { text: panel.units, standoff: 4 } });
+    layout.annotations.push({ ...heading(`<b>${panel.title}</b>`, box), yshift: 20 });
+    layout.annotations.push({ ...heading(panel.curves.map((c) => `<span style="color:${c.color}">${c.dash ? "- - " : "— "}</span>${c.label}`).join("   "), box), font: { size: 12, color: theme.muted } });
+    if (first !== null) layout.shapes.push({ type: "line", xref: axisName("x", i), yref: `${axisName("y", i)} domain`, x0: Math.log10(first), x1: Math.log10(first), y0: 0, y1: 1, line: { color: theme.ink, width: 1.4, dash: "dot" } });
+    return panel.curves.flatMap((c) => {
+      const text = c.value.map((v, j) => `step ${steps[j]}, ${c.label}<br><b>${pm(v, c.stderr[j])}</b> ${panel.units}<br>p = ${chances[j]} at this look`);
+      return curve(x, c.value, c.stderr, c.color, { axes, text, line: { dash: c.dash }, mode: "lines+markers", marker: { color: c.color, size: 5 } });
+    });
+  });
+  return { traces, layout };
+}

@@ -13,6 +13,17 @@ from geomem.findings.sentences import networks, window
 from geomem.show.figures.data import PLACES, shown_rows, words
 from geomem.show.page.pictures import is_picture
 
+# What an audit's control is, in a sentence on its map.
+AUDITED = {
+    "linear": "that of a linear denoiser that never saw them, after allowing for how much better "
+    "the model is on new images",
+    "reference": "that of a reference network that never saw them, image by image with the same "
+    "noise, after allowing for how much better the model is on new images",
+    "base": "that of the model it was tuned from, image by image with the same noise, after "
+    "allowing for how much better the model is on new images",
+    "mirror": "its own error at the mirrored image, beyond what mirroring costs at held-out images",
+}
+
 
 def errors(known: xr.Dataset) -> str:
     r"""What every ± on the page is."""
@@ -80,6 +91,11 @@ def explain(
             "that of the population denoiser, which is known here: the missing dimension. Red is "
             "missing, blue is the contrary."
         )
+    if known.attrs.get("kind") == "audit" and known.attrs["control"] in AUDITED:
+        density = (
+            "Each cell: by how much the model's denoising error at training images lies below "
+            f"{AUDITED[known.attrs['control']]}. Red is memorized, blue is the contrary."
+        )
     images = (
         f"The measured training images with the most {total} of their own: how many nats likelier "
         "the network finds this image than the control does, between the ends of the window; ± "
@@ -106,6 +122,15 @@ def explain(
             else ""
         ),
         "local": _local(known, study),
+        "looks": (
+            "Each point is a look at the training while it went on. Left, by how many nats the "
+            "network has gained more at training images than at held-out ones, beside the linear "
+            "control and beside the best earlier look; in the middle the memorized density of all "
+            "directions at the slider's noise level, which counts lost directions; right, the "
+            "error at both kinds of images. Bands are ± one "
+            "standard error over image groups. The dotted line is the first look that is beyond "
+            "chance, all looks considered."
+        ),
         "directions": (
             f"The principal directions along which most and least {total} was found, in nats "
             "over the window, among those that have something to lose (a tenth of the largest or "

@@ -1,7 +1,7 @@
 r"""The words of the page, one sentence each for a machine-learning engineer.
 
-``docs/glossary.md`` says more. On the page the first place of each word is underlined, and its
-sentence shows on hover, focus or tap.
+``docs/glossary.md`` says more. In each section the first place of a word is underlined, and its
+sentence shows on hover, focus or tap; at the end of the page all of its words are listed.
 """
 
 from __future__ import annotations
@@ -35,6 +35,13 @@ GLOSSARY = {
         "The number of directions of variation at a single image and noise level, as a named "
         "method finds it."
     ),
+    "control": (
+        'The denoiser that stands for "has not memorized": the reference network, the linear '
+        "control or another, always named."
+    ),
+    "reference network": (
+        "A network that never saw the measured images: what it knows about them can be no memory."
+    ),
     "linear control": (
         "The best linear denoiser, fitted to reserved images: it cannot memorize training images."
     ),
@@ -47,6 +54,10 @@ GLOSSARY = {
     "reserved images": (
         "Images that are neither trained on nor held out: they give the principal directions, "
         "the scale and the linear control."
+    ),
+    "best earlier look": (
+        "The look of the same training with the least error at reserved images so far: it has "
+        "the network's own strengths and weaknesses."
     ),
     "principal direction": (
         "An eigenvector of the covariance of the reserved images, numbered by falling variance."
@@ -70,30 +81,66 @@ GLOSSARY = {
         "The Jacobian's trace and the product of noise and error have one mean for every "
         "denoiser; where they differ, code, schedule or model is at fault."
     ),
+    "generalization": (
+        "Training images are treated like new ones, within the error of the measurement."
+    ),
+    "geometric memorization": (
+        "Some directions of variation are frozen to the training set while others still vary, "
+        "long before any image is copied."
+    ),
+    "full memorization": (
+        "All directions are gone at training images: the model answers with the training image "
+        "itself."
+    ),
+    "inconclusive": "The data are too few, or the errors too large, to say which it is.",
+    "drawn alike": (
+        "What training and held-out images must be before a difference between them is evidence "
+        "of memory; tested without any network."
+    ),
+    "memorized one by one": (
+        "Training images whose nats stand out among those of held-out images, at most 5 % of them "
+        "by chance."
+    ),
+    "conformal p-value": "The rank of one image's number among those of held-out images.",
+    "AUC": (
+        "The chance that a score ranks a training image above a held-out one: 1 tells all apart, "
+        "0.5 is a guess."
+    ),
+    "window": "The range of noise levels over which nats are summed.",
+    "retention": "The kept share of what varies along a direction: 1 is all of it, 0 is none.",
+    "effective points": "How many training images share the weight at a noisy image.",
     "undertrained": (
         "Worse than the linear control even at its own training images: nothing can be said "
         "about memorization until it is trained longer."
     ),
 }
+WRITTEN = {word.lower(): word for word in GLOSSARY}
 _WORDS = re.compile(
     r"\b(" + "|".join(sorted(map(re.escape, GLOSSARY), key=len, reverse=True)) + r")s?\b", re.I
 )
 
 
 class Explained:
-    r"""Marks the first place of each word of the glossary in the texts of one page."""
+    r"""Marks the first place of each word of the glossary in the texts of one page.
+
+    Attributes:
+        seen: The words that are explained already; emptied, they are explained again.
+        used: All words that were, with their meaning, in the order of the page.
+    """
 
     def __init__(self) -> None:
         self.seen: set[str] = set()
+        self.used: dict[str, str] = {}
 
     def __call__(self, text: str) -> Markup:
         r"""The text as HTML, escaped, with its new words explained."""
         made, done = Markup(""), 0
         for found in _WORDS.finditer(text):
-            word = found[1].lower()
+            word = WRITTEN[found[1].lower()]
             if word in self.seen:
                 continue
             self.seen.add(word)
+            self.used[word] = GLOSSARY[word]
             abbr = Markup('<abbr tabindex="0" title="{}">{}</abbr>').format(
                 GLOSSARY[word], found[0]
             )

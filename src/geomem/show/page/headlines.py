@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from geomem.findings.sentences import copy_rate, estimate, networks, state
+from geomem.findings.looks import first_warning
+from geomem.findings.sentences import copy_rate, drawn_alike, estimate, networks, state
 from geomem.show.figures.data import (
     ENOUGH,
     PLACES,
@@ -35,13 +36,14 @@ class Headlines:
     dimension: str
     local: str
     samples: str
+    looks: str
 
 
 def headlines(known: xr.Dataset) -> Headlines:
     r"""The titles of a page. They claim no difference that is within its error."""
     dimension, local = _dimension(known), _local(known)
-    page = _page(known) or (dimension if "dimension" in known else local)
-    made = (page, _levels(known), dimension, local, _samples(known))
+    page = _warned(known) or _page(known) or (dimension if "dimension" in known else local)
+    made = (page, _levels(known), dimension, local, _samples(known), _looks(known))
     return Headlines(*map(unbroken, made))
 
 
@@ -49,7 +51,7 @@ def unbroken(text: str) -> str:
     r"""Keeps numbers together with their errors and names where lines break."""
     for sign in ("±", "="):
         text = text.replace(f" {sign} ", f"\u00a0{sign}\u00a0")
-    return text.replace("e-fold", "e\u2011fold")
+    return text.replace(" %", "\u00a0%").replace("e-fold", "e\u2011fold")
 
 
 def of(row: xr.Dataset) -> str:
@@ -94,6 +96,28 @@ def _page(known: xr.Dataset) -> str:
             names = ", ".join(of(row) for row in rows[found])
             text += ("; " if text else "") + said[found].format(names)
     return text[:1].upper() + text[1:]
+
+
+def _warned(known: xr.Dataset) -> str:
+    # Where a training was looked at while it went on.
+    if "look_number" not in known or not drawn_alike(known):
+        return ""
+    first = first_warning(known)
+    if first is None:
+        return "No look at the training shows memorization beyond chance"
+    return f"Memorization is beyond chance from step {int(first.step)} on: {_gain(first)} there"
+
+
+def _looks(known: xr.Dataset) -> str:
+    if "look_number" not in known:
+        return ""
+    last = known.isel(subject=int(np.nanargmax(known.look_number.values)))
+    return f"At the last look, step {int(last.step)}, training images gained {_gain(last)}"
+
+
+def _gain(row: xr.Dataset) -> str:
+    one = row.sel(beside="linear")
+    return f"{estimate(one, 'look_gain')} nats"
 
 
 def _levels(known: xr.Dataset) -> str:

@@ -2,22 +2,27 @@
 "use strict";
 
 const page = JSON.parse(document.getElementById("numbers").textContent);
-const dark = window.matchMedia("(prefers-color-scheme: dark)");
 const state = { level: page.start, row: page.chosen, quantity: Object.keys(page.maps)[0], theme: "light" };
 const CONFIG = { displaylogo: false, displayModeBar: false, responsive: false, scrollZoom: false, doubleClick: false };
 const FIGURES = [["maps", mapFigure], ["slice", sliceFigure], ["dimension", dimensionFigure],
-  ...page.local.map((_, i) => [`local-${i}`, localFigure(i)])].filter(([name]) => document.getElementById(name));
+  ["looks", looksFigure], ...page.local.map((_, i) => [`local-${i}`, localFigure(i)])].filter(([name]) => document.getElementById(name));
 const PRINTED = 1040; // px: figures on paper, which the style sheet scales down
 
 const element = (id) => document.getElementById(id);
 
 function draw(names = FIGURES.map(([name]) => name), paper = false) {
-  state.theme = dark.matches && !paper ? "dark" : "light";
+  state.theme = paper ? "light" : shell.theme();
   for (const [name, figure] of FIGURES) {
     if (!names.includes(name)) continue;
-    const { traces, layout } = figure(page, state, paper ? PRINTED : element(name).clientWidth);
+    const { traces, layout } = figure(page, state, (!paper && element(name).clientWidth) || PRINTED);
     Plotly.react(element(name), traces, layout, CONFIG);
   }
+}
+
+// A figure as a file: on white, as wide as on paper.
+function picture(figure, format) {
+  const { traces, layout } = figure(page, { ...state, theme: "light" }, PRINTED);
+  return Plotly.toImage({ data: traces, layout }, { format, width: layout.width, height: layout.height, scale: format === "png" ? 2 : 1 });
 }
 
 function walk(level) {
@@ -27,9 +32,9 @@ function walk(level) {
   element("level-text").textContent = text;
   element("level").setAttribute("aria-valuetext", text);
   for (const [name] of FIGURES) {
-    if (name !== "slice") Plotly.relayout(element(name), { shapes: levelMarks(page, state, element(name).layout.shapes) });
+    if (!["slice", "looks"].includes(name)) Plotly.relayout(element(name), { shapes: levelMarks(page, state, element(name).layout.shapes) });
   }
-  draw(["slice"]);
+  draw(["slice", "looks"]);
 }
 
 function choose(row) {
@@ -49,13 +54,14 @@ function start() {
   element("level").addEventListener("input", (event) => walk(Number(event.target.value)));
   document.querySelectorAll("input[name=row]").forEach((e) => e.addEventListener("change", () => choose(Number(e.value))));
   document.querySelectorAll("input[name=quantity]").forEach((e) => e.addEventListener("change", () => show(e.value)));
+  for (const [name, figure] of FIGURES) shell.savers[name] = (format) => picture(figure, format);
   draw();
   walk(state.level);
   let width = window.innerWidth;
   window.addEventListener("resize", () => {
     if (window.innerWidth !== width) { width = window.innerWidth; draw(); }
   });
-  dark.addEventListener("change", () => draw());
+  document.addEventListener("theme", () => draw());
   window.addEventListener("beforeprint", () => draw(undefined, true));
   window.addEventListener("afterprint", () => draw());
 }

@@ -10,6 +10,7 @@ import xarray as xr
 from matplotlib import colormaps
 from matplotlib.colors import to_hex
 
+from geomem.findings.looks import first_warning
 from geomem.show.figures.data import (
     ENOUGH,
     QUANTITIES,
@@ -63,6 +64,28 @@ def payload(known: xr.Dataset) -> dict[str, Any]:
         "maps": {name: _map(known, name) for name in QUANTITIES if has(known, name)},
         "panels": _panels(known, "dimension"),
         "local": local,
+        "looks": _looks(known),
+    }
+
+
+def _looks(known: xr.Dataset) -> dict[str, Any] | None:
+    # What is drawn against the steps of a training that was looked at while it went on.
+    if "look_number" not in known:
+        return None
+    rows = np.argsort(known.look_number.values)[: int(known.look_number.notnull().sum())]
+    one, first = known.isel(subject=rows), first_warning(known)
+
+    def curve(name: str, **at: str) -> dict[str, Any]:
+        value, stderr = (one[name + end].sel(at) for end in ("", "_stderr"))
+        return {"value": plain(value.values), "stderr": plain(stderr.values)}
+
+    return {
+        "steps": one.step.values.astype(int).tolist(),
+        "gains": {name: curve("look_gain", beside=name) for name in one.beside.values.tolist()},
+        "lost": curve("by_level"),
+        "errors": {at: curve(f"{at}_error") for at in ("training", "held_out")},
+        "p_values": plain(one.look_p_value.values, 2),
+        "first": None if first is None else int(first.step),
     }
 
 

@@ -2,15 +2,11 @@ r"""The page of a plan: one file that opens from disk, drawn from its records al
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import numpy as np
-from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -27,10 +23,10 @@ from geomem.findings.plan_sentences import (
     whole,
 )
 from geomem.runs.records import RunFolder
+from geomem.show.page.layout import drawn, render
 from geomem.show.page.pictures import Painter, is_picture
 from geomem.theory.planning import KEPT
 
-HERE = Path(__file__).parent
 TICKS = [a * 10.0**b for b in range(-3, 4) for a in (1, 1.5, 2, 3, 5, 7)]
 SHOWN_PAIRS = 12
 # Of curves, told apart without colour, too (Okabe and Ito, with a marker each); further
@@ -96,44 +92,31 @@ def plan_page(document: Mapping[str, Any], pictures: Mapping[int, str]) -> str:
         document: The plan, as ``plan.json`` holds it.
         pictures: Data URIs of images by their number; none unless pixels are to be shown.
     """
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(HERE),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    figure = Figure(figsize=(9.6, 4.3), layout="constrained")
-    axes = figure.subplots(1, 2, sharey=True)
-    for ax, kept in zip(axes, KEPT, strict=True):
-        plot_needed(document, kept, ax)
-    axes[0].set_ylabel("images N")
-    handles, labels = axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, frameon=False, fontsize=9, loc="outside right center")
-    return environment.get_template("plan.html").render(
-        plan=document,
-        title=headline(document),
-        findings=findings(document),
-        predicts=PREDICTS,
-        limitation=LIMITATION,
-        levels=[f"{s:.2g}" for s in document["sigmas_relative"]],
-        points=[f"{n:,.0f}" for n in document["reference_points"]],
-        needed=[(f"{100 * kept:.0f} %", _needed_rows(document, kept)) for kept in KEPT],
-        figure=_data_uri(figure),
-        hidden=max(0, len(document["direction_variances"]) - len(CURVES)),
-        steps=[(f"background:{colour};color:{ink}", said) for _, colour, ink, said in STEPS],
-        maps=_maps(document),
-        collapse=[collapse_row(document, row) for row in document["collapse"]],
-        twins=[
+    content = {
+        "plan": document,
+        "file": "geomem-plan",
+        "title": headline(document),
+        "findings": findings(document),
+        "predicts": PREDICTS,
+        "limitation": LIMITATION,
+        "levels": [f"{s:.2g}" for s in document["sigmas_relative"]],
+        "points": [f"{n:,.0f}" for n in document["reference_points"]],
+        "needed": [(f"{100 * kept:.0f} %", _needed_rows(document, kept)) for kept in KEPT],
+        "figure": drawn(lambda inks: needed(document, inks)),
+        "hidden": max(0, len(document["direction_variances"]) - len(CURVES)),
+        "steps": [(f"background:{colour};color:{ink}", said) for _, colour, ink, said in STEPS],
+        "maps": _maps(document),
+        "collapse": [collapse_row(document, row) for row in document["collapse"]],
+        "twins": [
             {"ratio": f"{ratio:.3f}", **_images(document, [i, j], pictures)}
             for i, j, ratio in document["duplicates"]["near_pairs"][:SHOWN_PAIRS]
         ],
-        exact=[
+        "exact": [
             {"more": len(group) - 4, **_images(document, group, pictures)}
             for group in document["duplicates"]["exact_groups"][:SHOWN_PAIRS]
         ],
-        css=Markup((HERE / "page.css").read_text(encoding="utf-8")),
-    )
+    }
+    return render("plan.html", content)
 
 
 # ---------------------------------------------------------------------------------- tables
@@ -214,17 +197,37 @@ def _images(
 # ---------------------------------------------------------------------------------- figure
 
 
-def plot_needed(document: Mapping[str, Any], kept: float, ax: Axes) -> None:
+def needed(document: Mapping[str, Any], inks: Mapping[str, str]) -> Figure:
+    r"""N that keeps each direction to one half and to nine tenths, side by side.
+
+    Arguments:
+        document: The plan.
+        inks: Colours of text and lines: ``ink``, ``muted``, ``grid``.
+    """
+    figure = Figure(figsize=(9.6, 4.3), layout="constrained")
+    axes = figure.subplots(1, 2, sharey=True)
+    for ax, kept in zip(axes, KEPT, strict=True):
+        plot_needed(document, kept, ax, inks)
+    axes[0].set_ylabel("images N")
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, frameon=False, fontsize=9, loc="outside right center")
+    return figure
+
+
+def plot_needed(
+    document: Mapping[str, Any], kept: float, ax: Axes, inks: Mapping[str, str]
+) -> None:
     r"""N that keeps each direction, with its interval; lower ends and guide where too few.
 
     Arguments:
         document: The plan.
         kept: .5 or .9.
         ax: Where to draw.
+        inks: Colours of text and lines; the first curve has that of the text.
     """
     M = document["data"]["pool"]
-    drawn = list(CURVES[: len(document["direction_variances"])])
-    for k, (colour, marker) in enumerate(drawn):
+    curves = [(inks["ink"], CURVES[0][1]), *CURVES[1:]]
+    for k, (colour, marker) in enumerate(curves[: len(document["direction_variances"])]):
         cells = [entry(document, kept, i, k) for i in range(len(document["sigmas"]))]
         found = [c for c in cells if c["status"] == "found"]
         at = [c["sigma_relative"] for c in found]
@@ -238,9 +241,9 @@ def plot_needed(document: Mapping[str, Any], kept: float, ax: Axes) -> None:
         guide = [c for c in cells if c["guide"] is not None]
         ax.plot([c["sigma_relative"] for c in guide], [c["guide"] for c in guide], ls=":", lw=1.2,
                 color=colour)  # fmt: skip
-    ax.plot([], [], ls="", marker="^", ms=6, mfc="none", color="0.3", label="lower end")
-    ax.plot([], [], ls=":", lw=1.2, color="0.3", label="Gaussian guide")
-    ax.axhline(M, color="0.35", lw=0.9)
+    ax.plot([], [], ls="", marker="^", ms=6, mfc="none", color=inks["muted"], label="lower end")
+    ax.plot([], [], ls=":", lw=1.2, color=inks["muted"], label="Gaussian guide")
+    ax.axhline(M, color=inks["muted"], lw=0.9)
     ax.annotate(f"M = {M:,}", (0.99, M), xycoords=("axes fraction", "data"), va="bottom",
                 ha="right", size=9)  # fmt: skip
     ax.set(xscale="log", yscale="log", xlabel="noise level σ, in rms", ylim=(1.5, M**2))
@@ -248,15 +251,6 @@ def plot_needed(document: Mapping[str, Any], kept: float, ax: Axes) -> None:
     inside = inside if len(inside) <= 9 else [s for s in inside if f"{s:e}"[0] in "15"]
     ax.set_xticks(inside, [f"{s:g}" for s in inside])
     ax.minorticks_off()
-    ax.grid(color="0.92", lw=0.8)
+    ax.grid(color=inks["grid"], lw=0.8)
     ax.set_axisbelow(True)
     ax.set_title(f"kept to {100 * kept:.0f} %", fontsize=11)
-
-
-def _data_uri(figure: Figure) -> str:
-    import matplotlib
-
-    buffer = io.BytesIO()
-    with matplotlib.rc_context({"svg.hashsalt": "geomem"}):
-        figure.savefig(buffer, format="svg", metadata={"Date": None})
-    return "data:image/svg+xml;base64," + base64.b64encode(buffer.getvalue()).decode()

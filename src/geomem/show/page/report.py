@@ -12,33 +12,31 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import xarray as xr
 from markupsafe import Markup
 
-from geomem import __version__
 from geomem.arguments import checked
 from geomem.compute.files import atomic_write_text
 from geomem.compute.progress import format_seconds
 from geomem.errors import InputError
-from geomem.findings.sentences import ALLOWED_Z, largest_identity_z, sentences, window
+from geomem.findings.sentences import ALLOWED_Z, faults, largest_identity_z, sentences, window
 from geomem.runs.load import load
 from geomem.runs.provenance import sessions
 from geomem.runs.records import RunFolder
 from geomem.runs.results import Results, results
 from geomem.show.figures.data import PLACES, has, words
+from geomem.show.page.audit import audit_content, without_pictures
 from geomem.show.page.csv_tables import write_csv
 from geomem.show.page.explain import about, errors, explain, source_of_dimension
 from geomem.show.page.gallery import galleries
-from geomem.show.page.glossary import Explained
 from geomem.show.page.headlines import control_name, headlines, unbroken
+from geomem.show.page.layout import render
 from geomem.show.page.payload import payload
 from geomem.show.page.plan import plan_report
 from geomem.show.page.sections import sections
 from geomem.show.page.spectrum import spectrum_report
 from geomem.show.page.tables import table
 
-HERE = Path(__file__).parent
 PIXELS = ("training_image", "nearest_image")
 # Of kinds of run that have a page of their own.
 PAGES = {"plan": plan_report, "spectrum": spectrum_report}
@@ -87,17 +85,11 @@ def page_html(folder: RunFolder, found: Results, *, show_images: bool) -> str:
         found: Its results.
         show_images: Whether pixels of the data are shown.
     """
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(HERE),
-        autoescape=True,
-        trim_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    environment.filters["explained"] = Explained()
-    template = environment.from_string((HERE / "page.html").read_text(encoding="utf-8"))
     dataset, known, name = found.dataset, found.numbers, folder.path.resolve().name
+    if folder.config["kind"] == "audit" and not show_images:
+        dataset = without_pictures(dataset)
     content: dict[str, Any] = {
-        "version": __version__,
+        "file": f"geomem-{name}",
         "title": f"{folder.study['data']['name']}: nothing measured yet",
         "run": name,
         "data": folder.study["data"],
@@ -108,16 +100,15 @@ def page_html(folder: RunFolder, found: Results, *, show_images: bool) -> str:
         "findings": [],
         "facts": facts(folder, known),
         "config": json.dumps(folder.config, indent=1, sort_keys=True),
-        "css": _own("page.css"),
     }
     if known is not None:
         from plotly.offline import get_plotlyjs
 
-        titles = headlines(known)
+        titles, drawn = headlines(known), payload(known)
         content |= {
             "title": titles.page,
-            "fault": identity_fault(known),
-            "findings": [unbroken(sentence) for sentence in sentences(known)],
+            "fault": " ".join(faults(known)),
+            "findings": [unbroken(said) for said in sentences(known) if said not in faults(known)],
             "errors": errors(known),
             "headlines": titles,
             "explain": explain(dataset, known, folder.study, show_images=show_images),
@@ -128,11 +119,13 @@ def page_html(folder: RunFolder, found: Results, *, show_images: bool) -> str:
             "sections": sections(known, folder.study),
             "control": control_name(known),
             "table": table(known),
-            "numbers": payload(known),
+            "numbers": drawn,
+            "colours": drawn["colours"],
             "plotly": Markup(get_plotlyjs()),
-            "scripts": [_own("charts.js"), _own("page.js")],
         }
-    return template.render(content)
+        if folder.config["kind"] == "audit":
+            content |= audit_content(folder, found.dataset, known, show_images=show_images)
+    return render("audit.html" if "verdict" in content else "page.html", content)
 
 
 def _notice(found: Results) -> str:
@@ -147,17 +140,6 @@ def _notice(found: Results) -> str:
     if found.dataset.attrs["control"] == "linear":
         state += " The numbers will change: the best network of the run sets the control's scale."
     return f"{state} Run the same command again to go on."
-
-
-def identity_fault(known: xr.Dataset) -> str:
-    r"""What has to be said first if the identity check failed; nothing if it did not."""
-    z = largest_identity_z(known)
-    if not z > ALLOWED_Z:
-        return ""
-    return (
-        f"The identity check FAILED (largest |z| = {z:.1f}, at most {ALLOWED_Z:g} is allowed): "
-        "schedule, code or model is at fault. Mend that first, and believe no number below."
-    )
 
 
 def facts(folder: RunFolder, known: xr.Dataset | None) -> list[tuple[str, str]]:
@@ -177,11 +159,14 @@ def facts(folder: RunFolder, known: xr.Dataset | None) -> list[tuple[str, str]]:
     ]
     if known is not None:
         z = largest_identity_z(known)
-        passed = f"passed: largest |z| = {z:.1f}, at most {ALLOWED_Z:g} is allowed"
-        checked = passed if z == z else "not made: it needs the Jacobian of a network"
+        state = "FAILED" if z > ALLOWED_Z else "passed"
+        checked = f"{state}: largest |z| = {z:.1f}, at most {ALLOWED_Z:g} is allowed"
         found += [
             ("Window", window(known)),
-            ("Identity check", identity_fault(known) or checked),
+            (
+                "Identity check",
+                checked if z == z else "not made: it needs the Jacobian of a network",
+            ),
         ]
     return found + _sessions(folder.path)
 
@@ -205,7 +190,3 @@ def _sessions(run: Path) -> list[tuple[str, str]]:
         ]
     except (ValueError, KeyError, TypeError, AttributeError):
         return missing
-
-
-def _own(name: str) -> Markup:
-    return Markup((HERE / name).read_text(encoding="utf-8"))
