@@ -219,7 +219,7 @@ class Sizes(_AtOrigin):
 
 
 def _of_sizes(first: Mapping[tuple[str, int], float], sigmas: np.ndarray) -> tuple[Verdict, str]:
-    step = float(np.exp(np.diff(np.log(sigmas)).max()))
+    step = float(np.exp(np.median(np.diff(np.log(sigmas)))))
     expected = float(np.sqrt(np.log(SIDE[0]) / np.log(SIDE[-1])))
     moved = {}
     for kind in KINDS:
