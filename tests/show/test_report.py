@@ -308,8 +308,7 @@ def test_kinds_of_points_have_panels_of_their_own(tmp_path: Path) -> None:
     assert titles == [
         "Networks, at training images",
         "Networks, at held-out images",
-        "Networks, at generated points",
-        "Networks, at points of trajectories",
+        "Networks, at generated points",  # those of trajectories have a section of their own
     ]
     assert drawn(html)["rows"] == ["mine"]  # its base is a control
     assert "<td>not measured</td>" not in own(html)  # rows of nothing are left out

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cache
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,7 @@ def _rms(kind: str) -> float:
 def spectra_of(out: Path, scale: Scale) -> Runs:
     r"""The spectra at x = 0: of the trained networks, and of exact denoisers of other sets."""
     runs: dict[str, Run] = {}
+    read_spectra.cache_clear()  # what they are read from may change now
     for kind, data in KINDS.items():
         sweep, rms = sweep_of(kind, scale), _rms(kind)
         relative = tuple(float(s / rms) for s in sorted({*SIGMAS, *PAPER_SIGMAS}))
@@ -83,6 +85,7 @@ def spectra_of(out: Path, scale: Scale) -> Runs:
     return runs
 
 
+@cache
 def read_spectra(out: Path, kind: str, whose: str) -> Spectra:
     r"""The numbers of one of these runs: of ``spectra`` or of ``exact``."""
     path = out / f"linear-{kind}-{whose}"
@@ -123,17 +126,21 @@ def drop_at(row: Any, estimator: str) -> list[int | None]:
 
 
 def stages(drops: list[int | None], sigmas: np.ndarray) -> dict[int, tuple[float, float]]:
-    r"""From which level down to which one each rank is where values fall most.
+    r"""From which level down to which one each rank is where values fall most, without a break.
+
+    Where a rank comes back, its longest stretch of levels counts.
 
     Example:
-        >>> stages([None, 25, 25, 28], np.array([0.1, 0.2, 0.3, 0.4]))
-        {25: (0.3, 0.2), 28: (0.4, 0.4)}
+        >>> stages([25, None, 25, 25, 28], np.array([0.1, 0.2, 0.3, 0.4, 0.5]))
+        {25: (0.4, 0.3), 28: (0.5, 0.5)}
     """
-    found = {}
-    for rank in sorted({r for r in drops if r is not None}):
-        levels = [float(s) for s, r in zip(sigmas, drops, strict=True) if r == rank]
-        found[rank] = (max(levels), min(levels))
-    return found
+    found: dict[int, list[float]] = {}
+    levels = (float(s) for s in sigmas)
+    for rank, stretch in groupby(zip(drops, levels, strict=True), key=lambda pair: pair[0]):
+        part = [sigma for _, sigma in stretch]
+        if rank is not None and len(part) > len(found.get(rank, [])):
+            found[rank] = part
+    return {rank: (max(part), min(part)) for rank, part in sorted(found.items())}
 
 
 def said(found: Mapping[int, tuple[float, float]], rank: int) -> str:

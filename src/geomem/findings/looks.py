@@ -214,9 +214,9 @@ def look_numbers(run: Measured) -> xr.Dataset:
     for k, row in sorted(rows, key=lambda pair: pair[1].step):
         moments.append(seen(row.members[0], int(row.step)))
         look = judge(moments, control, run.sigmas, run.seed)
-        values = (look.number, look.p_value, look.level, look.earlier)
-        for name, value in zip(names, values, strict=True):
-            plain[name][k] = np.nan if value is None else value
+        found = (look.number, look.p_value, look.level, look.earlier)
+        for name, number in zip(names, found, strict=True):
+            plain[name][k] = np.nan if number is None else number
         gain[:, k] = [
             [getattr(look.gains[name], part) for name in BESIDE] for part in ("value", "stderr")
         ]
@@ -237,10 +237,10 @@ def look_numbers(run: Measured) -> xr.Dataset:
         about = {"units": "nats", "long_name": "gained at training images beyond held-out ones"}
         columns["look_gain" + end] = (("subject", "beside"), values, about)
     for at in SIDES:
-        for end, value in zip(both, errors[at], strict=True):
+        for end, values in zip(both, errors[at], strict=True):
             place = at.replace("_", "-")
             about = {"units": "nats", "long_name": f"error at {place} images over the window"}
-            columns[f"{at}_error{end}"] = ("subject", value, about)
+            columns[f"{at}_error{end}"] = ("subject", values, about)
     return xr.Dataset(columns, coords={"beside": list(BESIDE)})
 
 

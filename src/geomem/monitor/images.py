@@ -77,7 +77,8 @@ def study_of_images(
     _check_apart(train if isinstance(train, Tensor | np.ndarray) else pool, rest)
     data = ImageData(name, np.concatenate([pool, rest]))
     edges = np.array([len(pool), len(pool) + measured, len(data)])
-    split = Split(*np.split(np.arange(len(data)), edges[:2]), seed=seed)
+    parts = np.split(np.arange(len(data), dtype=np.int64), edges[:2])
+    split = Split(parts[0], parts[1], parts[2], seed)
     source = Source(data, split)
     return study_of(
         source,
