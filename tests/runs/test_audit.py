@@ -385,7 +385,9 @@ def test_a_study_is_repeated_image_by_image(places: dict[str, str], tmp_path: Pa
         small(places, "empirical", repeat=tmp_path / "nothing.json").study()
 
 
-def test_a_budget_becomes_a_plan(places: dict[str, str]) -> None:
+def test_a_budget_becomes_a_plan(places: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(TimedAudit, "_call_seconds", 1e-5)
+    monkeypatch.setattr(TimedAudit, "_step_seconds", 0.05)
     audit = small(places, "population", samples=64, controls=("auto",))
     rich = audit.within(3600, 1)
     assert rich.samples == 64

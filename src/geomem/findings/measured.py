@@ -49,11 +49,24 @@ class Measured:
         self.kinds = [str(at) for at in dataset["at"].values] if "at" in dataset.dims else []
         both = set(SIDES) <= set(self.kinds) and "error" in dataset
         first = {row.kind: row.members[0] for row in reversed(rows)} if both else {}
-        self.controls = {name: first[name] for name in CONTROLS if name in first}
+        there = self._counts() if both else {}
+        # A control that was not asked at all images of both sides cannot stand beside them.
+        self.controls = {
+            name: first[name]
+            for name in CONTROLS
+            if name in first and all(n[first[name]] == n.max() for n in there.values())
+        }
         self.audit = dataset.attrs.get("kind") == "audit"
         self._squares: dict[tuple[int, str], Array] = {}
         self._weights: dict[tuple[str, int, int], Array] = {}
         self._means: dict[tuple[int, str, int, int], Array] = {}
+
+    def _counts(self) -> dict[str, Array]:
+        # Images that each subject was measured at, by side.
+        error = self.dataset.error
+        others = [d for d in error.dims if d not in ("subject", "at", "point")]
+        found = error.notnull().any(others).sum("point")
+        return {at: np.asarray(found.sel(at=at).values, dtype=float) for at in SIDES}
 
     @property
     def places(self) -> list[str]:

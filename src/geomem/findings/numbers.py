@@ -201,7 +201,8 @@ def quantities(run: Measured, row: Row) -> dict[str, list[Array]]:
             one["gap_information"] = integrate_log(one["total_gap"], run.sigmas, axis=1)
         if "denoised_distance" in run.dataset:
             far = [run.denoised_means(member, row, at) for at in run.kinds]
-            far.append(run.own_means(member, "trajectory_distance"))
+            if OWN in run.places and OWN not in run.kinds:
+                far.append(run.own_means(member, "trajectory_distance"))
             scale = float(run.dataset.attrs["rms"]) * run.dataset.attrs["ambient_dim"] ** 0.5
             one["nearest_distance"] = np.stack(far, axis=1) / scale
         one |= disjoint_quantities(run, row, member)

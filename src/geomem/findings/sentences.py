@@ -154,7 +154,8 @@ def _how_much(known: xr.Dataset, rows: Sequence[xr.Dataset]) -> str:
     them = f"the {control} control"
     if control == "reference":
         sizes = known.num_samples.values[known["kind"].values == "reference"]
-        count = f"{int(sizes[0]):,} " if len(sizes) else ""
+        known_size = len(sizes) and math.isfinite(float(sizes[0]))
+        count = f"{int(sizes[0]):,} " if known_size else ""
         them = f"a reference network trained on {count}other images"
     return f"{what} information beside {them} ({window(known)}): {parts}.{note}"
 
