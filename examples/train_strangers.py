@@ -30,9 +30,6 @@ def pictures(size: int) -> np.ndarray:
     r"""Fashion-MNIST's training images as uint8 with shape (60000, size, size), zero around."""
     found = load_data("fashion-mnist")
     images = ((found.tensor(np.arange(60000)) + 1) * 127.5).round().to(torch.uint8)[:, 0]
-    if size < 28:
-        small = torch.nn.functional.avg_pool2d(images[:, None].float(), 28 // size)
-        return small[:, 0].round().byte().numpy()
     border = (size - 28) // 2
     return np.pad(images.numpy(), ((0, 0), (border, border), (border, border)))
 
@@ -81,7 +78,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("out", type=Path)
     parser.add_argument("--steps", type=int, default=4000)
-    parser.add_argument("--size", type=int, default=32, help="14, or 28 and more")
+    parser.add_argument("--size", type=int, default=32, help="28 or more, a multiple of 4")
     parser.add_argument("--only", choices=["few", "many"])
     asked = parser.parse_args()
     images = pictures(asked.size)[np.random.default_rng(0).permutation(60000)]

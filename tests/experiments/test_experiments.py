@@ -63,7 +63,14 @@ def small() -> Callable[[pytest.MonkeyPatch], None]:
     return patch
 
 
-@pytest.mark.parametrize("name", [n for n in EXPERIMENTS if n.startswith("linear")])
+@pytest.mark.parametrize(
+    "name",
+    [
+        n if n == "linear-sizes" else pytest.param(n, marks=pytest.mark.slow)
+        for n in EXPERIMENTS
+        if n.startswith("linear")
+    ],
+)
 def test_interrupted_and_resumed_it_gives_the_same_page(
     name: str,
     out: Path,
