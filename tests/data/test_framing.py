@@ -166,8 +166,8 @@ HAS_PYARROW = importlib.util.find_spec("pyarrow") is not None
 
 @pytest.mark.skipif(not HAS_PYARROW, reason="parquet needs pyarrow")
 def test_parquet_holds_bytes_labels_and_captions(tmp_path: Path) -> None:
-    import pyarrow as arrow  # type: ignore[import-not-found, unused-ignore]
-    from pyarrow import parquet  # type: ignore[import-not-found, unused-ignore]
+    import pyarrow as arrow  # type: ignore[import-not-found, import-untyped, unused-ignore]
+    from pyarrow import parquet  # type: ignore[import-not-found, import-untyped, unused-ignore]
 
     rows = [
         {"image": {"bytes": encoded(p), "path": f"{k}.png"}, "text": f"t{k}", "label": k % 3}

@@ -260,10 +260,10 @@ def test_looks_that_fail_are_said_once_and_the_training_goes_on(
 
     def wakes(x: Tensor, sigma: Tensor) -> Tensor:
         network.train()
-        return network(x, sigma)
+        return torch.as_tensor(network(x, sigma))
 
     def moves(x: Tensor, sigma: Tensor) -> Tensor:
-        return network.to("meta")(x, sigma)
+        return torch.as_tensor(network.to("meta")(x, sigma))
 
     def fails(x: Tensor, sigma: Tensor) -> Tensor:
         raise RuntimeError("CUDA out of memory\nand more lines")

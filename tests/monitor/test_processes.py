@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 import torch
-import torch.multiprocessing as mp
 from torch import nn
+from torch.multiprocessing.spawn import spawn
 from torch.nn.parallel import DistributedDataParallel
 
 import geomem
@@ -49,7 +49,7 @@ def _together(rank: int, folder: str) -> None:
 
 
 def test_rank_0_looks_and_nobody_waits_for_ever(tmp_path: Path) -> None:
-    mp.start_processes(_together, (str(tmp_path),), nprocs=2, start_method="spawn")
+    spawn(_together, (str(tmp_path),), nprocs=2)
     looked, failed, said = eval((tmp_path / "rank0").read_text())
     assert looked == [1, 2, 4]
     assert failed == 0  # a wrapped network would wait for the other process

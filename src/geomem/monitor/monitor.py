@@ -390,7 +390,7 @@ def _seconds_of(denoiser: AtRest, study: Study) -> float:
             denoiser(x, study.sigmas[0].to(x)).cpu()
             seconds = time.perf_counter() - start
     calls = sum(math.ceil(count / size) for count in counts)
-    return seconds * (calls + 2) * len(study.sigmas)
+    return float(seconds * (calls + 2) * len(study.sigmas))
 
 
 def _sentence(error: Exception) -> str:

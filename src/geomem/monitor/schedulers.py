@@ -42,8 +42,11 @@ def scheduled_denoiser(
             "scheduler of the training"
         )
     bare = model
-    while type(bare).__name__ in WRAPPERS and isinstance(getattr(bare, "module", None), nn.Module):
-        bare = bare.module
+    while type(bare).__name__ in WRAPPERS:
+        inner = getattr(bare, "module", None)
+        if not isinstance(inner, nn.Module):
+            break
+        bare = inner
     named = {"_class_name": type(scheduler).__name__, **dict(config)}
     labels, told = labels_of(named, "the scheduler")
 
