@@ -129,7 +129,7 @@ def reference(found: dict[str, Any]) -> str:
 
 def page() -> str:
     known, runs = load("calibration"), load("reference_control")
-    made = ", ".join(f"{k} {v}" for k, v in known["versions"].items() if v)
+    made = ", ".join(f"{k}: {v}" for k, v in known["versions"].items() if v)
     return INTRO + "\n" + nulls(known) + planted(known) + reference(runs) + f"\n{made}.\n"
 
 

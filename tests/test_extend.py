@@ -85,7 +85,7 @@ def test_the_figure_is_on_the_page(
     # The four edits of show/page/ that the recipe asks for, in a copy of it.
     blocks = BLOCK.findall(SECTIONS["A figure"])
     (function, entry), (section,) = (
-        [text for language, text in blocks if language == wanted] for wanted in ("js", "html")
+        [text for language, text in blocks if language == wanted] for wanted in ("js", "jinja")
     )
     edits = {
         "charts.js": ("\nfunction mapFigure", f"\n{function}\nfunction mapFigure"),
