@@ -6,13 +6,11 @@ python benchmarks/calibration_page.py --check  fails if the page is not what the
 
 from __future__ import annotations
 
-import argparse
-import json
 import sys
 from pathlib import Path
 from typing import Any
 
-from table_cells import number, table
+from table_cells import load, number, table, write_page
 
 HERE = Path(__file__).parent
 PAGE = HERE.parent / "docs" / "calibration.md"
@@ -28,10 +26,6 @@ and largest of all levels: how much of an image's difficulty the control knows. 
 not blur the answer. The plain gap, held-out minus training loss, has no control and holds the
 excess on new images, too: it is another quantity, and beside it stands only its error.
 """
-
-
-def load(name: str) -> dict[str, Any]:
-    return dict(json.loads((HERE / "results" / f"{name}.json").read_text(encoding="utf-8")))
 
 
 def share(found: dict[str, Any]) -> str:
@@ -134,13 +128,7 @@ def page() -> str:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--check", action="store_true", help="write nothing, compare")
-    if parser.parse_args().check:
-        return int(PAGE.read_text(encoding="utf-8") != page())
-    PAGE.write_text(page(), encoding="utf-8")
-    print(PAGE.name)
-    return 0
+    return write_page(__doc__, PAGE, page)
 
 
 if __name__ == "__main__":

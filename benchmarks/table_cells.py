@@ -1,8 +1,30 @@
-r"""Numbers and tables as the pages show them."""
+r"""Numbers and tables as the pages show them, and how a page is written of recorded results."""
 
 from __future__ import annotations
 
+import argparse
+import json
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def load(name: str) -> dict[str, Any]:
+    r"""A recorded result."""
+    return dict(json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8")))
+
+
+def write_page(about: str | None, path: Path, page: Callable[[], str]) -> int:
+    r"""Writes a page, or with ``--check`` says by its status whether it is up to date."""
+    parser = argparse.ArgumentParser(description=(about or "").splitlines()[0])
+    parser.add_argument("--check", action="store_true", help="write nothing, compare")
+    if parser.parse_args().check:
+        return int(path.read_text(encoding="utf-8") != page())
+    path.write_text(page(), encoding="utf-8")
+    print(path.name)
+    return 0
 
 
 def table(header: list[str], rows: list[list[str]]) -> str:

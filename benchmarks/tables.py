@@ -6,14 +6,12 @@ python benchmarks/tables.py --check  fails if the page is not what the results s
 
 from __future__ import annotations
 
-import argparse
-import json
 import sys
 from pathlib import Path
 from typing import Any
 
 import tables_of_points as points
-from table_cells import cell, number, spread, table
+from table_cells import cell, load, number, spread, table, write_page
 
 HERE = Path(__file__).parent
 PAGE = HERE.parent / "docs" / "performance.md"
@@ -24,10 +22,6 @@ Written by `python benchmarks/tables.py` from `benchmarks/results/`; each result
 versions and machine. Competitors run in turn in one process, so that ratios mean something where
 absolute times do not: they are medians over rounds, with the range in brackets.
 """
-
-
-def load(name: str) -> dict[str, Any]:
-    return dict(json.loads((HERE / "results" / f"{name}.json").read_text(encoding="utf-8")))
 
 
 def where(result: dict[str, Any]) -> str:
@@ -404,13 +398,7 @@ def page() -> str:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--check", action="store_true", help="write nothing, compare")
-    if parser.parse_args().check:
-        return int(PAGE.read_text(encoding="utf-8") != page())
-    PAGE.write_text(page(), encoding="utf-8")
-    print(PAGE.name)
-    return 0
+    return write_page(__doc__, PAGE, page)
 
 
 if __name__ == "__main__":

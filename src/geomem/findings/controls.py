@@ -53,10 +53,11 @@ def control_numbers(run: Measured) -> xr.Dataset:
             scale = np.square(a).sum(1) * np.square(b).sum(1)
             shared = np.square((a * b).sum(1))
             r_squared[k, c] = np.where(scale > 0, shared / np.where(scale > 0, scale, 1), np.nan)
-            gaps = run.held_out_gaps(member, name)
             errors[k, c] = run.control_error(member, name)
-            if name == "mirror" and len(gaps) > 1:
-                mirror[:, k] = gaps.mean(), gaps.std(ddof=1) / np.sqrt(len(gaps))
+            if name == "mirror":
+                gaps = run.held_out_gaps(member, name)
+                if len(gaps) > 1:
+                    mirror[:, k] = gaps.mean(), gaps.std(ddof=1) / np.sqrt(len(gaps))
             if name == "linear":
                 both = [float(integrate_log(v.mean(1), run.sigmas)) for v in (own, them)]
                 ratio[k] = both[0] / both[1] if both[1] > 0 else np.nan

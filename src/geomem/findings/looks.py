@@ -36,7 +36,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from geomem.findings.measured import MIN_UNITS, SIDES, Measured
+from geomem.findings.measured import MIN_UNITS, SIDES, Measured, group_means
 from geomem.information import integrate_log
 from geomem.stats import Estimate, numpy_rng, permutation_test
 
@@ -107,8 +107,7 @@ def moment(
     """
     found = {}
     for at, values in squares.items():
-        index = np.asarray(groups[at])[: values.shape[1]]
-        found[at] = np.array([values[:, index == g].mean(1) for g in dict.fromkeys(index)])
+        found[at] = group_means(values.T, np.asarray(groups[at])[: values.shape[1]])
     return Moment(found, step)
 
 

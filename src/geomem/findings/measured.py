@@ -166,8 +166,7 @@ class Measured:
 
     def by_group(self, at: str, values: Array) -> Array:
         r"""Rows of images as rows of groups, their means: the unit of every test."""
-        groups = self.dataset.point_group.sel(at=at).values[: len(values)]
-        return np.array([values[groups == g].mean(0) for g in dict.fromkeys(groups)])
+        return group_means(values, self.dataset.point_group.sel(at=at).values[: len(values)])
 
     def squares(self, member: int, at: str) -> Array:
         r"""Squared errors, draws averaged, with shape (T, n, u)."""
@@ -309,3 +308,16 @@ class Measured:
         weights = self.weights(at, row, measured)[:, there[:measured]]
         weights = weights / np.maximum(weights.sum(1, keepdims=True), 1e-300)
         return np.asarray(np.einsum("rn,tnu->rtu", weights, values, optimize=True))
+
+
+def group_means(values: Array, groups: NDArray[np.int64]) -> Array:
+    r"""Means over the rows of each group, in the order in which groups first appear.
+
+    Arguments:
+        values: One row an image, with shape :math:`(n, *)`.
+        groups: The group of each image, with shape :math:`(n)`.
+
+    Returns:
+        One row a group, with shape :math:`(g, *)`.
+    """
+    return np.array([values[groups == g].mean(0) for g in dict.fromkeys(groups)])
