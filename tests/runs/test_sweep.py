@@ -313,3 +313,18 @@ def test_images_are_in_the_records_only_if_asked(tmp_path: Path) -> None:
     linear = shown.isel(subject=0).training_image
     np.testing.assert_array_equal(linear.values, pixels.numpy())
     assert isinstance(shown, xr.Dataset)
+
+
+def test_a_training_measured_on_its_way_is_forecast_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Sweep, "_step_seconds", 1.0)
+
+    def training_seconds(**settings: Any) -> float:
+        sweep = replace(TINY, samples=0, trajectories=0, jacobian_points=0, **settings)
+        study = sweep.study()
+        subjects = [s for s in sweep.subjects(study) if s.kind == "learned" and s.num_samples == 64]
+        return sum(sweep.seconds(subject, study) for subject in subjects)
+
+    once = training_seconds(steps=400, measured_steps=())
+    twice = training_seconds(steps=400, measured_steps=(100, 200))
+    assert once > 400
+    assert twice - once == pytest.approx(2 * (once - 400))  # what measuring takes, and no step
