@@ -30,17 +30,20 @@ def pm(pair: list[float] | None) -> str:
     if pair is None or pair[0] is None:
         return "none"
     value, error = pair
+    if error is not None and error < 1e-9 * max(1.0, abs(value)):  # the same at all units
+        return f"{value:.3g} ± 0"
     return repr(Estimate(value, float("nan") if error is None else error))
 
 
 def spheres(r: dict[str, Any]) -> str:
     text = (
-        "Points of which an estimator says k / k + 1 / anything else, or nothing. With 400 "
-        "Gaussian draws and with d orthogonal ones, both centred. Beside them the share of the "
-        "radius that lies among the k + 1 directions of least score, and u'(∇D)u along it: 0 for a "
-        "normal direction, 1 for a tangent one. From σ = .2 on, with orthogonal draws, the "
-        "exact denoiser says k + 1 as well: the sphere is no longer resolved, and what is left "
-        "is its span.\n\n"
+        "Points of which an estimator says k / k + 1 / anything else, or nothing: with 400 "
+        "Gaussian draws, centred at their mean, and with d orthogonal ones. Kept along the radius "
+        "is u'(∇D)u: 0 along a normal direction, 1 along a tangent one. Where noise resolves the "
+        "sphere its exact denoiser keeps nothing along the radius, and networks keep all of it. "
+        "At levels at which the sphere is not resolved, with "
+        "orthogonal draws, the exact denoiser says k + 1 as well: what is left is the span of the "
+        "sphere.\n\n"
     )
     rows = [
         [
@@ -49,7 +52,6 @@ def spheres(r: dict[str, Any]) -> str:
             f"{row['sigma']:g}",
             *("/".join(map(str, row[name])) for name in
               ("as they draw", "orthogonal draws", "LocalDimension")),
-            pm(row["radius among the k + 1 smallest"]),
             pm(row["kept along the radius"]),
         ]
         for row in r["rows"]
@@ -57,7 +59,7 @@ def spheres(r: dict[str, Any]) -> str:
     header = ["k", "denoiser", "σ", "400 Gaussian draws", "orthogonal draws", "LocalDimension"]
     return (
         text
-        + table([*header, "radius among the least k + 1", "kept along the radius"], rows)
+        + table([*header, "kept along the radius"], rows)
         + f"\nNetworks: width {r['width']}, {r['training_steps']:,} steps.\n"
     )
 
@@ -67,7 +69,7 @@ def crossover(r: dict[str, Any]) -> str:
         "Mean squared errors at noisy training points beyond those of the exact denoiser of all N, "
         "± over training sets. Their approximation of the memorizing loss holds for a denoiser "
         "that sends unseen points to their mean, at the price of d v; one that knows training "
-        "points alone sends them to another point, which costs up to twice as much.\n\n"
+        "points alone sends them to another point, which costs up to twice as much and more.\n\n"
     )
     rows = [
         [
@@ -109,7 +111,8 @@ def two_denoisers(r: dict[str, Any]) -> str:
     ]
     return (
         f"± over {r['pairs']} pairs of training sets, {r['samples']} samples each, d = {r['dim']}; "
-        "their formula is a limit of large d.\n\n"
+        f"their formula is a limit of large d. {r['steps']} steps of the sampler add "
+        f"{100 * r['sampler']:.2g} % to q.\n\n"
     ) + table(["N/d", "(∫ √x dMP)²", "q", "z"], rows)
 
 
@@ -146,7 +149,8 @@ def effective(r: dict[str, Any]) -> str:
         for row in run["rows"]
     ]
     header = ["data", "N", "best step", "trainings", "ratio below 1/3, 95 % interval"]
-    return table(header, rows) + f"\n{setting(r)}\n"
+    sizes = "; ".join(f"{run['data']} {run['parameters']:,}" for run in r["runs"])
+    return table(header, rows) + f"\n{setting(r)} Parameters: {sizes}.\n"
 
 
 def agreement(r: dict[str, Any]) -> str:

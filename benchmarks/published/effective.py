@@ -20,6 +20,7 @@ import xarray as xr
 from row import Found, publish_of_runs
 
 from geomem import load
+from geomem.models.networks import load_network
 from geomem.runs.records import RunFolder
 from geomem.stats import Proportion
 
@@ -41,11 +42,18 @@ def of_run(path: Path) -> Found:
         "run": path.name,
         "data": str(data.attrs["data"]),
         "setting": {name: config[name] for name in SETTING if name in config},
+        "parameters": parameters(path),
         "samples": int(learned.sizes["sample"]),
         "rows": rows,
         "emm": max(enough) if enough else None,
         "largest": max(row["N"] for row in rows),
     }
+
+
+def parameters(path: Path) -> int:
+    r"""How many numbers a network of the run has learned."""
+    one = next(iter(sorted((path / "networks").glob("N*.safetensors"))))
+    return sum(p.numel() for p in load_network(one).parameters())
 
 
 def _steps(of_size: xr.Dataset) -> list[Found]:

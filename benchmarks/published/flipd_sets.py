@@ -79,7 +79,7 @@ def measure(seed: int, *, quick: bool = False) -> Found:
 
     if not quick:
         squiggle = Squiggle(2, 2000, seed=seed)
-        x_0 = squiggle.sample(6, torch_rng(seed, "squiggle"))
+        x_0 = squiggle.sample(4, torch_rng(seed, "squiggle"))
         # d draws and their decomposition are out of reach here: FLIPD takes 32 signs.
         asked = methods(32, bundle=False)
         dims, exact = torch.full((len(x_0),), 2), squiggle.population_denoiser()

@@ -45,7 +45,7 @@ def limit(load: float) -> float:
 
 
 def overlap(load: float, d: int, samples: int, steps: int, rng: torch.Generator) -> float:
-    r"""Mean of <a, b> / d over pairs of samples of two models from the same noise."""
+    r"""Mean <a, b> of pairs of samples from the same noise z, over that of |z|²."""
     N, mean = round(load * d), torch.zeros(d, dtype=torch.float64)
     drawn = []
     z = torch.randn(samples, d, generator=rng, dtype=torch.float64)
@@ -53,11 +53,18 @@ def overlap(load: float, d: int, samples: int, steps: int, rng: torch.Generator)
         data = torch.randn(N, d, generator=rng, dtype=torch.float64)
         denoiser = GaussianDenoiser.from_factor(mean, data.T / math.sqrt(N))
         drawn.append(heun(denoiser, z, sigma_steps(LOWEST, HIGHEST, steps)))
-    return float((drawn[0] * drawn[1]).sum(1).mean()) / d
+    return float((drawn[0] * drawn[1]).sum() / z.square().sum())
+
+
+def sampler(steps: int) -> float:
+    r"""What the steps of the sampler add to q, as a share: that of infinitely many points."""
+    white = GaussianDenoiser(torch.zeros(1).double(), torch.ones(1).double())
+    drawn = heun(white, torch.ones(1, 1).double(), sigma_steps(LOWEST, HIGHEST, steps))
+    return float(drawn) ** 2 - 1
 
 
 def measure(seed: int, *, quick: bool = False) -> Found:
-    d, units, samples, steps = (60, 4, 64, 24) if quick else (200, 12, 128, 60)
+    d, units, samples, steps = (60, 4, 32, 24) if quick else (200, 12, 48, 200)
     rows = []
     for k, load in enumerate((0.5, 2.0) if quick else LOADS):
         found = [
@@ -65,7 +72,14 @@ def measure(seed: int, *, quick: bool = False) -> Found:
             for unit in range(units)
         ]
         rows.append({"load": load, "q": with_error(found), "theirs": limit(load)})
-    return {"dim": d, "pairs": units, "samples": samples, "steps": steps, "rows": rows}
+    return {
+        "dim": d,
+        "pairs": units,
+        "samples": samples,
+        "steps": steps,
+        "sampler": sampler(steps),
+        "rows": rows,
+    }
 
 
 if __name__ == "__main__":
