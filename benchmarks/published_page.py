@@ -99,7 +99,7 @@ def crossover(r: dict[str, Any]) -> Row:
             "overlap and the approximation, of large d, ends"
             if far
             else ""
-        ),  # fmt: skip
+        ),
         "crossover",
     )
 
@@ -174,7 +174,7 @@ def onset(r: dict[str, Any]) -> Row:
         + f"; of generalizing {pm(good)}; N = {sizes[0]} to {sizes[-1]}, "
         f"{len(r['rows']) // len(sizes)} trainings each",
         ("**reproduced**" if near else f"**off by** {last[0] - 1:+.2f} in the exponent")
-        + ", at sizes 32 times smaller",
+        + ", at sizes far below theirs",
         "onset",
     )
 
@@ -232,12 +232,16 @@ def worst_ratio(row: dict[str, Any]) -> list[float]:
 
 
 def sets_of(r: dict[str, Any]) -> str:
-    r"""The methods of each set at their best level."""
+    r"""The methods of each set at their best level: error, and concordance where there is one."""
     said = []
     for name, one in r["sets"].items():
-        best = {m: min((row["error"] for row in rows), key=lambda p: p[0]) for m, rows in
-                one["methods"].items()}  # fmt: skip
-        said.append(f"{name}: " + ", ".join(f"{short(m)} {pm(best[m])}" for m in best))
+        best = {m: min(rows, key=lambda row: row["error"][0]) for m, rows in one["methods"].items()}
+        numbers = [
+            f"{short(m)} {pm(row['error'])}"
+            + (f" ({row['concordance'][0]:.2f})" if row["concordance"] else "")
+            for m, row in best.items()
+        ]
+        said.append(f"*{name}*: " + ", ".join(numbers))
     return "; ".join(said)
 
 
@@ -250,7 +254,7 @@ def flipd_sets(r: dict[str, Any]) -> Row:
         "sets of FLIPD",
         "MAE and concordance index of trained networks on lollipop (4 : 2 : 1), affine 10, 25, 50 "
         "in 100, squiggles 200 in 2,000 (Kamkari et al. 2024, `conf/dataset`)",
-        "MAE at the best level, exact denoisers: " + sets_of(r),
+        "MAE at the best level (concordance), exact denoisers: " + sets_of(r),
         "**not comparable**, because theirs are networks and include what these fail to learn; "
         "of an exact denoiser what is left is the estimator's own error. Squiggles of 200 have no "
         "known denoiser",

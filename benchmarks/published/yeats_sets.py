@@ -60,7 +60,7 @@ def spread(denoiser: Denoiser, x_0: Tensor, sigma: float, repeats: int, seed: in
 
 
 def measure(seed: int, *, quick: bool = False) -> Found:
-    points, repeats = (3, 3) if quick else (8, 12)
+    points, repeats = (3, 3) if quick else (6, 12)
     sigmas = [t / (1 - t) for t in (TIMES[:1] if quick else TIMES)]
     found: Found = {"sigmas": sigmas, "repeats": repeats, "sets": {}}
     for k, (name, (manifold, m)) in enumerate(sets(quick).items()):
