@@ -211,9 +211,10 @@ def sets(r: dict[str, Any]) -> str:
 
 
 NOTES = {
-    "lollipop in R^2": "\nIn two dimensions a disc keeps all directions and a dot none: there is no "
-    "gap to see, and `LocalDimension` and the normal bundle, which look for one, have no answer. "
-    "The count without a test has. FLIPD has none where its value lies outside 0 to 2.\n",
+    "lollipop in R^2": "\nIn two dimensions a disc keeps all directions and a dot none, so that "
+    "there is no gap to see: `LocalDimension` and the normal bundle look for one and have seldom "
+    "or never an answer. The count without a test has. FLIPD has none where its value lies "
+    "outside 0 to 2.\n",
 }
 
 
