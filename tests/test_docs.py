@@ -130,7 +130,7 @@ LOADED = re.compile(
 @pytest.fixture(scope="module")
 def html(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("html")
-    options = ["-q", "-W", "-b", "html", "-d", str(out / "trees")]
+    options = ["-q", "-W", "-t", "without_source", "-b", "html", "-d", str(out / "trees")]
     run = subprocess.run(
         [sys.executable, "-m", "sphinx", *options, str(ROOT / "docs"), str(out / "pages")],
         capture_output=True,
