@@ -64,7 +64,7 @@ def sampler(steps: int) -> float:
 
 
 def measure(seed: int, *, quick: bool = False) -> Found:
-    d, units, samples, steps = (60, 4, 32, 24) if quick else (200, 12, 48, 200)
+    d, units, samples, steps = (60, 4, 32, 24) if quick else (200, 10, 32, 150)
     rows = []
     for k, load in enumerate((0.5, 2.0) if quick else LOADS):
         found = [
