@@ -191,12 +191,22 @@ def setting(r: dict[str, Any]) -> str:
 
 
 def sets(r: dict[str, Any]) -> str:
-    text = (
-        "Mean absolute error over points, ± its standard error; in brackets the concordance index "
-        "over pairs of unequal dimension, ± by bootstrap over points (a tie or no answer is half a "
-        "pair), and as Kamkari et al. count. No answer is an error of the whole dimension; "
-        "how many answered is said where not all did.\n"
+    unequal = any(
+        row["concordance"]
+        for one in r["sets"].values()
+        for rows in one["methods"].values()
+        for row in rows
     )
+    text = "Mean absolute error over points, ± its standard error"
+    if unequal:
+        text += (
+            "; in brackets the concordance index over pairs of unequal dimension, ± by bootstrap "
+            "over points (a tie or no answer is half a pair), and as Kamkari et al. count, with "
+            "whom pairs of equal dimension are right whatever is said"
+        )
+    else:
+        text += ". Each set has one dimension, so that there is no pair to be put in order"
+    text += ". No answer is an error of the whole dimension; how many gave none is said where any did.\n"
     for where, one in r["sets"].items():
         rows = [
             [name, *(cell(row, one["points"]) for row in rows)]
