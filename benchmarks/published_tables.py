@@ -206,7 +206,7 @@ def sets(r: dict[str, Any]) -> str:
         )
     else:
         text += ". Each set has one dimension, so that there is no pair to be put in order"
-    text += ". No answer is an error of the whole dimension; how many gave none is said where any did.\n"
+    text += ". No answer is an error of the whole dimension; how many gave none is said.\n"
     for where, one in r["sets"].items():
         rows = [
             [name, *(cell(row, one["points"]) for row in rows)]
