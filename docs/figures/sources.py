@@ -375,9 +375,16 @@ def monitor(document: Document) -> Page:
         "monitor warns": lambda s: steps(s["warning"]),
         "plain gap beyond 2 errors": lambda s: steps(s["gap"]),
         "lowest held-out error": lambda s: steps(s["lowest"]),
+        "trainings whose held-out error has turned": (
+            lambda s: f"{s['turned']} of {s['trainings']}"
+        ),
         "more than 1 % of samples are copies": lambda s: steps(s["copies"]),
-        "lead of the warning over the lowest error, steps": lambda s: steps(s["lead_steps"]),
-        "the same as a factor": lambda s: pm(s["lead_factor"]),
+        "lead of the warning over the lowest error, steps": lambda s: (
+            ("" if s["turned"] == s["trainings"] else "at least ") + steps(s["lead_at_least"])
+        ),
+        "the same as a factor": lambda s: (
+            pm(s["lead_factor"]) if s["turned"] == s["trainings"] else "not known"
+        ),
         "trainings with the warning first": lambda s: f"{s['warned_first']} of {s['trainings']}",
         "nats beside the linear control at the end": lambda s: f"{s['last_nats']:.0f}",
     }
