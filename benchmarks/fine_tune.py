@@ -16,8 +16,8 @@ that it has not seen: full, or by a LoRA of all its convolutions and linear maps
 
 The remedies are tried at N = 20 beside the plain fine-tune, one at a time: everything else, the
 images and the seed included, is the same. With near-duplicates four of the 20 images are there in
-four near copies each, too; without these it is the plain fine-tune. Models are checked at the
-audit's door at the first seed, and not again at the others. Each unit (a row, a seed) is written
+four near copies each, too; without these it is the plain fine-tune. The first full
+fine-tune and the first LoRA are checked at the audit's door, the others not again. Each unit (a row, a seed) is written
 to the file when it is done, and an interrupted run goes on. Images need GEOMEM_DATA.
 """
 
@@ -27,8 +27,9 @@ import argparse
 import json
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -127,7 +128,8 @@ def scheduler() -> DDPMScheduler:
 # ------------------------------------------------------------------------------------- images
 
 
-def clothes(kinds: Sequence[int], seed: int) -> Pixels:
+@cache
+def clothes(kinds: tuple[int, ...], seed: int) -> Pixels:
     r"""Images of some classes in random order, means of 4 x 4 pixels, (n, 8, 8)."""
     data = geomem.load_data("fashion-mnist")
     labels = np.asarray(data.labels)
@@ -267,7 +269,7 @@ def base_of(folder: Path) -> Path:
     if not (folder / "base" / "model_index.json").exists():
         torch.manual_seed(0)
         model = network()
-        images = floats(clothes([k for k in range(10) if k not in KIND], 0))
+        images = floats(clothes(tuple(k for k in range(10) if k not in KIND), 0))
         for step in steps_of(model, images, BASE_STEPS, rate=1e-3, batch=64, seed=0):
             if step % 500 == 0:
                 say(f"base: step {step} of {BASE_STEPS}")
@@ -279,17 +281,19 @@ def base_of(folder: Path) -> Path:
 
 
 class Trusted(Audit):
-    r"""An audit without the checks at the door, of a row whose first model has passed them."""
+    r"""An audit without the checks at the door, which models written alike have passed."""
 
     def _check(self, model: Any, index: Any) -> list[Any]:
         return []
 
 
-def audit(model: Path, base: Path, images: Images, out: Path, seed: int) -> dict[str, Any]:
+def audit(
+    model: Path, base: Path, images: Images, out: Path, seed: int, *, checked: bool
+) -> dict[str, Any]:
     r"""What an audit against the base says."""
     for name in ("distinct", "held_out", "reserved"):
         np.save(out.with_name(f"{name}.npy"), getattr(images, name))
-    asked = (Trusted if seed else Audit)(
+    asked = (Audit if checked else Trusted)(
         model=str(model),
         base=str(base),
         data=str(out.with_name("distinct.npy")),
@@ -384,7 +388,8 @@ def unit(name: str, seed: int, base: Path, folder: Path) -> dict[str, Any]:
         out = folder / f"{name}, seed {seed}, {where}"
         out.mkdir(parents=True, exist_ok=True)
         save(model, adapters, kernels, out / "model")
-        said = audit(out / "model", base, images, out / "audit", seed)
+        checked = seed == 0 and name in ("full, 20", "LoRA, 20")
+        said = audit(out / "model", base, images, out / "audit", seed, checked=checked)
         return said | sampled(denoiser, images, seed)
 
     found = {
