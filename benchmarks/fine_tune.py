@@ -16,9 +16,9 @@ that it has not seen: full, or by a LoRA of all its convolutions and linear maps
 
 The remedies are tried at N = 20 beside the plain fine-tune, one at a time: everything else, the
 images and the seed included, is the same. With near-duplicates four of the 20 images are there in
-four near copies each, too; without these it is the plain fine-tune. The first full
-fine-tune and the first LoRA are checked at the audit's door, the others not again. Each unit (a row, a seed) is written
-to the file when it is done, and an interrupted run goes on. Images need GEOMEM_DATA.
+four near copies each, too; without these it is the plain fine-tune. The first full fine-tune and
+the first LoRA are checked at the audit's door, the others not again. Each unit (a row, a seed) is
+written to the file when it is done, and an interrupted run goes on. Images need GEOMEM_DATA.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import shutil
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -386,7 +387,8 @@ def unit(name: str, seed: int, base: Path, folder: Path) -> dict[str, Any]:
     def judged(where: str) -> dict[str, Any]:
         model.eval()
         out = folder / f"{name}, seed {seed}, {where}"
-        out.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(out, ignore_errors=True)  # of a unit that was interrupted
+        out.mkdir(parents=True)
         save(model, adapters, kernels, out / "model")
         checked = seed == 0 and name in ("full, 20", "LoRA, 20")
         said = audit(out / "model", base, images, out / "audit", seed, checked=checked)
