@@ -48,14 +48,17 @@ from geomem.compute.files import atomic_write_text
 from geomem.compute.progress import say
 from geomem.compute.threads import one_thread
 from geomem.denoiser import Denoiser
+from geomem.findings.plan_sentences import entry, two_lines
 from geomem.measure.copies import LEVEL, nearest, p_values
 from geomem.models.sample import heun, sigma_steps
 from geomem.monitor import MemorizationMonitor, scheduled_denoiser
 from geomem.runs.audit import Audit
+from geomem.runs.plan import Plan
 from geomem.runs.records import RunFolder
 from geomem.runs.results import results
 from geomem.stats import numpy_rng, torch_rng
 from geomem.theory.duplicates import near_duplicates, without_copies
+from geomem.theory.planning import KEPT
 
 Pixels = NDArray[np.uint8]
 KIND = (8, 9)  # bags and ankle boots
@@ -411,6 +414,19 @@ def unit(name: str, seed: int, base: Path, folder: Path) -> dict[str, Any]:
     return found | {"seconds": round(time.perf_counter() - began, 1)}
 
 
+def planned(folder: Path) -> dict[str, Any]:
+    r"""How many bags and boots `geomem plan` asks for, of the first direction, by noise level."""
+    folder.mkdir(parents=True, exist_ok=True)
+    np.save(folder / "images.npy", clothes(KIND, 0)[:4000])
+    plan = Plan(data=str(folder / "images.npy"), sigmas=(0.5, 1.0), directions=1, sources=64)
+    plan.run(folder / "plan", processes=1, quiet=True)
+    found = json.loads((folder / "plan" / "plan.json").read_text())
+    return {
+        f"{sigma:g}": {f"{kept:g}": two_lines(found, entry(found, kept, k, 0))[0] for kept in KEPT}
+        for k, sigma in enumerate(found["sigmas_relative"])
+    }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -421,23 +437,26 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
     options = parser.parse_args()
     path = options.out / "fine_tune.json"
-    known = json.loads(path.read_text())["units"] if path.exists() else []
-    done = {(found["row"], found["seed"]) for found in known}
+    document = json.loads(path.read_text()) if path.exists() else {"units": []}
+    document |= {"command": "python benchmarks/fine_tune.py", "versions": versions()}
+    document |= {"steps": STEPS, "samples": SAMPLES}
+    units: list[dict[str, Any]] = document["units"]
+    done = {(found["row"], found["seed"]) for found in units}
+
+    def save_all() -> None:
+        atomic_write_text(path, json.dumps(document, indent=1, allow_nan=False) + "\n")
+
     with one_thread():
         base = base_of(options.folder)
         for seed in range(options.seeds):
             for name in options.only:
-                if (name, seed) in done:
-                    continue
-                known.append(unit(name, seed, base, options.folder))
-                say(f"{name}, seed {seed}: {known[-1]['seconds']:.0f} s")
-                document = {
-                    "command": "python benchmarks/fine_tune.py",
-                    "versions": versions(),
-                    "steps": STEPS,
-                    "units": known,
-                }
-                atomic_write_text(path, json.dumps(document, indent=1) + "\n")
+                if (name, seed) not in done:
+                    units.append(unit(name, seed, base, options.folder))
+                    say(f"{name}, seed {seed}: {units[-1]['seconds']:.0f} s")
+                    save_all()
+        if "plan" not in document:
+            document["plan"] = planned(options.folder / "planned")
+        save_all()
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 r"""False alarms, lead and cost of the monitor, beside what else is watched in a training.
 
-Run:  python benchmarks/monitor.py [--null R] [--seeds S] [--no-cost] [--out PATH]
+Run:  python benchmarks/monitor.py [--null R] [--seeds S] [--cost C] [--out PATH]
 
 An interrupted run goes on: trainings of the second part that are in the file are not done again.
 
@@ -16,7 +16,7 @@ step of the monitor's warning. Copies: the first look at which more than 1 % of 
 copies, at 95 %. The stable rank of the weights, |W|²/|W|_2² averaged over the matrices, has no
 threshold of its own, so only its values are given.
 
-*Cost*: the monitor with its defaults, in a run folder, in trainings of an MLP and of a U-Net.
+*Cost*: the monitor with its defaults, in a run folder, in C trainings of an MLP and of a U-Net.
 """
 
 from __future__ import annotations
@@ -378,20 +378,22 @@ def cost_training(name: str, data: str, config: dict[str, Any], steps: int) -> d
     }
 
 
-def cost() -> list[dict[str, Any]]:
+def cost(repeats: int) -> list[dict[str, Any]]:
     mlp = {"kind": "mlp", "width": 128, "blocks": 2}
     unet = {"kind": "unet", "channels": (8, 16)}
-    return [
-        cost_training("MLP, digits", "digits", mlp, 12000),
-        cost_training("U-Net, digits", "digits", unet, 1200),
-    ]
+    plans = {"MLP, digits": (mlp, 3000), "U-Net, digits": (unet, 300)}
+    found = []
+    # One after the other in turns, so that what else the machine does falls on both.
+    for _ in range(repeats):
+        found += [cost_training(name, "digits", *plan) for name, plan in plans.items()]
+    return found
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--null", type=int, default=500, help="null trainings; 0 leaves them out")
     parser.add_argument("--seeds", type=int, default=10, help="trainings of each N; 0 as above")
-    parser.add_argument("--no-cost", action="store_true", help="leave out what the monitor costs")
+    parser.add_argument("--cost", type=int, default=3, help="of each kind of training; 0 as above")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
     options = parser.parse_args()
     path = options.out / "monitor.json"
@@ -410,8 +412,8 @@ def main() -> None:
             lead(options.seeds, known, lambda found: save("lead", found))
         if options.null:
             save("null", null(options.null))
-        if not options.no_cost:
-            save("cost", cost())
+        if options.cost:
+            save("cost", cost(options.cost))
 
 
 if __name__ == "__main__":
