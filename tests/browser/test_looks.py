@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,13 @@ def test_looks_are_drawn_against_steps_while_the_training_goes_on(
     assert [e for e in browser.get_log("browser") if e["level"] in ("SEVERE", "WARNING")] == []
 
 
+BOXES = """
+return Array.from(document.querySelectorAll('#looks .annotation-text')).map((text) => {
+  const box = text.getBoundingClientRect();
+  return [box.left, box.right, box.top, box.bottom];
+});"""
+
+
 @pytest.mark.parametrize("width", [390, 800, 1400])
 def test_looks_fit_the_screen(
     started: Any, training: tuple[Path, MemorizationMonitor], width: int
@@ -87,5 +95,12 @@ def test_looks_fit_the_screen(
         )
         assert scrolled <= shown <= width
         assert figure <= shown
+        # Headings and legends of panels lie within the figure and not over each other.
+        boxes = started.execute_script(BOXES)
+        assert len(boxes) == 6
+        assert max(box[1] for box in boxes) <= figure
+        for a, b in combinations(boxes, 2):
+            apart = a[1] <= b[0] or b[1] <= a[0] or a[3] <= b[2] + 3 or b[3] <= a[2] + 3
+            assert apart, (a, b)
     finally:
         started.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
