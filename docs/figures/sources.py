@@ -462,22 +462,27 @@ def fine_tune(document: Document) -> Page:
             found.setdefault(f"{unit['row']} at the warning", {})[unit["seed"]] = unit["at_warning"]
     warned = {(unit["row"], unit["seed"]): unit["warning"] for unit in document["units"]}
 
-    def one(of: Document, name: str) -> float:
-        known = of[name]
-        return float(known[0] if isinstance(known, list) else known)
-
-    def mean(values: Sequence[float], name: str) -> str:
+    def one(of: Document, name: str) -> Estimate:
+        # A share and a distance of one set of samples come without an error.
+        known = of[name] if isinstance(of[name], list) else [of[name], math.nan]
         scale = 100 if name == "copies" else 1
-        found = [scale * v for v in values]
+        return Estimate(scale * known[0], scale * known[1])
+
+    def mean(values: Sequence[Estimate]) -> str:
+        # Between seeds, or of the only one over its images.
+        found = [v.value for v in values]
         middle = sum(found) / len(found)
-        if len(found) < 2:
-            return f"{middle:.3g}"
+        if len(found) == 1:
+            return str(values[0]) if values[0].stderr > 0 else f"{middle:.2g}"
         spread = math.sqrt(sum((v - middle) ** 2 for v in found) / (len(found) - 1) / len(found))
         return str(Estimate(middle, spread)) if spread else f"{middle:g}"
 
+    def change(a: Estimate, b: Estimate) -> Estimate:
+        return Estimate(a.value - b.value, math.hypot(a.stderr, b.stderr))
+
     rows = []
     for name, label in FINE_TUNES.items():
-        units = found[name]
+        units = found.get(name, {})
         steps = [warned[name, seed] for seed in units]
         verdicts: dict[str, int] = {}
         for one_unit in units.values():
@@ -485,7 +490,7 @@ def fine_tune(document: Document) -> Page:
             verdicts[said] = verdicts.get(said, 0) + 1
         rows.append([
             label, str(len(units)), ", ".join("no" if k is None else str(k) for k in steps),
-            *(mean([one(u, key) for u in units.values()], key) for key in MEASURED),
+            *(mean([one(u, key) for u in units.values()]) for key in MEASURED),
             ", ".join(f"{n} {said}" for said, n in verdicts.items()),
         ])  # fmt: skip
     heads = ["nats", "excess, nats", "copies, %", "Fréchet distance"]
@@ -497,7 +502,7 @@ def fine_tune(document: Document) -> Page:
             pairs = [(found[name][seed], found[beside][seed]) for seed in both]
             changes.append([
                 label, str(len(both)),
-                *(mean([one(a, key) - one(b, key) for a, b in pairs], key) for key in MEASURED),
+                *(mean([change(one(a, key), one(b, key)) for a, b in pairs]) for key in MEASURED),
             ])  # fmt: skip
     page.tables["remedies"] = table(
         [
@@ -507,10 +512,7 @@ def fine_tune(document: Document) -> Page:
         ],
         changes,
     )
-    reals = [
-        unit["end"]["frechet_of_real"] for unit in document["units"] if unit["row"] == "full, 20"
-    ]
-    page.numbers["real"] = mean(reals, "frechet")
+    page.numbers["real"] = mean([one(u, "frechet_of_real") for u in found["full, 20"].values()])
     plan = document["plan"]
     page.tables["plan"] = table(
         [
