@@ -25,10 +25,12 @@ from geomem.data.joined import overlap
 from geomem.denoiser import Denoiser
 from geomem.errors import InputError
 from geomem.exact import EmpiricalDenoiser
+from geomem.measure.channels import Channels
 from geomem.measure.mirror import MirrorDenoiser
 from geomem.measure.pixels import WhereErrors
 from geomem.measure.study import Study
 from geomem.measure.subject import Description, Subject
+from geomem.measure.tangents import Tangents
 from geomem.measure.twins import Twins
 from geomem.models.doors.checking import check_model
 from geomem.models.doors.loaded import LoadedModel
@@ -65,6 +67,9 @@ class Audit(TimedAudit):
         derivable = all(c.passed for c in checks if c.name == "derivatives")
         probes = self.probes_of(self._jacobians if derivable else 0)
         probes += [WhereErrors(), Twins()]
+        if derivable and self._jacobians:
+            probes.append(Tangents(self._bases))
+        probes += [] if model.updates is None else [Channels()]
         levels = self._levels(model) if repeated is None else np.array(repeated["sigmas"])
         return study_of(
             source,
@@ -244,7 +249,10 @@ class Audit(TimedAudit):
             denoiser, plain = MirrorDenoiser(denoiser), bind
             bind = plain and (lambda numbers: MirrorDenoiser(plain(numbers)))
         training = order if kind == "model" else None
-        return Subject(description, denoiser, dtype, device, training=training, bind=bind)
+        updates = model.updates if kind == "model" else None
+        return Subject(
+            description, denoiser, dtype, device, training=training, bind=bind, updates=updates
+        )
 
     def _trained(
         self,

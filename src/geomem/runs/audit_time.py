@@ -15,6 +15,7 @@ from geomem.compute.threads import one_thread
 from geomem.errors import InputError
 from geomem.measure.study import Study
 from geomem.measure.subject import Description
+from geomem.measure.tangents import DIRECTIONS
 from geomem.measure.trajectories import SIGNS as TRACE_SIGNS
 from geomem.models.train import TrainState
 from geomem.runs.audited import FEWEST_STEPS, MOST_STEPS, SAMPLE_CALLS, Audited
@@ -35,6 +36,7 @@ class TimedAudit(Audited):
         if subject.kind != "mirror":
             products = len(study.directions.counts)
             calls += 2.5 * 2 * min(plan["jacobian_points"], points) * levels * products
+            calls += _tangents(self._bases)
         if subject.kind in ("model", "base"):
             calls += float(plan["samples"]) * SAMPLE_CALLS
             signs = TRACE_SIGNS if plan["jacobian_points"] else 0
@@ -113,6 +115,7 @@ class TimedAudit(Audited):
         products = len(self.source.directions.counts)
         jacobian = 2.5 * 2 * 2 * self._jacobians * self.levels * products
         signs = TRACE_SIGNS if self._jacobians else 0
+        jacobian += _tangents(self._bases)
         models = [calls + jacobian + copies + _own_way(self.trajectories, self.levels, signs)]
         models += [calls] * ("mirror" in self.chosen) + models[:1] * ("base" in self.chosen)
         exact = 2e-9 * calls * len(self.source.split.pool) * np.prod(self.source.data.item_shape)
@@ -137,6 +140,12 @@ class TimedAudit(Audited):
         return (
             12.0 * n * d + 8.0 * 4 * 512 * n + 8.0 * 3 * d * d + 512.0 * d * 4 * 64 + record + 6e8
         )
+
+
+def _tangents(images: int) -> float:
+    # Calls for tangent bases, at three levels and both kinds of images: two to three blocks of
+    # products and as many with the transpose.
+    return 2.0 * images * 3 * 2.5 * (2.5 * 2 + 2.5) * (DIRECTIONS + 8)
 
 
 def _own_way(count: int, levels: int, signs: int) -> float:
