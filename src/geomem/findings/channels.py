@@ -68,7 +68,9 @@ def channel_sentence(row: xr.Dataset) -> str | None:
     for side in SIDES:
         one = row.sel(side=side)
         share = Estimate(100 * float(one.alignment), 100 * float(one.alignment_stderr))
-        parts.append(f"{share} % on the side of {side}s ({100 * float(one.alignment_chance):.0f} %)")
+        parts.append(
+            f"{share} % on the side of {side}s ({100 * float(one.alignment_chance):.0f} %)"
+        )
     return (
         f"Of the LoRA's squared update of {float(row.updated_modules):.0f} modules, what lies in "
         f"the base's principal channels (by chance): {' and '.join(parts)}."

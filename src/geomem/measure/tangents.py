@@ -49,7 +49,11 @@ class Tangents:
 
     def __call__(self, subject: Subject, study: Study, report: Report) -> xr.Dataset:
         r"""Asks; see :class:`geomem.measure.study.Probe`."""
-        if not self.points or subject.description.kind not in NETWORKS or is_exact(subject.denoiser):
+        if (
+            not self.points
+            or subject.description.kind not in NETWORKS
+            or is_exact(subject.denoiser)
+        ):
             return xr.Dataset()
         points = study.points(subject)
         asked = np.linspace(0, len(study.sigmas) - 1, self.levels + 2)[1:-1]

@@ -3,7 +3,7 @@ r"""How long an audit takes, and how a time becomes a plan."""
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Self
@@ -16,9 +16,9 @@ from geomem.errors import InputError
 from geomem.measure.study import Study
 from geomem.measure.subject import Description
 from geomem.measure.tangents import DIRECTIONS
-from geomem.measure.trajectories import SIGNS as TRACE_SIGNS
+from geomem.measure.trajectories import SIGNS
 from geomem.models.train import TrainState
-from geomem.runs.audited import FEWEST_STEPS, MOST_STEPS, SAMPLE_CALLS, Audited
+from geomem.runs.audited import FEWEST_STEPS, MOST_STEPS, SAMPLE_CALLS, STEPS, Audited
 from geomem.runs.run import exact_seconds
 
 
@@ -30,17 +30,13 @@ class TimedAudit(Audited):
         r"""Seconds that a subject takes, roughly."""
         if subject.kind in ("linear", "empirical"):
             return exact_seconds(study, subject.num_samples) + 2.0
-        plan, levels = study.content["plan"], len(study.sigmas)
-        points = sum(map(len, study.images.values()))
-        calls = float(points * study.draws * levels)
-        if subject.kind != "mirror":
-            products = len(study.directions.counts)
-            calls += 2.5 * 2 * min(plan["jacobian_points"], points) * levels * products
-            calls += _tangents(self._bases)
+        plan = study.content["plan"] | {"levels": len(study.sigmas)}
+        images = sum(map(len, study.images.values()))
+        plan |= {"points": images / 2, "jacobian_points": min(plan["jacobian_points"], images / 2)}
+        if subject.kind == "mirror":
+            return 2.0 * plan["points"] * study.draws * plan["levels"] * self._call_seconds
+        calls = model_calls(plan, len(study.directions.counts), self._bases)
         if subject.kind in ("model", "base"):
-            calls += float(plan["samples"]) * SAMPLE_CALLS
-            signs = TRACE_SIGNS if plan["jacobian_points"] else 0
-            calls += _own_way(plan["trajectories"], levels, signs)
             return calls * self._call_seconds
         if subject.kind == "reference" and study.content["reference"]:
             return (
@@ -78,8 +74,10 @@ class TimedAudit(Audited):
     def within(self, seconds: float, workers: int) -> Self:
         r"""The same audit, planned to fit into a time on this machine.
 
-        Less is measured in this order: samples and trajectories, levels, points; what is left of
-        the time trains the reference, which is left out where fewer than 300 steps fit.
+        Less is measured in this order: samples and trajectories, Jacobians, levels, points, until
+        the reference has half of the steps that it gets without a budget: it makes errors
+        smaller than more of anything else does. Where no plan leaves it that much it gets what
+        the fullest plan leaves, and is left out where fewer than 300 steps fit.
 
         Arguments:
             seconds: The time in all.
@@ -98,11 +96,19 @@ class TimedAudit(Audited):
             {**none, "levels": min(self.levels, 12)},
             {**none, "levels": min(self.levels, 12), "points": min(self.points, 32)},
         ]
+        fullest: Self | None = None
         for fewer in tries:
             planned = replace(self, **fewer, controls=self.chosen)
             measuring = planned._measuring(workers)
-            if measuring <= 0.8 * seconds:
-                return planned._with_reference(0.9 * seconds, measuring, workers)
+            if measuring > 0.8 * seconds:
+                continue
+            planned = planned._with_reference(0.9 * seconds, measuring, workers)
+            steps = planned.reference_steps or 0
+            if not self._trains or steps >= STEPS[self.network_config.kind] // 2:
+                return planned
+            fullest = fullest or planned
+        if fullest is not None:
+            return fullest
         raise InputError(
             f"`budget` allows {seconds:.0f} s, and the smallest audit takes about {measuring:.0f} "
             "s here; give more time, or a `device`"
@@ -110,13 +116,8 @@ class TimedAudit(Audited):
 
     def _measuring(self, workers: int) -> float:
         # Without the training of a reference.
-        copies = self.samples * SAMPLE_CALLS
         calls = 2.0 * self.points * self.draws * self.levels
-        products = len(self.source.directions.counts)
-        jacobian = 2.5 * 2 * 2 * self._jacobians * self.levels * products
-        signs = TRACE_SIGNS if self._jacobians else 0
-        jacobian += _tangents(self._bases)
-        models = [calls + jacobian + copies + _own_way(self.trajectories, self.levels, signs)]
+        models = [model_calls(self.plan, len(self.source.directions.counts), self._bases)]
         models += [calls] * ("mirror" in self.chosen) + models[:1] * ("base" in self.chosen)
         exact = 2e-9 * calls * len(self.source.split.pool) * np.prod(self.source.data.item_shape)
         total = sum(models) * self._call_seconds
@@ -142,16 +143,26 @@ class TimedAudit(Audited):
         )
 
 
-def _tangents(images: int) -> float:
-    # Calls for tangent bases, at three levels and both kinds of images: two to three blocks of
-    # products and as many with the transpose.
-    return 2.0 * images * 3 * 2.5 * (2.5 * 2 + 2.5) * (DIRECTIONS + 8)
+def model_calls(plan: Mapping[str, Any], products: int, bases: int) -> float:
+    r"""Calls at one noised point that the measuring of a model is worth.
 
+    A product with its Jacobian counts as five, one with the transpose as two and a half.
 
-def _own_way(count: int, levels: int, signs: int) -> float:
-    # Calls along trajectories: two a step of the sampler, which also stops at each level; traces,
+    Arguments:
+        plan: Points of either kind, draws, levels, samples, trajectories, Jacobian points.
+        products: How many products one Jacobian's diagonal takes.
+        bases: At how many images of either kind tangent bases are found.
+    """
+    levels, jacobians = plan["levels"], plan["jacobian_points"]
+    errors = 2.0 * plan["points"] * plan["draws"] * levels
+    diagonals = 2.0 * jacobians * levels * 5 * products
+    # At three levels: two to three blocks of products, and as many with the transpose.
+    tangents = 2.0 * bases * 3 * 2.5 * (5 + 2.5) * (DIRECTIONS + 8)
+    # Along trajectories two calls a step of the sampler, which also stops at each level; traces,
     # and denoised points there and at noised images of both kinds.
-    return float(count) * (SAMPLE_CALLS + levels * (2 + 2.5 * 2 * signs + 3))
+    signs = SIGNS if jacobians else 0
+    own_way = float(plan["trajectories"]) * (SAMPLE_CALLS + levels * (2 + 5 * signs + 3))
+    return float(errors + diagonals + tangents + plan["samples"] * SAMPLE_CALLS + own_way)
 
 
 def _timed(action: Callable[[], Any]) -> float:

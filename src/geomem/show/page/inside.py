@@ -60,10 +60,10 @@ def _tangents(known: xr.Dataset, row: xr.Dataset) -> Section | None:
     text = (
         "The tangent space that the model keeps at a noised image: the eigenvectors of its "
         "Jacobian along which its answer follows more than half of what the image does, the "
-        f"leading {DIRECTIONS} at most. Plotted is the angle of each principal direction of the reserved "
-        "images to that space, mean over images: 0 degrees lie in it, 90 stand across, or nothing "
-        "is kept. A direction that was lost stands nearer to the space at new images (dotted) than "
-        "at training images (dashed). Bands are ± one standard error over images."
+        f"leading {DIRECTIONS} at most. Plotted is the angle of each principal direction of the "
+        "reserved images to that space, mean over images: 0 degrees lie in it, 90 stand across, or "
+        "nothing is kept. A direction that was lost stands nearer to the space at new images "
+        "(dotted) than at training images (dashed). Bands are ± one standard error over images."
     )
     columns, table = _lost(known, row)
     title = tangent_sentence(row) or _between(row, kinds)
@@ -129,8 +129,8 @@ def _channels(row: xr.Dataset) -> Section | None:
     text = (
         "A LoRA adds to the weights of its base. Principal channels of a module are its leading "
         "singular directions, as few as hold half of its squared weights; the table says which "
-        "share of the squared update lies in them, and what share would by chance. Modules weigh by "
-        "their squared update; ± is over modules. It says where the training wrote, not what."
+        "share of the squared update lies in them, and what share would by chance. Modules weigh "
+        "by their squared update; ± is over modules. It says where training wrote, not what."
     )
     table = []
     for side in map(str, row["side"].values):
