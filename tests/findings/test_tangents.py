@@ -8,7 +8,7 @@ import torch
 import xarray as xr
 from torch import Tensor
 
-from geomem.denoiser import ProductDenoiser
+from geomem.denoiser import Denoiser, ProductDenoiser
 from geomem.exact.gaussian import GaussianDenoiser
 from geomem.findings.measured import Measured
 from geomem.findings.rows import rows_of
@@ -60,7 +60,8 @@ def dataset() -> xr.Dataset:
     )
     subjects = [Description("model", label="model"), Description("linear")]
     records = {}
-    for k, denoiser in enumerate((without_one, law())):
+    denoisers: list[Denoiser] = [without_one, law()]
+    for k, denoiser in enumerate(denoisers):
         subject = Subject(subjects[k], denoiser)
         found = [
             probe(subject, study, lambda share: None) for probe in (Errors(), Tangents(4, 3, 5))

@@ -25,7 +25,8 @@ def weights(seed: int, out: int = 12, into: int = 20) -> torch.Tensor:
     r"""Weights whose singular values fall: few channels hold half."""
     rng = torch.Generator().manual_seed(seed)
     left, _, right = torch.linalg.svd(torch.randn(out, into, generator=rng), full_matrices=False)
-    return left @ torch.diag(torch.linspace(0, 4, out).neg().exp()) @ right
+    found: torch.Tensor = left @ torch.diag(torch.linspace(0, 4, out).neg().exp()) @ right
+    return found
 
 
 def test_an_update_along_the_leading_channel_lies_in_it_wholly() -> None:

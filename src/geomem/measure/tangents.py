@@ -23,7 +23,7 @@ from geomem.measure.subject import NETWORKS, Subject
 from geomem.tangents import tangent_basis
 
 DIRECTIONS = 16
-BLOCKS = 3  # of products, at most: the bound that is recorded says how far they came
+BLOCKS = 2  # of products: the bound that is recorded says how far they came
 CLOSE = 0.05  # radians
 
 

@@ -34,7 +34,7 @@ class TimedAudit(Audited):
         images = sum(map(len, study.images.values()))
         plan |= {"points": images / 2, "jacobian_points": min(plan["jacobian_points"], images / 2)}
         if subject.kind == "mirror":
-            return 2.0 * plan["points"] * study.draws * plan["levels"] * self._call_seconds
+            return images * study.draws * len(study.sigmas) * self._call_seconds
         calls = model_calls(plan, len(study.directions.counts), self._bases)
         if subject.kind in ("model", "base"):
             return calls * self._call_seconds
@@ -156,8 +156,8 @@ def model_calls(plan: Mapping[str, Any], products: int, bases: int) -> float:
     levels, jacobians = plan["levels"], plan["jacobian_points"]
     errors = 2.0 * plan["points"] * plan["draws"] * levels
     diagonals = 2.0 * jacobians * levels * 5 * products
-    # At three levels: two to three blocks of products, and as many with the transpose.
-    tangents = 2.0 * bases * 3 * 2.5 * (5 + 2.5) * (DIRECTIONS + 8)
+    # At three levels: two blocks of products, and as many with the transpose.
+    tangents = 2.0 * bases * 3 * 2 * (5 + 2.5) * (DIRECTIONS + 8)
     # Along trajectories two calls a step of the sampler, which also stops at each level; traces,
     # and denoised points there and at noised images of both kinds.
     signs = SIGNS if jacobians else 0
