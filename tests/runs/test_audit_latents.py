@@ -131,7 +131,7 @@ def test_a_pipeline_with_a_lora_is_audited_in_its_latents(
         assert 0 < row[f"alignment_{side}"] < 1
         assert 0 < row[f"alignment_chance_{side}"] < 1
         assert row[f"alignment_stderr_{side}"] > 0
-    assert dataset.sizes["tangent_point"] == 1
+    assert dataset.sizes["basis_point"] == 1
     known = geomem.numbers(dataset, replicates=20, permutations=99)
     text = (Path(__file__).parents[2] / "docs" / "records.md").read_text()
     names = [*dataset.data_vars, *dataset.dims, *known.data_vars, *known.dims]

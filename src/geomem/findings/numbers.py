@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from geomem.arguments import checked
 from geomem.errors import InputError
+from geomem.findings.bases import basis_numbers
 from geomem.findings.channels import channel_numbers
 from geomem.findings.controls import control_numbers
 from geomem.findings.copies import copy_numbers, twin_numbers
@@ -33,7 +34,6 @@ from geomem.findings.looks import look_numbers
 from geomem.findings.lost import lost_numbers
 from geomem.findings.measured import OWN, PERMUTATIONS, Measured
 from geomem.findings.rows import Row, row_coordinates, rows_of
-from geomem.findings.tangents import tangent_numbers
 from geomem.information import integrate_log
 from geomem.measure.subject import NETWORKS
 
@@ -125,7 +125,7 @@ def numbers(
         alike_numbers(run),
         control_numbers(run),
         lost,
-        tangent_numbers(run, lost),
+        basis_numbers(run, lost),
         channel_numbers(run),
         exact_numbers(run),
         look_numbers(run),

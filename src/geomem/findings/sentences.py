@@ -11,10 +11,10 @@ import xarray as xr
 
 from geomem.arguments import checked
 from geomem.errors import InputError
+from geomem.findings.bases import basis_sentence
 from geomem.findings.channels import channel_sentence
 from geomem.findings.looks import look_sentence
 from geomem.findings.numbers import numbers
-from geomem.findings.tangents import tangent_sentence
 from geomem.measure.copies import LEVEL
 from geomem.measure.subject import NETWORKS
 from geomem.stats import Estimate, Proportion
@@ -81,7 +81,7 @@ def sentences(known: xr.Dataset) -> list[str]:
     found += [look_sentence(known)] if "look_number" in known and drawn_alike(known) else []
     found += [_how_much(known, rows), _where(rows), *_controls(known, rows)]
     found += [*_pairs(known, rows), *_own_way(rows), *_images(rows)]
-    found += [said for said in (tangent_sentence(rows[0]), channel_sentence(rows[0])) if said]
+    found += [said for said in (basis_sentence(rows[0]), channel_sentence(rows[0])) if said]
     if "copies" not in known:
         return [*found, NO_SAMPLES]
     return [*found, _samples(rows), *_kinds(rows)]

@@ -25,12 +25,12 @@ from geomem.data.joined import overlap
 from geomem.denoiser import Denoiser
 from geomem.errors import InputError
 from geomem.exact import EmpiricalDenoiser
+from geomem.measure.bases import TangentBases
 from geomem.measure.channels import Channels
 from geomem.measure.mirror import MirrorDenoiser
 from geomem.measure.pixels import WhereErrors
 from geomem.measure.study import Study
 from geomem.measure.subject import Description, Subject
-from geomem.measure.tangents import Tangents
 from geomem.measure.twins import Twins
 from geomem.models.doors.checking import check_model
 from geomem.models.doors.loaded import LoadedModel
@@ -68,7 +68,7 @@ class Audit(TimedAudit):
         probes = self.probes_of(self._jacobians if derivable else 0)
         probes += [WhereErrors(), Twins()]
         if derivable and self._jacobians:
-            probes.append(Tangents(self._bases))
+            probes.append(TangentBases(self._bases))
         probes += [] if model.updates is None else [Channels()]
         levels = self._levels(model) if repeated is None else np.array(repeated["sigmas"])
         return study_of(

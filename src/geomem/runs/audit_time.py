@@ -13,9 +13,9 @@ import torch
 
 from geomem.compute.threads import one_thread
 from geomem.errors import InputError
+from geomem.measure.bases import DIRECTIONS
 from geomem.measure.study import Study
 from geomem.measure.subject import Description
-from geomem.measure.tangents import DIRECTIONS
 from geomem.measure.trajectories import SIGNS
 from geomem.models.train import TrainState
 from geomem.runs.audited import FEWEST_STEPS, MOST_STEPS, SAMPLE_CALLS, STEPS, Audited

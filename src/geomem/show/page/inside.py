@@ -7,11 +7,11 @@ import math
 import numpy as np
 import xarray as xr
 
+from geomem.findings.bases import basis_sentence
 from geomem.findings.channels import channel_sentence
 from geomem.findings.sentences import networks
-from geomem.findings.tangents import tangent_sentence
+from geomem.measure.bases import DIRECTIONS
 from geomem.measure.subject import NETWORKS
-from geomem.measure.tangents import DIRECTIONS
 from geomem.show.figures.data import PLACES
 from geomem.show.page.headlines import unbroken
 from geomem.show.page.plots import Plot, Series
@@ -42,8 +42,8 @@ def _tangents(known: xr.Dataset, row: xr.Dataset) -> Section | None:
     depth = int(min(DRAWN, np.isfinite(row.principal_angle.values).any((0, 1)).sum()))
     x = np.arange(1, depth + 1)
     plots = []
-    for level, sigma in enumerate(row.tangent_sigma.values / row.attrs["rms"]):
-        one = row.isel(tangent_level=level, direction=slice(depth))
+    for level, sigma in enumerate(row.basis_sigma.values / row.attrs["rms"]):
+        one = row.isel(basis_level=level, direction=slice(depth))
         lines = [
             Series(
                 f"{row.label.values}, {PLACES[at]}",
@@ -66,7 +66,7 @@ def _tangents(known: xr.Dataset, row: xr.Dataset) -> Section | None:
         "(dotted) than at training images (dashed). Bands are ± one standard error over images."
     )
     columns, table = _lost(known, row)
-    title = tangent_sentence(row) or _between(row, kinds)
+    title = basis_sentence(row) or _between(row, kinds)
     labels = [(str(row.label.values), 0)]
     kinds_of_line = [(PLACES[at], LINES[at]) for at in kinds]
     return Section(
@@ -82,7 +82,7 @@ def _tangents(known: xr.Dataset, row: xr.Dataset) -> Section | None:
 
 
 def _between(row: xr.Dataset, kinds: list[str]) -> str:
-    one = row.isel(tangent_level=row.sizes["tangent_level"] // 2)
+    one = row.isel(basis_level=row.sizes["basis_level"] // 2)
     parts = []
     for at in kinds:
         value, stderr = (float(one[f"tangent_dimension{e}"].sel(at=at)) for e in ("", "_stderr"))
@@ -90,7 +90,7 @@ def _between(row: xr.Dataset, kinds: list[str]) -> str:
         if math.isfinite(float(one.tangent_angle.sel(at=at))):
             said += f", up to {_degrees(one, 'tangent_angle', at)} from as many principal ones"
         parts.append(said)
-    sigma = float(one.tangent_sigma) / row.attrs["rms"]
+    sigma = float(one.basis_sigma) / row.attrs["rms"]
     return f"Of {DIRECTIONS} directions the model keeps, at σ = {sigma:.2g} rms, {'; '.join(parts)}"
 
 

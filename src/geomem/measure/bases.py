@@ -29,13 +29,13 @@ CLOSE = 0.05  # radians
 
 @checked
 @dataclass(frozen=True)
-class Tangents:
-    r"""Gives ``tangent_component`` (at, tangent_level, tangent_point, tangent, single).
+class TangentBases:
+    r"""Gives ``basis_component`` (at, basis_level, basis_point, basis, single).
 
     That is, of each basis vector its coefficients along single principal directions, at the first
-    draw of the first images; ``tangent_value`` (..., tangent), the eigenvalues, what is kept
-    along each; ``tangent_turned`` (..., tangent_point), a bound in radians on how far the space
-    may be turned; and ``tangent_sigma`` (tangent_level), the levels. Networks alone are asked.
+    draw of the first images; ``basis_value`` (..., basis), the eigenvalues, what is kept
+    along each; ``basis_turned`` (..., basis_point), a bound in radians on how far the space
+    may be turned; and ``basis_sigma`` (basis_level), the levels. Networks alone are asked.
 
     Attributes:
         points: At how many images of each kind.
@@ -87,7 +87,7 @@ class Tangents:
                     turned[a, k, p] = basis.turned
                     done += 1
                     report(done / total)
-        dims = ("at", "tangent_level", "tangent_point")
+        dims = ("at", "basis_level", "basis_point")
         one, angle = {"units": "1"}, {"units": "radians"}
         along = {"long_name": "a direction of the model's tangent space, along a principal one"}
         value = {"long_name": "what the model keeps along a direction of its tangent space"}
@@ -96,10 +96,10 @@ class Tangents:
         sigmas = study.sigmas[torch.tensor(chosen)].numpy()
         return xr.Dataset(
             {
-                "tangent_component": ((*dims, "tangent", "single"), inside, one | along),
-                "tangent_value": ((*dims, "tangent"), kept.astype(np.float32), one | value),
-                "tangent_turned": (dims, turned.astype(np.float32), angle | bound),
-                "tangent_sigma": ("tangent_level", sigmas, where),
+                "basis_component": ((*dims, "basis", "single"), inside, one | along),
+                "basis_value": ((*dims, "basis"), kept.astype(np.float32), one | value),
+                "basis_turned": (dims, turned.astype(np.float32), angle | bound),
+                "basis_sigma": ("basis_level", sigmas, where),
             },
             coords={"at": list(points)},
         )

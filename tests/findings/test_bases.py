@@ -10,13 +10,13 @@ from torch import Tensor
 
 from geomem.denoiser import Denoiser, ProductDenoiser
 from geomem.exact.gaussian import GaussianDenoiser
+from geomem.findings.bases import basis_numbers, basis_sentence
 from geomem.findings.measured import Measured
 from geomem.findings.rows import rows_of
-from geomem.findings.tangents import tangent_numbers, tangent_sentence
+from geomem.measure.bases import TangentBases
 from geomem.measure.errors import Errors
 from geomem.measure.study import make_study
 from geomem.measure.subject import Description, Subject
-from geomem.measure.tangents import Tangents
 from geomem.runs.load import dataset_of
 from geomem.subspaces import PrincipalDirections
 
@@ -55,7 +55,7 @@ def dataset() -> xr.Dataset:
         points,
         directions=PrincipalDirections.of(law()),
         sigmas=SIGMAS,
-        probes=[Errors(), Tangents(points=4, directions=5)],
+        probes=[Errors(), TangentBases(points=4, directions=5)],
         rms=1.0,
     )
     subjects = [Description("model", label="model"), Description("linear")]
@@ -64,7 +64,7 @@ def dataset() -> xr.Dataset:
     for k, denoiser in enumerate(denoisers):
         subject = Subject(subjects[k], denoiser)
         found = [
-            probe(subject, study, lambda share: None) for probe in (Errors(), Tangents(4, 3, 5))
+            probe(subject, study, lambda share: None) for probe in (Errors(), TangentBases(4, 3, 5))
         ]
         records[k] = xr.merge(found, join="outer")
     return dataset_of(study.content, subjects, records)
@@ -90,7 +90,7 @@ def lost_one(dataset: xr.Dataset) -> xr.Dataset:
 
 def test_kept_directions_are_counted_and_lie_along_principal_ones(dataset: xr.Dataset) -> None:
     run = Measured(dataset, rows_of(dataset), 0, 0)
-    found = tangent_numbers(run, xr.Dataset()).isel(subject=0)
+    found = basis_numbers(run, xr.Dataset()).isel(subject=0)
     # v / (v + sigma²) is above one half for three directions, for two where one is lost.
     assert found.tangent_dimension.sel(at="held_out").values.tolist() == [3, 3, 3]
     assert found.tangent_dimension.sel(at="training").values.tolist() == [2, 2, 2]
@@ -100,25 +100,25 @@ def test_kept_directions_are_counted_and_lie_along_principal_ones(dataset: xr.Da
     assert np.allclose(found.tangent_angle.sel(at="held_out"), 0, atol=0.1)
     # The two that are kept at training images are not the leading two.
     assert np.allclose(found.principal_angle.sel(at="training").values[:, :3], [0, 90, 0], atol=0.1)
-    assert np.allclose(found.tangent_sigma, [0.3, 0.5, 0.7])
+    assert np.allclose(found.basis_sigma, [0.3, 0.5, 0.7])
 
 
 def test_a_lost_direction_stands_across_where_it_is_lost(dataset: xr.Dataset) -> None:
     run = Measured(dataset, rows_of(dataset), 0, 0)
     lost = lost_one(dataset)
-    row = tangent_numbers(run, lost).merge(lost).isel(subject=0)
+    row = basis_numbers(run, lost).merge(lost).isel(subject=0)
     assert row.lost_direction_angle.sel(at="training").values[0] == pytest.approx(90, abs=0.1)
     assert row.lost_direction_angle.sel(at="held_out").values[0] == pytest.approx(0, abs=0.1)
     chance = np.degrees(np.arccos(np.sqrt(2 / DIM)))
     assert float(row.lost_direction_chance.sel(at="training")) == pytest.approx(chance)
-    said = tangent_sentence(row)
+    said = basis_sentence(row)
     assert said.startswith("The direction that is lost most (90 % gone) stands")
     assert "at held-out images" in said
 
 
 def test_exact_denoisers_are_not_asked(dataset: xr.Dataset) -> None:
-    assert np.isnan(dataset.tangent_value.isel(subject=1)).all()
-    assert tangent_sentence(dataset.isel(subject=0)) == ""
+    assert np.isnan(dataset.basis_value.isel(subject=1)).all()
+    assert basis_sentence(dataset.isel(subject=0)) == ""
 
 
 def test_a_model_that_keeps_nothing_stands_across_everything() -> None:
@@ -133,6 +133,6 @@ def test_a_model_that_keeps_nothing_stands_across_everything() -> None:
         rms=1.0,
     )
     subject = Subject(Description("model"), lambda x, sigma: model(x, sigma))
-    record = Tangents(levels=1)(subject, study, lambda share: None)
-    assert (record.tangent_value < 0.5).all()
-    assert record.tangent_component.shape == (1, 1, 2, 2, 2)
+    record = TangentBases(levels=1)(subject, study, lambda share: None)
+    assert (record.basis_value < 0.5).all()
+    assert record.basis_component.shape == (1, 1, 2, 2, 2)

@@ -25,7 +25,7 @@ Array = NDArray[np.float64]
 KEPT = 0.5  # of the noise along a direction, from which on the direction is kept
 
 
-def tangent_numbers(run: Measured, lost: xr.Dataset) -> xr.Dataset:
+def basis_numbers(run: Measured, lost: xr.Dataset) -> xr.Dataset:
     r"""Angles in degrees, mean over images, each with its standard error.
 
     Arguments:
@@ -33,21 +33,21 @@ def tangent_numbers(run: Measured, lost: xr.Dataset) -> xr.Dataset:
         lost: What :func:`geomem.findings.lost.lost_numbers` returns of them.
 
     Returns:
-        ``tangent_dimension`` (subject, at, tangent_level), how many of the leading directions
-        are kept; ``tangent_angle`` (subject, at, tangent_level), the largest angle between the
+        ``tangent_dimension`` (subject, at, basis_level), how many of the leading directions
+        are kept; ``tangent_angle`` (subject, at, basis_level), the largest angle between the
         tangent space and as many leading principal directions, NaN where no image has one;
-        ``principal_angle`` (subject, at, tangent_level, direction), of single principal
+        ``principal_angle`` (subject, at, basis_level, direction), of single principal
         directions to the tangent space, NaN along bands; ``lost_direction_angle`` (subject, at,
         lost), of each lost direction of the row, or of the model under audit where the row has
         none, at the level nearest to where it is lost, and ``lost_direction_chance`` (subject,
         at) of a random one.
     """
-    if "tangent_component" not in run.dataset:
+    if "basis_component" not in run.dataset:
         return xr.Dataset()
-    dims = ("subject", "at", "tangent_level", "tangent_point", "tangent")
-    component = run.dataset.tangent_component.transpose(*dims, "single").values.astype(float)
-    values = run.dataset.tangent_value.transpose(*dims).values.astype(float)
-    sigmas = run.dataset.tangent_sigma.transpose("subject", "tangent_level").values
+    dims = ("subject", "at", "basis_level", "basis_point", "basis")
+    component = run.dataset.basis_component.transpose(*dims, "single").values.astype(float)
+    values = run.dataset.basis_value.transpose(*dims).values.astype(float)
+    sigmas = run.dataset.basis_sigma.transpose("subject", "basis_level").values
     own = np.nanmax(sigmas, 0)
     _, kinds, levels, _, _, singles = component.shape
     rows, d = len(run.rows), int(run.dataset.attrs["ambient_dim"])
@@ -75,7 +75,7 @@ def tangent_numbers(run: Measured, lost: xr.Dataset) -> xr.Dataset:
                 inside = np.square(bases @ axes[:, :singles].T).sum(1)
                 gone[:, k, a, : len(axes)] = _mean(_angle(inside))
                 chance[k, a] = float(_angle(kept.sum(1) / d).mean())
-    degrees, at = {"units": "degrees"}, ("subject", "at", "tangent_level")
+    degrees, at = {"units": "degrees"}, ("subject", "at", "basis_level")
     random = {"long_name": "angle of a random direction to the tangent space"}
     columns: dict[str, object] = {
         "lost_direction_chance": (("subject", "at"), chance, degrees | random)
@@ -90,11 +90,11 @@ def tangent_numbers(run: Measured, lost: xr.Dataset) -> xr.Dataset:
         for end, array in zip(("", "_stderr"), found, strict=True):
             more = ", standard error over images" if end else ""
             columns[name + end] = (axis, array, units | {"long_name": text + more})
-    known = {"at": run.dataset["at"].values, "tangent_sigma": ("tangent_level", own)}
+    known = {"at": run.dataset["at"].values, "basis_sigma": ("basis_level", own)}
     return xr.Dataset(columns, coords=known)
 
 
-def tangent_sentence(row: xr.Dataset) -> str:
+def basis_sentence(row: xr.Dataset) -> str:
     r"""How the direction that is lost most stands to the model's tangent space; "" if not known.
 
     Arguments:
