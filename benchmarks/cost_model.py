@@ -32,7 +32,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from geomem.compute.files import atomic_write_text
 from geomem.compute.threads import one_thread
 from geomem.operators import DenoiserJacobian
-from geomem.runs.audit_time import model_calls
+from geomem.runs.calls import model_calls
 
 HERE = Path(__file__).parent
 SIZES = ((16, 32, 32), (32, 64, 64), (64, 128, 128), (96, 192, 192))

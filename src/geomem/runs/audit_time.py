@@ -3,7 +3,7 @@ r"""How long an audit takes, and how a time becomes a plan."""
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Self
@@ -13,12 +13,11 @@ import torch
 
 from geomem.compute.threads import one_thread
 from geomem.errors import InputError
-from geomem.measure.bases import DIRECTIONS
 from geomem.measure.study import Study
 from geomem.measure.subject import Description
-from geomem.measure.trajectories import SIGNS
 from geomem.models.train import TrainState
-from geomem.runs.audited import FEWEST_STEPS, MOST_STEPS, SAMPLE_CALLS, STEPS, Audited
+from geomem.runs.audited import FEWEST_STEPS, MOST_STEPS, STEPS, Audited
+from geomem.runs.calls import basis_calls, measured_calls, model_calls
 from geomem.runs.run import exact_seconds
 
 
@@ -30,14 +29,15 @@ class TimedAudit(Audited):
         r"""Seconds that a subject takes, roughly."""
         if subject.kind in ("linear", "empirical"):
             return exact_seconds(study, subject.num_samples) + 2.0
-        plan = study.content["plan"] | {"levels": len(study.sigmas)}
-        images = sum(map(len, study.images.values()))
-        plan |= {"points": images / 2, "jacobian_points": min(plan["jacobian_points"], images / 2)}
-        if subject.kind == "mirror":
-            return images * study.draws * len(study.sigmas) * self._call_seconds
-        calls = model_calls(plan, len(study.directions.counts), self._bases)
-        if subject.kind in ("model", "base"):
-            return calls * self._call_seconds
+        plan, errors_only = study.content["plan"], subject.kind == "mirror"
+        whole = subject.kind in ("model", "base")
+        calls = measured_calls(
+            study,
+            jacobians=0 if errors_only else plan["jacobian_points"],
+            samples=plan["samples"] if whole else 0,
+            trajectories=plan["trajectories"] if whole else 0,
+        )
+        calls += 0 if errors_only else basis_calls(self._bases)
         if subject.kind == "reference" and study.content["reference"]:
             return (
                 self.training.steps * self._step_seconds * 1.15 + calls * self._step_seconds / 200
@@ -141,28 +141,6 @@ class TimedAudit(Audited):
         return (
             12.0 * n * d + 8.0 * 4 * 512 * n + 8.0 * 3 * d * d + 512.0 * d * 4 * 64 + record + 6e8
         )
-
-
-def model_calls(plan: Mapping[str, Any], products: int, bases: int) -> float:
-    r"""Calls at one noised point that the measuring of a model is worth.
-
-    A product with its Jacobian counts as five, one with the transpose as two and a half.
-
-    Arguments:
-        plan: Points of either kind, draws, levels, samples, trajectories, Jacobian points.
-        products: How many products one Jacobian's diagonal takes.
-        bases: At how many images of either kind tangent bases are found.
-    """
-    levels, jacobians = plan["levels"], plan["jacobian_points"]
-    errors = 2.0 * plan["points"] * plan["draws"] * levels
-    diagonals = 2.0 * jacobians * levels * 5 * products
-    # At three levels: two blocks of products, and as many with the transpose.
-    tangents = 2.0 * bases * 3 * 2 * (5 + 2.5) * (DIRECTIONS + 8)
-    # Along trajectories two calls a step of the sampler, which also stops at each level; traces,
-    # and denoised points there and at noised images of both kinds.
-    signs = SIGNS if jacobians else 0
-    own_way = float(plan["trajectories"]) * (SAMPLE_CALLS + levels * (2 + 5 * signs + 3))
-    return float(errors + diagonals + tangents + plan["samples"] * SAMPLE_CALLS + own_way)
 
 
 def _timed(action: Callable[[], Any]) -> float:
