@@ -21,6 +21,7 @@ from geomem.experiments.images import (
     LEVEL,
     LIMITS,
     SETS,
+    WHOLE,
     finished,
     folder_of,
     missing,
@@ -36,7 +37,6 @@ from geomem.runs.load import load
 from geomem.runs.records import RunFolder
 from geomem.stats import Estimate
 
-WHOLE = {"all": slice(None)}
 SHOWN = (LEVEL, 1.0, 1.7)  # rms: what networks lose, and where exact denoisers still keep something
 BUNDLE = (0.03, LEVEL)  # rms: at which the normal bundle is asked, at two points of each kind
 METHOD = "normal-bundle"

@@ -19,6 +19,7 @@ from matplotlib.figure import Figure
 from geomem.experiments.experiment import Experiment, Judgement, Runs, Scale, Table, Verdict
 from geomem.experiments.image_dimension import SOURCE
 from geomem.experiments.images import (
+    GROUPS,
     LARGE_NOISE,
     LIMITS,
     SETS,
@@ -26,6 +27,7 @@ from geomem.experiments.images import (
     finished,
     missing,
     ran,
+    stretches,
     sweep_of,
     trainings,
 )
@@ -36,7 +38,6 @@ from geomem.findings.measured import Measured
 from geomem.findings.rows import rows_of
 from geomem.stats import Estimate
 
-GROUPS = {"1 to 4": slice(0, 4), "5 to 16": slice(4, 16), "17 to 64": slice(16, 64)}
 SINGLES = 64
 PICTURES = 3  # of the directions lost first, and last, at each noise
 SURE = 3.0  # standard errors between groups, from which an order is an order
@@ -69,12 +70,13 @@ class ImageSubspaces(Experiment):
     def judge(self, out: Path, scale: Scale) -> Judgement:
         r"""Shares and nats of each group, their order cell by cell, pictures, classes."""
         found = finished(out, self.sets, scale)
-        rows, orders, halves, curves, counted = [], [], [], {}, {}
+        rows, orders, halves, counted = [], [], [], {}
         classes: list[list[str]] = []
+        curves: dict[str, Any] = {}
         for data, dataset in found.items():
             last = sweep_of(data, scale).training.steps
             curves[data] = {}
-            for noise, levels in _stretches(dataset).items():
+            for noise, levels in stretches(dataset).items():
                 known = group_numbers(dataset.isel(sigma=levels), GROUPS)
                 counts = order(known)
                 counted[data, noise] = counts
@@ -146,14 +148,6 @@ class ImageSubspaces(Experiment):
 # ------------------------------------------------------------------------------- numbers
 
 
-def _stretches(dataset: xr.Dataset) -> dict[str, np.ndarray]:
-    relative = dataset.sigma_relative.values
-    return {
-        "small": np.flatnonzero(relative <= SMALL_NOISE),
-        "large": np.flatnonzero(relative >= LARGE_NOISE),
-    }
-
-
 def order(known: xr.Dataset) -> tuple[int, int, int, int, int]:
     r"""Cells where something is lost; high first, low first by share; likewise by nats.
 
@@ -222,7 +216,7 @@ def _pictures(dataset: xr.Dataset, source: Any) -> list[dict[str, Any]]:
                 "share": [float(f"{share[k]:.3g}"), float(f"{error[k]:.2g}")],
                 "shape": list(shape),
                 # In hundredths of the largest entry: a picture, not a number.
-                "pixels": [int(round(100 * float(x))) for x in v],
+                "pixels": [round(100 * float(x)) for x in v],
             }
         )
     return found

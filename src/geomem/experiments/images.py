@@ -13,6 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import xarray as xr
 
 from geomem.data.source import DataOptions, load_source
@@ -44,6 +45,8 @@ LIMITS = (
 # Where noise is, in rms of the data, called small and large: fixed before any of it was seen.
 SMALL_NOISE, LARGE_NOISE = 0.2, 0.5
 LEVEL = 0.3  # rms, where the digits lose most
+GROUPS = {"1 to 4": slice(0, 4), "5 to 16": slice(4, 16), "17 to 64": slice(16, 64)}
+WHOLE = {"all": slice(None)}
 
 
 def sweep_of(data: str, scale: Scale) -> Sweep:
@@ -111,11 +114,13 @@ def trainings(sets: Iterable[str], scale: Scale) -> Runs:
     return {folder_of(data): sweep_of(data, scale) for data in sets}
 
 
-def finished(out: Path, sets: Iterable[str], scale: Scale) -> dict[str, xr.Dataset]:
+def finished(
+    out: Path, sets: Iterable[str], scale: Scale, *, least: int = 1
+) -> dict[str, xr.Dataset]:
     r"""The records of each set that can be judged: control and last step of two sizes.
 
     Raises:
-        InputError: If there is none yet.
+        InputError: If there are fewer sets than at least.
     """
     found = {}
     for data in sets:
@@ -130,7 +135,7 @@ def finished(out: Path, sets: Iterable[str], scale: Scale) -> dict[str, xr.Datas
         sizes = {float(n) for n in dataset.num_samples.values[there]}
         if len(sizes) > 1 and (measured & (kinds == control)).any():
             found[data] = dataset
-    if not found:
+    if len(found) < least:
         raise InputError(
             f"in {out} no set of images has networks of two sizes yet ({', '.join(sets)}); run "
             "the same command again, and let it finish"
@@ -173,6 +178,8 @@ def ran(found: Mapping[str, xr.Dataset], scale: Scale) -> list[str]:
         side = f" at {sweep.size} x {sweep.size}" if sweep.size else ""
         beside = f"beside the {dataset.attrs['control']} control"
         said.append(f"{data}{side}: N = {counts}, {beside}.")
+    if not found:
+        return []
     sweep = sweep_of(next(iter(found)), scale)
     channels = ", ".join(map(str, sweep.channels))
     return [
@@ -184,3 +191,23 @@ def ran(found: Mapping[str, xr.Dataset], scale: Scale) -> list[str]:
         f"training and {sweep.points} held-out images, {sweep.levels} levels. ± is over images "
         "and trainings together.",
     ]
+
+
+def stretches(dataset: xr.Dataset) -> dict[str, np.ndarray]:
+    r"""The levels that are called small and large noise, by their places."""
+    relative = dataset.sigma_relative.values
+    return {
+        "small": np.flatnonzero(relative <= SMALL_NOISE),
+        "large": np.flatnonzero(relative >= LARGE_NOISE),
+    }
+
+
+def networks(data: str, known: xr.Dataset) -> dict[str, np.ndarray]:
+    r"""The rows of each kind of network of a set: by its width, where there are several."""
+    widths = known.width.values
+    if np.isnan(widths).all():
+        return {data: np.arange(len(widths))}
+    return {
+        f"{data}, width {int(w)}": np.flatnonzero(widths == w)
+        for w in np.unique(widths[~np.isnan(widths)])
+    }

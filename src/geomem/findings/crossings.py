@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from geomem.stats import numpy_rng
 
@@ -13,9 +14,9 @@ Crossing = tuple[float, float, float]
 
 
 def crossing(
-    sizes: Sequence[float],
-    values: Sequence[float],
-    errors: Sequence[float],
+    sizes: ArrayLike,
+    values: ArrayLike,
+    errors: ArrayLike,
     level: float = 0.5,
 ) -> Crossing:
     r"""The N at which falling shares cross a level: the median and a 95 % interval.
@@ -33,10 +34,10 @@ def crossing(
         (100.0, 100.0, 100.0)
     """
     rng = numpy_rng(0, "crossings")
-    x, shares = np.log(sizes), np.array(values, float)
+    x, shares = np.log(np.array(sizes, float)), np.array(values, float)
     found = []
     for noise in rng.standard_normal((DRAWS, len(shares))):
-        y = shares + noise * np.array(errors)
+        y = shares + noise * np.array(errors, float)
         above = np.flatnonzero(y >= level)
         if not len(above) or above[-1] == len(y) - 1:
             found.append(-np.inf if not len(above) else np.inf)
