@@ -91,9 +91,9 @@ class Epochs(Experiment):
             for name, mine in networks(data, whole).items():
                 one = whole.isel(subject=mine)
                 laws[name] = law_of(one)
-                each = [law_of(by_group.isel(subject=mine, group=g)) for g in range(len(GROUPS))]
-                other = [law_of(known.isel(subject=mine)) for known in noises.values()]
-                parts.append([name, *(_pm(law) for law in (laws[name], *each, *other))])
+                each = [by_group.isel(subject=mine, group=g) for g in range(len(GROUPS))]
+                each += [known.isel(subject=mine) for known in noises.values()]
+                parts.append([name, _pm(laws[name]), *map(_exponent, each)])
                 rows += _rows(name, one, by_group.isel(subject=mine), batch)
                 curves[name] = _curves(one, by_group.isel(subject=mine), batch)
         verdict, why = _of_laws(laws)
@@ -143,6 +143,12 @@ class Epochs(Experiment):
 
 def _pm(law: Mapping[str, Any]) -> str:
     return repr(Estimate(*law["b"]))
+
+
+def _exponent(shares: xr.Dataset) -> str:
+    # A group of which the control knows nothing has no share, and no law.
+    known = np.isfinite(shares.whole_share.values) & np.isfinite(shares.whole_share_stderr.values)
+    return _pm(law_of(shares)) if known.all() else "no share"
 
 
 def _epochs(known: xr.Dataset, batch: int) -> np.ndarray:

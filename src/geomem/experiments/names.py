@@ -17,6 +17,8 @@ EXPERIMENTS = {
     "images-subspaces": "image_subspaces:ImageSubspaces",
     "epochs": "epochs:Epochs",
     "regimes": "regimes:Regimes",
+    "rotation": "rotation:Rotation",
+    "sphere": "sphere:SpherePlane",
 }
 
 

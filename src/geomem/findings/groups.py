@@ -127,8 +127,8 @@ def _of_training(
     known = them[:1] >= np.minimum(LEAST * counts, 1.0)[:, None]
     with np.errstate(invalid="ignore", divide="ignore"):
         share = np.where(known, lost / them, np.nan)
-    nats = integrate_log(lost, run.sigmas, axis=2)
-    whole = nats / integrate_log(them, run.sigmas, axis=2)
+        nats = integrate_log(lost, run.sigmas, axis=2)
+        whole = nats / integrate_log(them, run.sigmas, axis=2)
     each = nats / counts
     found = {
         "share": share,
