@@ -107,7 +107,7 @@ def test_the_trainings_are_frozen() -> None:
 @pytest.mark.parametrize(
     "name",
     [
-        pytest.param(name, marks=() if name == "regimes" else pytest.mark.slow)
+        pytest.param(name, marks=() if name == "images-subspaces" else pytest.mark.slow)
         for name in ("images-dimension", "images-subspaces", "epochs", "regimes", "rotation")
     ],
 )

@@ -19,7 +19,7 @@ from torch import Tensor
 from geomem.arguments import Text, Whole, checked
 from geomem.data.images import ImageData, duplicate_groups, load_data
 from geomem.data.reading import IntArray
-from geomem.data.sets import same_spelling
+from geomem.data.sets import MANIFOLDS, same_spelling
 from geomem.data.splits import Split, default_split, read_split
 from geomem.denoiser import Denoiser
 from geomem.errors import InputError
@@ -29,8 +29,8 @@ from geomem.manifolds.curved import Sphere
 from geomem.stats import torch_rng
 from geomem.subspaces import PrincipalDirections
 
-LINEAR_NAMES = ("linear", "linear-sphere")
-KNOWN_NAMES = (*LINEAR_NAMES, "sphere")
+KNOWN_NAMES = MANIFOLDS
+LINEAR_NAMES = ("linear", "linear-sphere")  # of them, those whose theory is known
 LINEAR_SPARE = 1000  # held-out and reserved points drawn from a known manifold
 
 

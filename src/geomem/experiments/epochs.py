@@ -237,7 +237,10 @@ def _fit(shares: xr.Dataset) -> np.ndarray:
             p0=(1.0, 1.0, 2.0, 0.9),
             sigma=np.hypot(shares.whole_share_stderr.values, 0.02),  # no cell outweighs the law
             bounds=([0.1, -1.0, -10.0, 0.05], [10.0, 3.0, 15.0, 1.2]),
-            maxfev=20_000,
+            x_scale=(1.0, 1.0, 3.0, 0.5),
+            ftol=1e-6,
+            xtol=1e-6,
+            max_nfev=2000,
         )
     return np.asarray(found)
 

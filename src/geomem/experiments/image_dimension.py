@@ -125,8 +125,8 @@ class ImageDimension(Experiment):
                 *missing(out, self.sets, scale),
                 "Dimension of networks is z·(D - x)/σ averaged over 4 draws at each of 64 images; "
                 "of exact denoisers the trace of their Jacobian. Predicted from the data: subsets "
-                "of N of up to 10,000 images of the pool, averaged exactly, at 32 of its images.",
-                "The rules were fixed before these networks were trained.",
+                "of N of up to 10,000 images of the pool, averaged exactly, at 128 of its images.",
+                "The rules stood in the source before a record of these networks was read.",
             ],
             [
                 Table(
@@ -298,16 +298,15 @@ def _figure(curves: Mapping[str, Any]) -> Figure:
     for column, (data, one) in zip(grid.T, curves.items(), strict=True):
         x = np.array(one["sizes"])
         column[0].set_title(data, fontsize=10)
-        _bars(column[0], x, one["nats"], "o-", "C0", "networks")
-        _bars(column[0], x, one["exact_nats"], "x--", "0.4", "exact denoiser")
+        _bars(column[0], x, one["nats"], "o-", "C0", "networks, training")
+        _bars(column[0], x, one["exact_nats"], "x--", "0.4", "exact, measured")
         for row, place in zip(column[1:], (0, 1), strict=True):
             _bars(row, x, one["training"][place], "o-", "C0", "networks, training")
             _bars(row, x, one["held_out"][place], "o:", "C1", "networks, held-out")
             _bars(row, x, one["exact"][place], "x--", "0.4", "exact, measured")
             row.plot(x, [v for v, _ in one["predicted"][place]], "+", color="k", ms=9,
                      label="exact, predicted")  # fmt: skip
-            row.text(0.97, 0.04, f"σ = {one['levels'][place]:g} rms", transform=row.transAxes,
-                     ha="right", fontsize=8)  # fmt: skip
+            row.set_title(f"σ = {one['levels'][place]:g} rms", fontsize=8, loc="right", pad=2)
         column[2].set(xlabel="training images N")
     grid[0, 0].set_ylabel("memorized nats per image")
     for ax in grid[1:, 0]:

@@ -134,7 +134,7 @@ class ImageSubspaces(Experiment):
                 *ran(found, scale),
                 *missing(out, self.sets, scale),
                 bounds,
-                "The rules were fixed before these networks were trained.",
+                "The rules stood in the source before a record of these networks was read.",
             ],
             tables,
             curves,

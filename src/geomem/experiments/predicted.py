@@ -36,7 +36,7 @@ class PredictedDimension:
     digest: str
     sizes: tuple[int, ...]
     sigmas: tuple[float, ...]
-    sources: int = 32
+    sources: int = 128
     most: int = 10_000
     seed: int = 0
 

@@ -94,7 +94,7 @@ class Rotation(Experiment):
                 "of the Jacobian (central differences). The angle of two spaces is arccos of the "
                 "root of their mean squared cosine; ± is over points and trainings.",
                 *absent,
-                "The rule was fixed before any angle was measured.",
+                "The rule stood in the source before an angle was measured.",
             ],
             [
                 Table(

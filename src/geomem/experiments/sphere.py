@@ -119,7 +119,7 @@ class SpherePlane(Experiment):
                 f"of {last:,} steps of 128, MLP of width 128 with two residual blocks; 64 training "
                 "and 64 held-out points, 10 levels, beside the population of each. ± is over "
                 "points and trainings together.",
-                "The rule was fixed before these networks were trained.",
+                "The rule stood in the source before a record of these networks was read.",
             ],
             [
                 Table(

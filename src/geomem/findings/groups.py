@@ -45,7 +45,7 @@ def group_numbers(
     groups: Mapping[str, slice],
     *,
     kinds: Sequence[str] = ("learned",),
-    replicates: int = 400,
+    replicates: int = 200,
     seed: int = 0,
 ) -> xr.Dataset:
     r"""Shares, nats and dimension kept of groups of directions, by row of a run.
