@@ -11,10 +11,14 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-SCRIPTS = sorted(p for p in (ROOT / "benchmarks").glob("*.py") if "main()" in p.read_text())
+SCRIPTS = sorted(
+    p
+    for p in (ROOT / "benchmarks").rglob("*.py")
+    if "main()" in p.read_text() or "sys.exit(publish" in p.read_text()
+)
 
 
-@pytest.mark.parametrize("name", ["tables.py", "calibration_page.py"])
+@pytest.mark.parametrize("name", ["tables.py", "calibration_page.py", "published_page.py"])
 def test_pages_are_what_the_results_say(name: str) -> None:
     script = ROOT / "benchmarks" / name
     result = subprocess.run([sys.executable, script, "--check"], check=False)
@@ -27,7 +31,7 @@ def test_the_tables_of_audits_are_what_the_results_say() -> None:
     assert result.returncode == 0, "run python benchmarks/audit_tables.py"
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "benchmarks" / "results").glob("*.json")), ids=str)
+@pytest.mark.parametrize("path", sorted((ROOT / "benchmarks" / "results").rglob("*.json")), ids=str)
 def test_results_name_their_versions_and_no_path(path: Path) -> None:
     text = path.read_text()
     result = json.loads(text)
