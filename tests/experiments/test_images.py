@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import xarray as xr
 
 import geomem
@@ -107,7 +108,7 @@ def test_the_trainings_are_frozen() -> None:
 @pytest.mark.parametrize(
     "name",
     [
-        pytest.param(name, marks=() if name == "images-subspaces" else pytest.mark.slow)
+        pytest.param(name, marks=pytest.mark.slow)
         for name in ("images-dimension", "images-subspaces", "epochs", "regimes", "rotation")
     ],
 )
@@ -149,10 +150,17 @@ def test_folders_of_sets_have_plain_names() -> None:
     assert folder_of("/somewhere/My Pictures.npy") == "images-my-pictures"
 
 
-def test_a_set_that_is_too_small_is_refused(tmp_path: Path) -> None:
-    np.save(tmp_path / "few.npy", np.random.default_rng(0).random((40, 1, 5, 5)))
+def test_sizes_of_a_set_of_ones_own_follow_from_its_images(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    np.save(tmp_path / "few.npy", rng.random((40, 1, 5, 5)))
     with pytest.raises(InputError, match="too small for networks on 30 and 100"):
         sweep_of(str(tmp_path / "few.npy"), "cpu")
+    np.save(tmp_path / "some.npy", rng.random((900, 1, 5, 5)))
+    floats = sweep_of(str(tmp_path / "some.npy"), "cpu")
+    assert (floats.sizes, floats.size, floats.crop) == ((30, 100, 300), None, None)
+    np.save(tmp_path / "grey.npy", rng.integers(0, 255, (900, 20, 24)).astype(np.uint8))
+    grey = sweep_of(str(tmp_path / "grey.npy"), "cpu")
+    assert (grey.sizes, grey.size, grey.crop) == ((30, 100, 300), 16, "center")
 
 
 def test_the_predicted_dimension_is_that_of_exact_denoisers(tmp_path: Path) -> None:
@@ -170,7 +178,7 @@ def test_the_predicted_dimension_is_that_of_exact_denoisers(tmp_path: Path) -> N
                 index = np.random.default_rng([n, s]).permutation(len(pool))[:n]
                 exact = geomem.EmpiricalDenoiser(pool[index])
                 noise = np.random.default_rng([k, s]).normal(size=(8, 4))
-                x = pool[index[:8]] + sigma * noise
+                x = pool[index[:8]] + sigma * torch.from_numpy(noise)
                 level = pool.new_tensor(sigma)
                 eye = pool.new_tensor(np.eye(4))
                 kept.append(float(exact.jacobian_diagonal(x, level, eye).sum(1).mean()))
@@ -238,6 +246,15 @@ def test_law_of_one_width_is_found_again() -> None:
         law = epochs.law_of(table)
         assert abs(law["b"][0] - b) < 4 * law["b"][1] + 0.02
         assert epochs._of_laws({"one": law})[0] == verdict
+
+
+def test_slopes_of_the_law_are_its_derivatives() -> None:
+    x, at = np.array([[500.0, 1000, 2000], [30, 300, 100]]), np.array([1.3, 0.9, 2.0, 0.8])
+    for k, column in enumerate(epochs._slopes(x, *at).T):
+        step = np.zeros(4)
+        step[k] = 1e-6
+        apart = epochs._law(x, *(at + step)) - epochs._law(x, *(at - step))
+        assert np.allclose(apart / 2e-6, column, atol=1e-8)
 
 
 def test_sphere_and_plane_are_compared_by_size() -> None:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from geomem.data.source import DataOptions, load_source
+from geomem.data.source import DataOptions, load_images, load_source
 from geomem.errors import InputError
 from geomem.experiments.experiment import Runs, Scale
 from geomem.runs.load import load
@@ -60,13 +60,14 @@ def sweep_of(data: str, scale: Scale) -> Sweep:
         InputError: If the set has too few images for two sizes.
     """
     long, known = scale == "gpu", data in SMALL
-    side, sizes = SMALL.get(data, (SIDE, USUAL))
+    framing, sizes = _framing(data), SMALL[data][1] if known else USUAL
     if long or not known:
         sizes = _fitting(data, LONG if long else USUAL)
+    if long and known:
+        framing = {}
     return Sweep(
         data,
-        size=None if long and known else side,
-        crop=None if known else "center",
+        **framing,
         sizes=sizes,
         steps=100_000 if long else 2000,
         measured_steps=(6000, 25_000, 50_000) if long else (500, 1000),
@@ -82,11 +83,20 @@ def sweep_of(data: str, scale: Scale) -> Sweep:
     )
 
 
+def _framing(data: str) -> dict[str, Any]:
+    # Floats are taken as they are: only pictures of 8 bits are resized.
+    if data in SMALL:
+        return {"size": SMALL[data][0]}
+    array = re.sub(r":\w+$", "", data).endswith((".npy", ".npz"))
+    if array and load_images(DataOptions(data)).pixels.dtype != np.uint8:
+        return {}
+    return {"size": SIDE, "crop": "center"}
+
+
 @cache
 def _fitting(data: str, sizes: tuple[int, ...]) -> tuple[int, ...]:
     # Half of the pool at most: the reference is trained on the rest.
-    crop: Any = None if data in SMALL else "center"
-    source = load_source(DataOptions(data, size=SIDE, crop=crop))
+    source = load_source(DataOptions(data, **_framing(data)))
     most = len(source.split.pool) // 2
     found = tuple(n for n in sizes if n <= most)
     if len(found) < 2:

@@ -102,6 +102,8 @@ class Regimes(Experiment):
                 "with 256 samples of each network.",
                 *ran(found, scale),
                 *missing(out, self.sets, scale),
+                "The lost share is that of a control that was trained as long, see the page on "
+                "epochs; that was added after a first look at shares of early and narrow networks.",
                 "Samples: 256 of each network on digits and plane, 128 on the other sets, from the "
                 "same noise for all trainings of a set.",
             ],
@@ -143,7 +145,7 @@ def phases(dataset: xr.Dataset) -> xr.Dataset:
         ``new_samples``, as shares of the samples; at one level ``lost``,
         ``training_dimension`` and ``held_out_dimension``, with ``_stderr``; and ``word``.
     """
-    known = group_numbers(dataset, WHOLE).isel(group=0)
+    known = group_numbers(dataset, WHOLE, as_long=True).isel(group=0)
     level = int(np.abs(np.log(known.sigma_relative.values / LEVEL)).argmin())
     rows = [row for row in rows_of(dataset) if row.kind == "learned"]
     samples = copy_numbers(dataset, [row.members for row in rows])

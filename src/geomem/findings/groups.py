@@ -7,6 +7,12 @@ how much trainings differ, and nothing of how much images do, so experiments add
 
 Images are resampled once for all trainings, groups and levels, so that differences between
 groups are paired.
+
+A reference network is trained to the last step, at the largest width. Beside it an early or
+narrow network has a negative share: what it has not learned yet hides what it has memorized.
+*As long* multiplies the reference's error by what networks of the same width that were trained
+so long, or shorter, lack on new images: that of the best of them on the largest N, over the
+reference's, by group and level.
 """
 
 from __future__ import annotations
@@ -45,6 +51,7 @@ def group_numbers(
     groups: Mapping[str, slice],
     *,
     kinds: Sequence[str] = ("learned",),
+    as_long: bool = False,
     replicates: int = 200,
     seed: int = 0,
 ) -> xr.Dataset:
@@ -54,6 +61,7 @@ def group_numbers(
         dataset: What :func:`geomem.load` returns, of a run with a control.
         groups: Entries of ``direction`` by the name of their group, the highest variance first.
         kinds: The kinds of subjects.
+        as_long: Whether a reference is taken for one that was trained as long, see above.
         replicates: How many resamplings of the images.
         seed: Their seed.
 
@@ -75,7 +83,8 @@ def group_numbers(
     chosen = [row for row in rows if row.kind in kinds]
     found: dict[str, list[tuple[Array, Array]]] = {name: [] for name in QUANTITIES}
     for row in chosen:
-        each = [_of_training(run, row, member, groups, counts) for member in row.members]
+        grown = _unlearned(run, row, chosen, groups) if as_long else 1.0
+        each = [_of_training(run, row, member, groups, counts, grown) for member in row.members]
         for name in QUANTITIES:
             found[name].append(with_error(np.stack([one[name] for one in each])))
     columns: dict[str, Any] = {}
@@ -112,8 +121,42 @@ def with_error(values: Array) -> tuple[Array, Array]:
     return together[0], np.sqrt(square)
 
 
+def _unlearned(
+    run: Measured, row: Row, rows: Sequence[Row], groups: Mapping[str, slice]
+) -> Array | float:
+    # By how much the reference's error is too small for this step and width, (R, group, T).
+    if run.main != "reference":
+        return 1.0
+    alike = [r for r in rows if np.array_equal([r.width], [row.width], equal_nan=True)]
+    largest = max(r.num_samples for r in alike)
+    found = []
+    for other in alike:
+        if other.num_samples == largest and other.step <= row.step:
+            pairs = [run.both_means(m, other, "held_out", run.main) for m in other.members]
+            known = [pair for pair in pairs if pair is not None]
+            own = np.mean([mine for _, mine in known], axis=0)
+            found.append((_by_group(own, groups), _by_group(known[0][0], groups)))
+    if not found:
+        return 1.0
+    best, them = min(found, key=lambda pair: integrate_log(pair[0][0].sum(0), run.sigmas))
+    widths = [r.width for r in rows]
+    last = row.step == max(r.step for r in rows)
+    # The reference itself is one of those that were trained so long.
+    if last and (np.isnan(row.width) or row.width == max(widths)):
+        nats = [integrate_log(part[0].sum(0), run.sigmas) for part in (best, them)]
+        if nats[1] <= nats[0]:
+            return 1.0
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.where(them > 0, best / them, 1.0)
+
+
 def _of_training(
-    run: Measured, row: Row, member: int, groups: Mapping[str, slice], counts: Array
+    run: Measured,
+    row: Row,
+    member: int,
+    groups: Mapping[str, slice],
+    counts: Array,
+    grown: Array | float,
 ) -> dict[str, Array]:
     # All quantities of one training, resampled, with shape (1 + R, *).
     shape = (run.replicates + 1, len(groups), len(run.sigmas))
@@ -122,6 +165,7 @@ def _of_training(
     them, own = blank, blank
     if pair is not None:
         them, own = (_by_group(part, groups) for part in pair)
+        them = them * grown
     lost = them - own
     # The sample itself decides; of many directions together one is enough.
     known = them[:1] >= np.minimum(LEAST * counts, 1.0)[:, None]
