@@ -16,6 +16,7 @@ KINDS = {
     "dimension": "geomem.runs.dimension:Dimensions",
     "plan": "geomem.runs.plan:Plan",
     "spectrum": "geomem.runs.spectrum:ScoreSpectra",
+    "tangents": "geomem.runs.tangents:Tangents",
     "audit": "geomem.runs.audit:Audit",
 }
 

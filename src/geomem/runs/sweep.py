@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from geomem.arguments import Number, Whole, checked
 from geomem.compute.threads import one_thread
-from geomem.data.source import LINEAR_NAMES, DataOptions, Source, load_source
+from geomem.data.source import KNOWN_NAMES, DataOptions, Source, load_source
 from geomem.data.splits import nested_subsets
 from geomem.denoiser import Denoiser
 from geomem.errors import InputError
@@ -32,6 +32,7 @@ from geomem.measure.study import Probe, Study
 from geomem.measure.subject import Description, Subject
 from geomem.models.networks import NetworkConfig, save_network
 from geomem.models.train import Training, TrainState, checkpoint_step, train
+from geomem.runs.calls import measured_calls
 from geomem.runs.design import Size, choose_levels, choose_sizes, study_of
 from geomem.runs.parts import other_parts
 from geomem.runs.records import RunFolder
@@ -100,7 +101,7 @@ class Sweep(Run, TrainOptions, MeasureOptions, DataOptions):
     def source(self) -> Source:
         r"""The data, split as every process splits them."""
         largest = max((int(n) for n in self.sizes if n != "all"), default=0)
-        if self.data in LINEAR_NAMES and largest < 2:
+        if self.data in KNOWN_NAMES and largest < 2:
             raise InputError("a manifold has no last point: pass `sizes` of numbers, not `all`")
         return load_source(self, seed=self.seed, largest=largest)
 
@@ -151,8 +152,6 @@ class Sweep(Run, TrainOptions, MeasureOptions, DataOptions):
         if self.disjoint > 1:
             split, others = other_parts(whole, source.groups, sizes, self.points, self.disjoint)
             probes, parts = [Sketches()], {"part_sizes": split, "parts": others}
-        default = self.points if self.network_config.kind == "mlp" else 8
-        jacobians = default if self.jacobian_points is None else self.jacobian_points
         return study_of(
             source,
             {
@@ -160,7 +159,7 @@ class Sweep(Run, TrainOptions, MeasureOptions, DataOptions):
                 "held_out": held_out[: self.points].tolist(),
             },
             sigmas=choose_levels(source, self.sigmas, self.levels),
-            probes=[*self.probes_of(jacobians), *probes],
+            probes=[*self.probes_of(self._jacobians), *probes],
             draws=self.draws,
             seed=self.seed,
             control=control,
@@ -172,6 +171,11 @@ class Sweep(Run, TrainOptions, MeasureOptions, DataOptions):
                 **parts,
             },
         )
+
+    @property
+    def _jacobians(self) -> int:
+        default = self.points if self.network_config.kind == "mlp" else 8
+        return default if self.jacobian_points is None else self.jacobian_points
 
     def _rest(self, measured: NDArray[np.int64]) -> list[int]:
         # The pool without the measured images, and without what belongs to their groups.
@@ -303,7 +307,13 @@ class Sweep(Run, TrainOptions, MeasureOptions, DataOptions):
         asked = 2 * self.dimension_points * levels * self._question_seconds(subject, study)
         if subject.kind not in ("learned", "reference"):
             return exact_seconds(study, subject.num_samples) + asked
-        return self._step_seconds * self.training.steps * 1.15 + asked
+        # One training passes through all steps at which it is measured.
+        step = int(subject.step or 0)
+        steps = step - max((k for k in self.measured_steps if k < step), default=0)
+        calls = measured_calls(study, self._jacobians, self.samples, self.trajectories)
+        # A step is three calls of its batch, forwards and backwards.
+        per_call = self._step_seconds / (3 * self.training.batch_size)
+        return self._step_seconds * steps + calls * per_call + asked
 
     def _question_seconds(self, description: Description, study: Study) -> float:
         # Of one question to each dimension method, on a denoiser of the same size.
