@@ -513,6 +513,8 @@ def fine_tune(document: Document) -> Page:
         changes,
     )
     page.numbers["real"] = mean([one(u, "frechet_of_real") for u in found["full, 20"].values()])
+    page.numbers["found"] = str(document["copies_found"]["200"])
+    page.numbers["found_few"] = str(document["copies_found"]["20"])
     plan = document["plan"]
     page.tables["plan"] = table(
         [
