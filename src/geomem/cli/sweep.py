@@ -68,6 +68,8 @@ class SweepCommand:
         seconds = seconds_of(self.budget or "")
         if sweep.steps is not None:
             raise InputError("pass `budget` or `steps`, not both: a budget decides the steps")
+        if sweep.epochs is not None:
+            raise InputError("pass `budget` or `epochs`, not both: a budget decides the steps")
         if (self.out / "config.json").exists():  # begun before: with the steps of then
             there = open_run(self.out)
             if isinstance(there, Sweep) and replace(there, steps=None) == sweep:

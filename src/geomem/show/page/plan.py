@@ -12,19 +12,18 @@ from matplotlib.figure import Figure
 
 from geomem.compute.files import atomic_write_text
 from geomem.errors import InputError
-from geomem.findings.plan import plan_document
 from geomem.findings.plan_sentences import (
     PREDICTS,
     collapse_row,
     entry,
-    findings,
-    headline,
     two_lines,
     whole,
 )
+from geomem.runs.planned import planned, said
 from geomem.runs.records import RunFolder
 from geomem.show.page.layout import drawn, render
 from geomem.show.page.pictures import Painter, is_picture
+from geomem.show.page.pilot import pilot_content
 from geomem.theory.planning import KEPT
 
 TICKS = [a * 10.0**b for b in range(-3, 4) for a in (1, 1.5, 2, 3, 5, 7)]
@@ -80,7 +79,7 @@ def plan_report(folder: RunFolder, show_images: bool | None) -> Path:
         painter = Painter.of(pixels, folder.study["data"]["quantum"])
         pictures = {int(i): painter.image(p) for i, p in zip(numbers, pixels, strict=True)}
     path = folder.path / "plan.html"
-    html = plan_page(plan_document(folder.study, records), pictures)
+    html = plan_page(planned(folder), pictures)
     atomic_write_text(path, html, inside=folder.path, private=True)
     return path
 
@@ -92,11 +91,13 @@ def plan_page(document: Mapping[str, Any], pictures: Mapping[int, str]) -> str:
         document: The plan, as ``plan.json`` holds it.
         pictures: Data URIs of images by their number; none unless pixels are to be shown.
     """
+    title, more = said(document)
     content = {
         "plan": document,
         "file": "geomem-plan",
-        "title": headline(document),
-        "findings": findings(document),
+        "title": title,
+        "findings": more,
+        "pilot": pilot_content(document["pilot"]) if "pilot" in document else None,
         "predicts": PREDICTS,
         "limitation": LIMITATION,
         "levels": [f"{s:.2g}" for s in document["sigmas_relative"]],
