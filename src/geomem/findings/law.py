@@ -49,11 +49,12 @@ BELIEF = 4.0  # how many extrapolations within a pilot weigh as much as DRIFT
 FLOOR = 0.02  # of a share: what trainings that differ in their seed differ by
 FALL = 0.4  # of a fall of E_inf that is extrapolated, its standard error
 REPEAT = 0.01  # of E_inf: what it differs by between trainings
-UNFINISHED = 0.05  # of E_inf, at a moment before the end of a training
-# For an e-fold of width to the nearest one that was trained: of ln k, and of E_inf.
-BETWEEN = (0.6, 0.06)
+UNFINISHED = (0.04, 0.04)  # of E_inf: how much higher before the rate has fallen, and its error
+# For an e-fold of width to the nearest one that was trained: of ln k, and of E_inf; and beyond
+# the widths that were.
+BETWEEN, OUTSIDE = (0.6, 0.06), (1.0, 0.2)
 Z90 = 1.6449
-FURTHEST = 25.0  # e-folds within which a size or time is looked for
+FURTHEST = 7.0  # e-folds within which a size or time is looked for: 1,100 times
 
 
 @dataclass(frozen=True)
@@ -94,9 +95,9 @@ class Law:
         row, beyond = self._weights(time, width)
         slope = GROWTH[0] if beyond > 0 else self._first(width)
         value = float(row[:-1] @ self.log_k.ravel()) + slope * beyond
-        apart = float(np.abs(np.log(self.widths / width)).min())
+        apart, error = _apart(self.widths, width)
         known = float(row @ self.covariance @ row)
-        return value, float(np.sqrt(known + (GROWTH[1] * beyond) ** 2 + (BETWEEN[0] * apart) ** 2))
+        return value, float(np.sqrt(known + (GROWTH[1] * beyond) ** 2 + (error[0] * apart) ** 2))
 
     def _weights(self, time: float, width: float) -> tuple[Array, float]:
         # Of ln k at the moments and widths around; and how many e-folds beyond the moments.
@@ -166,6 +167,12 @@ class Law:
             _root(lambda t, e=end: getattr(self.share(t, num_samples, width), e) - most, last)  # type: ignore[misc]
             for end in ("value", "high", "low")
         ]
+
+
+def _apart(widths: Array, width: float) -> tuple[float, tuple[float, float]]:
+    # E-folds to the nearest width that was trained, and what one costs.
+    inside = widths[0] <= width <= widths[-1]
+    return float(np.abs(np.log(widths / width)).min()), BETWEEN if inside else OUTSIDE
 
 
 def _root(off: Callable[[float], float], start: float) -> float | None:
@@ -275,12 +282,13 @@ class Ceiling:
             k = int(np.clip(np.searchsorted(known, place), 1, len(known) - 1))
             slope = (values[k] - values[k - 1]) / (known[k] - known[k - 1])
             value = values[k] + slope * (place - known[k])
+        apart, error = _apart(self.widths, width)
         errors = (
             FALL * float((fall / nats[:, -1]).mean()),
-            BETWEEN[1] * float(np.abs(known - place).min()),
-            REPEAT if whole else UNFINISHED,
+            error[1] * apart,
+            REPEAT if whole else UNFINISHED[1],
         )
-        found = float(np.exp(value))
+        found = float(np.exp(value)) * (1.0 if whole else 1 + UNFINISHED[0])
         return found, found * float(np.linalg.norm(errors))
 
 

@@ -7,8 +7,6 @@ from typing import Any
 
 from geomem.findings.plan_sentences import count, whole
 
-ENDS = ("value", "low", "high")
-
 
 def percent(share: float) -> str:
     r"""A share for people, whole above 1 %.
@@ -18,11 +16,11 @@ def percent(share: float) -> str:
         ['12 %', '0.4 %', '0 %']
     """
     number = 100 * max(0.0, share)
-    return f"{number:.0f} %" if number >= 1 or number == 0 else f"{number:.1f} %"
+    return f"{number:.1f} %" if 0.05 <= number < 0.95 else f"{number:.0f} %"
 
 
-def span(found: Mapping[str, float | None], unit: str = "") -> str:
-    r"""A value with its 90 % interval; an end that was not found is open.
+def span(found: Mapping[str, float | None], unit: str) -> str:
+    r"""A number with its 90 % interval; an end that is out of reach is open.
 
     Example:
         >>> span({"value": 812.0, "low": 507.0, "high": None}, " steps")
@@ -30,7 +28,7 @@ def span(found: Mapping[str, float | None], unit: str = "") -> str:
     """
     low = "1" if found["low"] is None else count(found["low"])
     high = "any number" if found["high"] is None else count(found["high"])
-    value = "?" if found["value"] is None else count(found["value"])
+    value = "an unknown number of" if found["value"] is None else count(found["value"])
     return f"{value}{unit} (90 %: {low} to {high})"
 
 
@@ -58,14 +56,17 @@ def pilot_headline(document: Mapping[str, Any]) -> str:
         f"what a network{width} can, {max(0.0, nats['value']):.3g} nats an image"
     )
     if answer["share"]["high"] <= pilot["most"]:
-        return (
-            f"{comes}; that is below {most}: N is enough from {span(answer['enough'])} on, and "
-            f"{span(answer['stop'], ' steps')} would do"
-        )
-    return (
-        f"{comes}; for at most {most} stop at {span(answer['stop'], ' steps')}, or train on "
-        f"{span(answer['enough'], ' images')}"
+        until = ""
+        if answer["stop"]["value"] is not None:
+            until = f", and it may go on until {span(answer['stop'], ' steps')}"
+        enough = f"N = {span(answer['enough'], ' images')}"
+        if answer["enough"]["value"] is None:
+            enough = "even a few images"
+        return f"{comes}; {enough} would be enough for at most {most}{until}"
+    stop, enough = (
+        span(answer[k], f" {k2}") for k, k2 in (("stop", "steps"), ("enough", "images"))
     )
+    return f"{comes}; for at most {most} stop at {stop}, or train on {enough}"
 
 
 def pilot_findings(pilot: Mapping[str, Any]) -> list[str]:
