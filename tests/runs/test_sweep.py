@@ -124,7 +124,7 @@ def test_an_exception_in_training_keeps_what_is_done(
             raise KeyboardInterrupt
         advance(self)
 
-    monkeypatch.setattr(Sweep, "_step_seconds", 0.001)
+    monkeypatch.setattr(Sweep, "_step_seconds", {None: 0.001})
     monkeypatch.setattr(TrainState, "advance", interrupted)
     with pytest.raises(KeyboardInterrupt):
         TINY.run(tmp_path / "run", processes=1, quiet=True)

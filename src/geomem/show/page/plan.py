@@ -2,13 +2,14 @@ r"""The page of a plan: one file that opens from disk, drawn from its records al
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 
 from geomem.compute.files import atomic_write_text
 from geomem.errors import InputError
@@ -16,6 +17,7 @@ from geomem.findings.plan_sentences import (
     PREDICTS,
     collapse_row,
     entry,
+    hardest,
     two_lines,
     whole,
 )
@@ -28,6 +30,8 @@ from geomem.theory.planning import KEPT
 
 TICKS = [a * 10.0**b for b in range(-3, 4) for a in (1, 1.5, 2, 3, 5, 7)]
 SHOWN_PAIRS = 12
+SHOWN_DIRECTIONS = 4
+FAINT = (1.0, 0.9, 0.5, 0.1, 0.0)  # shares of a direction that are kept, drawn beside each other
 # Of curves, told apart without colour, too (Okabe and Ito, with a marker each); further
 # directions stand in the tables.
 CURVES = (
@@ -78,18 +82,25 @@ def plan_report(folder: RunFolder, show_images: bool | None) -> Path:
         pixels, numbers = records[0]["picture"].values, records[0]["picture_image"].values
         painter = Painter.of(pixels, folder.study["data"]["quantum"])
         pictures = {int(i): painter.image(p) for i, p in zip(numbers, pixels, strict=True)}
+    shape = tuple(folder.study["data"]["item_shape"])
+    vectors = records[0]["vector"].values if "vector" in records[0] and is_picture(shape) else ()
     path = folder.path / "plan.html"
-    html = plan_page(planned(folder), pictures)
+    html = plan_page(planned(folder), pictures, vectors)
     atomic_write_text(path, html, inside=folder.path, private=True)
     return path
 
 
-def plan_page(document: Mapping[str, Any], pictures: Mapping[int, str]) -> str:
+def plan_page(
+    document: Mapping[str, Any],
+    pictures: Mapping[int, str],
+    vectors: Sequence[NDArray[np.floating]] = (),
+) -> str:
     r"""The page. All that comes from the data is escaped.
 
     Arguments:
         document: The plan, as ``plan.json`` holds it.
         pictures: Data URIs of images by their number; none unless pixels are to be shown.
+        vectors: Principal directions in the shape of an image, where items are pictures.
     """
     title, more = said(document)
     content = {
@@ -100,6 +111,7 @@ def plan_page(document: Mapping[str, Any], pictures: Mapping[int, str]) -> str:
         "pilot": pilot_content(document["pilot"]) if "pilot" in document else None,
         "predicts": PREDICTS,
         "limitation": LIMITATION,
+        "hardest": f"{document['sigmas_relative'][hardest(document)[0]]:.2g}",
         "levels": [f"{s:.2g}" for s in document["sigmas_relative"]],
         "points": [f"{n:,.0f}" for n in document["reference_points"]],
         "needed": [(f"{100 * kept:.0f} %", _needed_rows(document, kept)) for kept in KEPT],
@@ -107,6 +119,7 @@ def plan_page(document: Mapping[str, Any], pictures: Mapping[int, str]) -> str:
         "hidden": max(0, len(document["direction_variances"]) - len(CURVES)),
         "steps": [(f"background:{colour};color:{ink}", said) for _, colour, ink, said in STEPS],
         "maps": _maps(document),
+        "faint": _faint(document, vectors),
         "collapse": [collapse_row(document, row) for row in document["collapse"]],
         "twins": [
             {"ratio": f"{ratio:.3f}", **_images(document, [i, j], pictures)}
@@ -118,6 +131,19 @@ def plan_page(document: Mapping[str, Any], pictures: Mapping[int, str]) -> str:
         ],
     }
     return render("plan.html", content)
+
+
+def _faint(
+    document: Mapping[str, Any], vectors: Sequence[NDArray[np.floating]]
+) -> list[dict[str, Any]]:
+    # What "kept" means on the picture of a direction: how much of it samples would still vary by.
+    level, _ = hardest(document)
+    rows = []
+    for k, vector in enumerate(vectors[:SHOWN_DIRECTIONS]):
+        needs = [two_lines(document, entry(document, kept, level, k))[0] for kept in KEPT]
+        pictures = [(share, Painter().direction(vector, share)) for share in FAINT]
+        rows.append({"pictures": pictures, "needs": list(zip(KEPT, needs, strict=True))})
+    return rows
 
 
 # ---------------------------------------------------------------------------------- tables
