@@ -6,9 +6,9 @@ Each case is a pilot (`geomem plan --pilot`) and a sweep that it predicts: other
 seeds, and in one case a width that is left out of the fit. What the sweep's page says (share of
 the control's nats, and nats) must lie in the interval of the prediction. Both are runs in DIR,
 gone on with where they are there, made where they are not: the pilots take minutes, the sweeps
-of images half an hour each on one core. Planes have no pilots (their law is known): there a
-sweep's own small sizes predict its large ones, at the same steps. The constants of the law were
-chosen on the digits; nothing was chosen on images and planes.
+of images half an hour each on one core. In "sizes alone" and on planes (which have no pilots,
+as their law is known) a sweep's own small sizes predict its large ones, at the same steps. The
+constants of the law were chosen on the digits; nothing was chosen on images and planes.
 """
 
 from __future__ import annotations
@@ -58,12 +58,16 @@ def _pilot(data: str, size: int, sizes: tuple[int, ...]) -> PilotRun:
 
 @dataclass(frozen=True)
 class Case:
-    r"""A pilot, or None of planes; the sweep; a width that is left out of the fit."""
+    r"""A pilot, or the largest size of a sweep that serves as one; the sweep.
 
-    pilot: PilotRun | None
+    Also: a width that is left out of the fit, and folders where they serve two cases.
+    """
+
+    pilot: PilotRun | int
     sweep: Sweep
     without: int | None = None
-    folder: str = ""  # of the pilot, where it serves two
+    folder: str = ""  # of the pilot
+    swept: str = ""  # of the sweep
 
 
 CASES = {
@@ -92,8 +96,16 @@ CASES = {
         _pilot("mnist", 14, (30, 100, 300)),
         Sweep("mnist", size=14, sizes=(30, 100, 300, 1000), **SWEPT),
     ),
+    "fashion-mnist, sizes alone": Case(
+        300,
+        Sweep("fashion-mnist", size=14, sizes=(30, 100, 300, 1000, 3000), **SWEPT),
+        swept="fashion-mnist",
+    ),
+    "mnist, sizes alone": Case(
+        300, Sweep("mnist", size=14, sizes=(30, 100, 300, 1000), **SWEPT), swept="mnist"
+    ),
     "plane": Case(
-        None,
+        100,
         Sweep(
             "linear", network="mlp", widths=(128,), blocks=2, levels=16, seeds=(0, 1, 2),
             sizes=(10, 50, 100, 250, 500, 1000, 5000, 20_000), steps=10_000,
@@ -101,7 +113,7 @@ CASES = {
         ),
     ),
     "plane, normalised": Case(
-        None,
+        100,
         Sweep(
             "linear-sphere", network="mlp", widths=(128,), blocks=2, levels=16, seeds=(0, 1, 2),
             sizes=(10, 50, 100, 250, 500, 1000, 5000, 20_000), steps=10_000,
@@ -110,7 +122,6 @@ CASES = {
     ),
 }  # fmt: skip
 EARLIEST = 0.2  # of the steps: before, the averaged weights still hold the first ones
-PLANE_PILOT = 100  # sizes up to it are a plane's pilot
 
 
 def measured(dataset: xr.Dataset) -> tuple[list[dict[str, float]], int]:
@@ -162,53 +173,57 @@ def judge(
     return found
 
 
-def on_a_plane(dataset: xr.Dataset, training: Training) -> tuple[Pilot, list[dict[str, float]]]:
-    r"""The small sizes of a sweep as a pilot, its largest size as what never saw the images."""
-    sizes = dataset.num_samples.values
-    learned = dataset["kind"].values == "learned"
-    largest = learned & (sizes == np.nanmax(sizes)) & (dataset.seed.values == 0)
-    kind = dataset["kind"].values.copy()
-    kind[largest] = "reference"
-    kind[learned & ~largest & ~(sizes <= PLANE_PILOT)] = "later"
-    times = {str(k): training.time(k) for k in {int(s) for s in dataset.step.values[learned]}}
-    cells = cells_of(dataset.assign_coords(kind=("subject", kind)), {"recipe": {"times": times}})
+def sizes_alone(
+    dataset: xr.Dataset, training: Training, most: int
+) -> tuple[Pilot, list[dict[str, float]]]:
+    r"""The small sizes of a sweep as a pilot of its large ones, at the same steps.
+
+    What never saw the images is the sweep's reference, at its one step; on a plane, where there
+    is none, the largest size.
+    """
+    done = dataset.isel(subject=np.flatnonzero(dataset["measured"].values))
+    kind, sizes, steps = (done[k].values.copy() for k in ("kind", "num_samples", "step"))
+    learned = kind == "learned"
+    if "reference" in kind:
+        learned &= steps == training.steps
+    else:
+        kind[learned & (sizes == np.nanmax(sizes)) & (done.seed.values == 0)] = "reference"
+        learned &= sizes < np.nanmax(sizes)
+    times = {str(k): training.time(k) for k in {int(s) for s in steps[learned]}}
+
+    def cells(which: Any) -> xr.Dataset:
+        named = np.where(kind == "reference", kind, np.where(which, "learned", ""))
+        return cells_of(done.assign_coords(kind=("subject", named)), {"recipe": {"times": times}})
+
+    small, large = cells(learned & (sizes <= most)), cells(learned & (sizes > most))
     names = ("time", "num_samples", "width", "share", "share_stderr")
-    law = fit_law(*(cells[name].values for name in names))
-    moments = np.unique(cells.time.values)
-    nats = [float(cells.ceiling.values[cells.time.values == t][0]) for t in moments]
-    pilot = Pilot(law, Ceiling(moments, np.array([128.0]), np.array([nats])), cells, False)
-    later = [
-        {"num_samples": float(n), "step": float(s), "width": 128.0}
-        for n in np.unique(sizes[kind == "later"])
-        for s in np.unique(dataset.step.values[kind == "later"])
+    law = fit_law(*(small[name].values for name in names))
+    moments, widths = np.unique(small.time.values), np.unique(small.width.values)
+    nats = [float(small.ceiling.values[small.time.values == t][0]) for t in moments]
+    pilot = Pilot(law, Ceiling(moments, widths, np.array([nats])), small, False)
+    wanted = ("num_samples", "step", "width", "share", "nats")
+    return pilot, [
+        {name: float(large[name].values[k]) for name in wanted} for k in range(large.sizes["cell"])
     ]
-    errors = cells_of(
-        dataset.assign_coords(kind=("subject", np.where(kind == "later", "learned", np.where(
-            kind == "learned", "pilot", kind)))),
-        {"recipe": {"times": times}},
-    )  # fmt: skip
-    for row in later:
-        here = (errors.num_samples.values == row["num_samples"]) & (
-            errors.step.values == row["step"]
-        )
-        row["share"], row["nats"] = (float(errors[k].values[here][0]) for k in ("share", "nats"))
-    return pilot, [row for row in later if row["num_samples"] < np.nanmax(sizes)]
+
+
+def recorded(run: Sweep, place: Path) -> xr.Dataset:
+    r"""The records of a run, made where they are not there."""
+    return run.run(place, processes=1) if run.prepare(place).missing() else load(place)
 
 
 def case(name: str, runs: Path) -> dict[str, Any]:
     r"""One case: its pilot and its sweep are done, or gone on with, and put side by side."""
     this = CASES[name]
-    place = runs / name.replace(", ", "-").replace(" ", "-")
-    this.sweep.run(place, processes=1)
-    dataset = load(place)
+    place = runs / (this.swept or name.replace(", ", "-").replace(" ", "-"))
+    dataset = recorded(this.sweep, place)
     training = this.sweep.training
-    if this.pilot is None:
-        pilot, rows = on_a_plane(dataset, training)
+    if isinstance(this.pilot, int):
+        pilot, rows = sizes_alone(dataset, training, this.pilot)
         found = judge(pilot, rows, training, None)
     else:
         folder = runs / (this.folder or f"{place.name}-pilot")
-        this.pilot.run(folder, processes=1)
-        records = load(folder)
+        records = recorded(this.pilot, folder)
         if this.without is not None:
             records = records.isel(subject=np.flatnonzero(records.width.values != this.without))
         pilot = pilot_of(records, RunFolder.open(folder).study)

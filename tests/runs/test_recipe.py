@@ -47,7 +47,7 @@ def test_equal_epochs_are_steps_in_proportion_to_the_images(tmp_path: Path) -> N
     assert study["epochs"] == 10
     assert "mixed_precision" not in study
     # The same trainings as sweeps of so many steps, bit for bit.
-    steps = replace(PASSES, sizes=(16,), epochs=None, measured_epochs=(), steps=10)
+    steps = replace(PASSES, epochs=None, measured_epochs=(), steps=10)
     steps.run(tmp_path / "steps", processes=1, quiet=True)
     weights = [
         (tmp_path / name / "networks" / "N000016-width0008-seed0-step10.safetensors").read_bytes()
@@ -102,3 +102,27 @@ def test_precision_is_part_of_the_study_and_off_by_default() -> None:
     assert half.study().content["mixed_precision"] == "bf16"
     assert "mixed_precision" not in plain.config()
     assert half.study().digest != plain.study().digest
+
+
+@pytest.mark.slow
+def test_bfloat16_changes_nats_by_less_than_their_error(tmp_path: Path) -> None:
+    found = []
+    for precision in (None, "bf16"):
+        sweep = Sweep(
+            "digits",
+            sizes=(128,),
+            steps=1000,
+            widths=(128,),
+            levels=10,
+            jacobian_points=0,
+            samples=0,
+            trajectories=0,
+            mixed_precision=precision,  # type: ignore[arg-type]
+        )
+        sweep.run(tmp_path / str(precision), processes=1, quiet=True)
+        numbers = geomem.numbers(geomem.load(tmp_path / str(precision)), replicates=200)
+        row = numbers.isel(subject=int(np.flatnonzero(numbers.kind == "learned")[0]))
+        found.append((float(row.information), float(row.information_stderr)))
+    (plain, error), (half, _) = found
+    print(found)
+    assert abs(plain - half) < error

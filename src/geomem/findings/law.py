@@ -253,8 +253,8 @@ class Ceiling:
     r"""What there is to memorize: errors of networks that never saw the images, in nats.
 
     Attributes:
-        times: Times at which they are known, increasing, with shape (K); two at least. The
-            last one is the end of their training.
+        times: Times at which they are known, increasing, with shape (K); the last one is the end
+            of their training.
         widths: Their widths, increasing, with shape (W).
         nats: Their errors over the window at the measured images, with shape (W, K).
     """
@@ -273,7 +273,9 @@ class Ceiling:
         """
         t, nats = self.times, self.nats
         inside = np.array([np.interp(np.log(time), np.log(t), np.log(row)) for row in nats])
-        steep = np.maximum(0.0, nats[:, -2] - nats[:, -1]) / (1 / t[-2] - 1 / t[-1])
+        steep = np.zeros(len(nats))  # of one moment no fall is known
+        if len(t) > 1:
+            steep = np.maximum(0.0, nats[:, -2] - nats[:, -1]) / (1 / t[-2] - 1 / t[-1])
         fall = steep * (1 / t[-1] - 1 / max(time, t[-1]))
         values = np.where(time > t[-1], np.log(nats[:, -1] - fall), inside)
         known, place = np.log(self.widths), np.log(width)
