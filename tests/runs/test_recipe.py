@@ -58,9 +58,10 @@ def test_equal_epochs_are_steps_in_proportion_to_the_images(tmp_path: Path) -> N
 
 def test_a_forecast_counts_a_training_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Sweep, "_step_seconds", {None: 1.0, 8: 0.01})
-    study = PASSES.study()
-    learned = [s for s in PASSES.subjects(study) if s.kind == "learned"]
-    seconds = [PASSES.seconds(subject, study) for subject in learned]
+    sweep = replace(PASSES)  # that was not timed yet
+    study = sweep.study()
+    learned = [s for s in sweep.subjects(study) if s.kind == "learned"]
+    seconds = [sweep.seconds(subject, study) for subject in learned]
     assert seconds == pytest.approx([0.0345, 0.0805, 0.115, 0.345])
 
 
