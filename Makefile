@@ -30,6 +30,7 @@ check: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/sphinx-build --quiet --fail-on-warning --fresh-env --tag without_source --builder html docs docs/_build
 
 format: setup
 	$(BIN)/ruff check --fix .

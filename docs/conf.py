@@ -12,8 +12,9 @@ extensions = [
     "sphinx.ext.autodoc",
     "sphinx.ext.napoleon",
     "mathml",
-    "sphinx.ext.viewcode",
 ]
+if not tags.has("without_source"):  # noqa: F821  (Sphinx has it here; tests need no page of source)
+    extensions.append("sphinx.ext.viewcode")
 napoleon_use_ivar = True
 myst_enable_extensions = ["dollarmath", "deflist"]
 html_math_renderer = "mathml"

@@ -62,9 +62,9 @@ def shared_data() -> Path:
     return path
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def ray() -> Iterator[None]:
-    r"""Ray, for as long as a module's tests take; whoever uses it first starts its session."""
+    r"""Ray, for all tests that ask for it; whoever uses it first starts its session."""
     if find_spec("ray") is None:
         pytest.skip("Ray is not installed: pip install geomem[ray]")
     yield

@@ -123,7 +123,7 @@ INSIDE = {
         "gaussian twofold blocks posterior one_pass cost passes neighbours paths covariance "
         "queries empirical mixture patches local"
     ),
-    "manifolds": "linear quadrature curved charts squiggles shapes",
+    "manifolds": "linear quadrature curved charts squiggles balls shapes",
     "dimension": (
         "gaps ritz answers seeds differences counts scores local plateau from_points names"
     ),

@@ -48,8 +48,8 @@ _SPECIAL = {
     ),
     "exact": "InMemory MemoryMapped Posterior Streamed open_npy",
     "manifolds": (
-        "ChartManifold HiddenManifold NormalizedLinear QuadratureDenoiser RingTorus Spreads "
-        "Squiggle SwissRoll Torus Union reference_denoiser"
+        "Ball ChartManifold HiddenManifold Lollipop NormalizedLinear QuadratureDenoiser RingTorus "
+        "Spreads Squiggle SwissRoll Torus Union reference_denoiser"
     ),
     "dimension": (
         "FilteredTrace ForwardSoftCount LargestGap NormalBundle OrthogonalDifferences Plateau "
@@ -130,9 +130,11 @@ if TYPE_CHECKING:
     from geomem.findings.verdict import verdict as verdict
     from geomem.likelihood import LogLikelihood as LogLikelihood
     from geomem.likelihood import log_likelihood as log_likelihood
+    from geomem.manifolds import Ball as Ball
     from geomem.manifolds import ChartManifold as ChartManifold
     from geomem.manifolds import HiddenManifold as HiddenManifold
     from geomem.manifolds import LinearManifold as LinearManifold
+    from geomem.manifolds import Lollipop as Lollipop
     from geomem.manifolds import NormalizedLinear as NormalizedLinear
     from geomem.manifolds import QuadratureDenoiser as QuadratureDenoiser
     from geomem.manifolds import RenderedShapes as RenderedShapes

@@ -182,7 +182,9 @@ def check_order(cases: list[Case], names: tuple[str, ...]) -> None:
 METRICS = ("diagonal", "retention", "memorized", "angle")
 
 
-@pytest.mark.parametrize("factor", FACTORS)
+@pytest.mark.parametrize(
+    "factor", [FACTORS[0], *(pytest.param(f, marks=pytest.mark.slow) for f in FACTORS[1:])]
+)
 def test_exact_denoisers_order_variation(factor: str) -> None:
     # Angles differ least: full and half are told apart by hundreds of points, as in the slow test.
     cases = [measure(factor, s, lambda data, _: EmpiricalDenoiser(data), 3000, 24) for s in SHARES]

@@ -151,9 +151,9 @@ def command(out: Path, steps: int) -> list[str]:
 
 def test_kill_9_in_the_middle_and_the_same_command_again(tmp_path: Path) -> None:
     whole, broken = tmp_path / "whole", tmp_path / "broken"
-    sweep = replace(TINY, measured_steps=(), steps=800)
+    sweep = replace(TINY, measured_steps=(), steps=400)
     sweep.run(whole, processes=2, quiet=True)
-    process = subprocess.Popen(command(broken, 800), stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(command(broken, 400), stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 60
     while not list((broken / "checkpoints").glob("*.safetensors")):
         assert time.monotonic() < deadline
@@ -164,7 +164,7 @@ def test_kill_9_in_the_middle_and_the_same_command_again(tmp_path: Path) -> None
     missing = RunFolder.open(broken).missing()
     assert missing, "it was too late to interrupt anything"
     before = record_bytes(broken)
-    done = subprocess.run(command(broken, 800), capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command(broken, 400), capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert record_bytes(broken) == record_bytes(whole)
     assert before.items() <= record_bytes(broken).items()
@@ -313,3 +313,18 @@ def test_images_are_in_the_records_only_if_asked(tmp_path: Path) -> None:
     linear = shown.isel(subject=0).training_image
     np.testing.assert_array_equal(linear.values, pixels.numpy())
     assert isinstance(shown, xr.Dataset)
+
+
+def test_a_training_measured_on_its_way_is_forecast_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Sweep, "_step_seconds", 1.0)
+
+    def training_seconds(**settings: Any) -> float:
+        sweep = replace(TINY, samples=0, trajectories=0, jacobian_points=0, **settings)
+        study = sweep.study()
+        subjects = [s for s in sweep.subjects(study) if s.kind == "learned" and s.num_samples == 64]
+        return sum(sweep.seconds(subject, study) for subject in subjects)
+
+    once = training_seconds(steps=400, measured_steps=())
+    twice = training_seconds(steps=400, measured_steps=(100, 200))
+    assert once > 400
+    assert twice - once == pytest.approx(2 * (once - 400))  # what measuring takes, and no step

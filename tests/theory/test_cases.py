@@ -63,7 +63,8 @@ UNSEEN = [
 ]
 
 
-@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [0, 1])
 def test_cases_never_seen_before_pass(seed, tmp_path):
     rng = np.random.default_rng(seed)
     drawn = [simulated_case(*c[:4], rng, c[4]) for c in UNSEEN]

@@ -34,7 +34,7 @@ def test_planted_average_of_a_mixture():
     )
     sampled = Sampled(lambda u: prior.noisy(0.0, u), prior.num_uniforms, 3)
     sizes = [10, 100]
-    p = planted_average(sampled, 0.3, sizes)
+    p = planted_average(sampled, 0.3, sizes, effort=Effort(points=4))
     q = planted_average(prior, 0.3, sizes, effort=Effort(points=16))
     z = (p.retention - q.retention) / np.hypot(p.retention_stderr, q.retention_stderr)
     assert np.abs(z).max() < 4.5

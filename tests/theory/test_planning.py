@@ -161,7 +161,7 @@ def test_copies_are_no_further_points():
         retention_of_subsets(np.tile(DATA, (2, 1)), [0.6], [500], np.eye(3), sources=16)
 
 
-@pytest.mark.parametrize("scale", ["heavy", "light"])
+@pytest.mark.parametrize("scale", [pytest.param("heavy", marks=pytest.mark.slow), "light"])
 def test_the_shortfall_of_all_points_is_read_from_them(scale):
     """Against the population's exact posterior variance, of a mixture over scales."""
     v, sigma, rng = np.array([1.0, 0.4, 0.1]), 0.35, np.random.default_rng(2)

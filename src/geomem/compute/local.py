@@ -20,7 +20,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from multiprocessing.connection import Connection, wait
 from typing import Annotated, Any
 
@@ -29,6 +29,10 @@ from geomem.compute.executor import Function, OnMessage, UnitQueue, attempt, ign
 from geomem.compute.threads import num_cores, one_thread
 from geomem.errors import GeomemError, InputError
 
+# Imported once, in a process that does nothing else and of which the workers are forked: each
+# then starts in a moment, and has what no other has used.
+HEAVY = ["torch", "xarray", "scipy.stats", "scipy.linalg", "threadpoolctl"]
+
 
 @checked
 @dataclass(frozen=True)
@@ -36,7 +40,8 @@ class LocalExecutor:
     r"""Processes of this machine, one thread each; if it is one, it is this very process.
 
     Two processes of one thread train as fast as one of two, and their sums are the same
-    floats whatever their number. Each run starts its processes, which takes some seconds.
+    floats whatever their number. The first run of a program starts its processes, which takes
+    some seconds.
 
     Arguments:
         processes: How many work at a time; one a core if not given.
@@ -119,6 +124,15 @@ class LocalExecutor:
                         )
 
 
+@cache
+def _context() -> Any:
+    if "forkserver" not in mp.get_all_start_methods():
+        return mp.get_context("spawn")
+    context = mp.get_context("forkserver")
+    context.set_forkserver_preload(HEAVY)
+    return context
+
+
 class Worker:
     r"""One process, and the only pipe to it.
 
@@ -131,9 +145,9 @@ class Worker:
     """
 
     def __init__(self, function: Function) -> None:
-        context = mp.get_context("spawn")
+        context = _context()
         self.connection, theirs = context.Pipe()
-        self.process = context.Process(target=_serve, args=(theirs, os.getpid()), daemon=True)
+        self.process = context.Process(target=_serve, args=(theirs, dict(os.environ)), daemon=True)
         self.process.start()
         theirs.close()  # so that the pipe ends when the process does
         self.ready, self.index = False, -1
@@ -194,11 +208,13 @@ class Worker:
 # ------------------------------------------------------------------ inside a worker process
 
 
-def _serve(connection: Connection, parent: int) -> None:
+def _serve(connection: Connection, environment: dict[str, str]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
     # Half-written files and claims go with the process that made them.
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
-    threading.Thread(target=_follow, args=(parent,), daemon=True).start()
+    threading.Thread(target=_follow, daemon=True).start()
+    os.environ.clear()  # that of the process that it was forked of may be older
+    os.environ.update(environment)
     # Libraries that are loaded later ask the environment how many threads they may have.
     os.environ.update(dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1"))
 
@@ -225,8 +241,9 @@ def _serve(connection: Connection, parent: int) -> None:
             send("done" if ok else "failed", value)
 
 
-def _follow(parent: int) -> None:
+def _follow() -> None:
     # A parent that is killed cannot say goodbye; its workers must not work on alone.
-    while os.getppid() == parent:
-        time.sleep(0.5)
+    parent = mp.parent_process()
+    if parent is not None:
+        parent.join()
     os._exit(1)

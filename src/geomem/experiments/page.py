@@ -33,7 +33,7 @@ def list_of(documents: Iterable[Document]) -> str:
         "# The paper's experiments",
         "What the authors report, run again with errors and controls, and judged by a rule that "
         "stands in the source of each experiment (`src/geomem/experiments`). Each page is made "
-        "again by its command.",
+        "again by its command. Numbers of other papers stand beside ours in [](../published.md).",
         _grid(["experiment", "verdict", "why"], rows),
         "```{toctree}\n:hidden:\n\n" + "\n".join(d["name"] for d in known) + "\n```",
     ]

@@ -53,16 +53,30 @@ def bessel_ratio(kappa: Tensor, size: int) -> Tensor:
         >>> (kappa * bessel_ratio(kappa, 3) - (1 / kappa.tanh() - 1 / kappa)).abs() < 1e-15
         tensor(True)
     """
-    log_density, s, c, _ = _bell(kappa, size)
-    return (log_density.softmax(-1) * s * c).sum(-1) * 4 / (size - 1)
+    return mean_over_sphere(kappa, size)[0]
 
 
-def _log_mean_exp(kappa: Tensor, size: int) -> Tensor:
-    # ln E exp(-kappa (1 - cos theta)) over the uniform law of a direction.
-    log_density, _, _, step = _bell(kappa, size)
+def mean_over_sphere(kappa: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    r"""What the uniform law of a direction u in p coordinates leaves of a pull of strength kappa.
+
+    Arguments:
+        kappa: The concentration, not negative, with shape :math:`(*)`.
+        size: The number :math:`p \geq 1` of coordinates; of 1 the directions are two signs.
+
+    Returns:
+        :math:`A_p(\kappa) / \kappa` and :math:`\ln E \exp(-\kappa (1 - \cos \theta))`, both with
+        shape :math:`(*)`.
+    """
+    if size == 1:
+        small = kappa < 1e-4  # tanh(kappa) / kappa is 1 - kappa²/3 there, to 1e-17
+        safe = torch.where(small, 1.0, kappa)
+        ratio = torch.where(small, 1 - kappa**2 / 3, safe.tanh() / safe)
+        return ratio, (-2 * kappa).exp().log1p() - math.log(2)
+    log_density, s, c, step = _bell(kappa, size)
     a = (size - 1) / 2
     log_beta = 2 * math.lgamma(a) - math.lgamma(2 * a)
-    return log_density.logsumexp(-1) + step.log() - log_beta
+    ratio = (log_density.softmax(-1) * s * c).sum(-1) * 4 / (size - 1)
+    return ratio, log_density.logsumexp(-1) + step.log() - log_beta
 
 
 def _bell(kappa: Tensor, size: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -98,7 +112,7 @@ def _log_density(y: Tensor, radius: Tensor, sigma: Tensor) -> Tensor:
     # ln E exp(-|y - r u|²/2 sigma²) over directions u, with shape (...).
     length = _length(y)
     kappa = radius * length / sigma**2
-    return _log_mean_exp(kappa, y.shape[-1]) - (length - radius).square() / (2 * sigma**2)
+    return mean_over_sphere(kappa, y.shape[-1])[1] - (length - radius).square() / (2 * sigma**2)
 
 
 class SphereDenoiser:

@@ -80,7 +80,7 @@ class LinearManifold:
         Forecast(0, num_bytes).check_memory("pass a smaller `ambient_dim`")
         self.variances = variances
         self._ambient_dim = ambient_dim
-        self.basis = _orthonormal(basis, ambient_dim, len(variances))
+        self.basis = orthonormal(basis, ambient_dim, len(variances))
 
     @property
     def dim(self) -> int:
@@ -130,7 +130,12 @@ class LinearManifold:
         return torch.log1p(self.variances / sigma.double()[..., None] ** 2).sum(-1) / 2
 
 
-def _orthonormal(basis: Tensor | None, d: int, m: int) -> Tensor:
+def orthonormal(basis: Tensor | None, d: int, m: int) -> Tensor:
+    r"""Columns ``(d, m)`` in float64 if they are orthonormal; the first m coordinates for none.
+
+    Raises:
+        InputError: If they are not.
+    """
     if basis is None:
         return torch.eye(d, m, dtype=torch.float64)
     basis = basis.double()

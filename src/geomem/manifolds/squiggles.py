@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -78,6 +78,13 @@ def _fourier(dim: int, features: int, waves: int, seed: int) -> tuple[Tensor, Te
     return k, a, phase
 
 
+class Part(Manifold, Protocol):
+    r"""A manifold that can be part of a union: it knows how far a point is from it."""
+
+    def distance(self, x: Tensor) -> Tensor:
+        r"""Distances of points ``(B, d)`` to the manifold, with shape (B)."""
+
+
 @checked
 class Union:
     r"""A mixture of manifolds whose dimensions may differ.
@@ -94,9 +101,7 @@ class Union:
         (2, [1, 2])
     """
 
-    def __init__(
-        self, parts: Sequence[ChartManifold], weights: Sequence[float] | None = None
-    ) -> None:
+    def __init__(self, parts: Sequence[Part], weights: Sequence[float] | None = None) -> None:
         if not parts or len({p.ambient_dim for p in parts}) != 1:
             raise InputError("a union needs manifolds of one ambient dimension, at least one")
         weights = [1.0] * len(parts) if weights is None else list(weights)

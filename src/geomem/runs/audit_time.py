@@ -15,9 +15,9 @@ from geomem.compute.threads import one_thread
 from geomem.errors import InputError
 from geomem.measure.study import Study
 from geomem.measure.subject import Description
-from geomem.measure.trajectories import SIGNS as TRACE_SIGNS
 from geomem.models.train import TrainState
-from geomem.runs.audited import FEWEST_STEPS, MOST_STEPS, SAMPLE_CALLS, Audited
+from geomem.runs.audited import FEWEST_STEPS, MOST_STEPS, Audited
+from geomem.runs.calls import SAMPLE_CALLS, measured_calls, own_way
 from geomem.runs.run import exact_seconds
 
 
@@ -29,17 +29,14 @@ class TimedAudit(Audited):
         r"""Seconds that a subject takes, roughly."""
         if subject.kind in ("linear", "empirical"):
             return exact_seconds(study, subject.num_samples) + 2.0
-        plan, levels = study.content["plan"], len(study.sigmas)
-        points = sum(map(len, study.images.values()))
-        calls = float(points * study.draws * levels)
-        if subject.kind != "mirror":
-            products = len(study.directions.counts)
-            calls += 2.5 * 2 * min(plan["jacobian_points"], points) * levels * products
-        if subject.kind in ("model", "base"):
-            calls += float(plan["samples"]) * SAMPLE_CALLS
-            signs = TRACE_SIGNS if plan["jacobian_points"] else 0
-            calls += _own_way(plan["trajectories"], levels, signs)
-            return calls * self._call_seconds
+        plan, errors_only = study.content["plan"], subject.kind == "mirror"
+        whole = subject.kind in ("model", "base")
+        calls = measured_calls(
+            study,
+            jacobians=0 if errors_only else plan["jacobian_points"],
+            samples=plan["samples"] if whole else 0,
+            trajectories=plan["trajectories"] if whole else 0,
+        )
         if subject.kind == "reference" and study.content["reference"]:
             return (
                 self.training.steps * self._step_seconds * 1.15 + calls * self._step_seconds / 200
@@ -112,8 +109,8 @@ class TimedAudit(Audited):
         calls = 2.0 * self.points * self.draws * self.levels
         products = len(self.source.directions.counts)
         jacobian = 2.5 * 2 * 2 * self._jacobians * self.levels * products
-        signs = TRACE_SIGNS if self._jacobians else 0
-        models = [calls + jacobian + copies + _own_way(self.trajectories, self.levels, signs)]
+        followed = own_way(self.trajectories, self.levels, traced=self._jacobians > 0)
+        models = [calls + jacobian + copies + followed]
         models += [calls] * ("mirror" in self.chosen) + models[:1] * ("base" in self.chosen)
         exact = 2e-9 * calls * len(self.source.split.pool) * np.prod(self.source.data.item_shape)
         total = sum(models) * self._call_seconds
@@ -137,12 +134,6 @@ class TimedAudit(Audited):
         return (
             12.0 * n * d + 8.0 * 4 * 512 * n + 8.0 * 3 * d * d + 512.0 * d * 4 * 64 + record + 6e8
         )
-
-
-def _own_way(count: int, levels: int, signs: int) -> float:
-    # Calls along trajectories: two a step of the sampler, which also stops at each level; traces,
-    # and denoised points there and at noised images of both kinds.
-    return float(count) * (SAMPLE_CALLS + levels * (2 + 2.5 * 2 * signs + 3))
 
 
 def _timed(action: Callable[[], Any]) -> float:

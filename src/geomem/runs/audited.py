@@ -32,7 +32,6 @@ Control = Literal["auto", "linear", "reference", "mirror", "base"]
 LEAST_RESERVED = 128  # reserved images from which on a reference is worth its training
 STEPS = {"mlp": 3000, "unet": 1200}  # of the reference, where no budget says otherwise
 FEWEST_STEPS, MOST_STEPS = 300, 4000
-SAMPLE_CALLS = 36  # of Heun's method for one sample
 NO_CONTROL = (
     "inconclusive: no control. What a model does at its training images is memory only beside "
     "what it does at images of the same kind that it has not seen; pass at least 16, better 128 "

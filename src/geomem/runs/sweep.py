@@ -31,6 +31,7 @@ from geomem.measure.study import Probe, Study
 from geomem.measure.subject import Description, Subject
 from geomem.models.networks import NetworkConfig, save_network
 from geomem.models.train import Training, TrainState, checkpoint_step, train
+from geomem.runs.calls import measured_calls
 from geomem.runs.design import choose_levels, choose_sizes, study_of
 from geomem.runs.parts import other_parts
 from geomem.runs.recipe import TrainOptions
@@ -135,8 +136,6 @@ class Sweep(Run, TrainOptions, MeasureOptions, DataOptions):
             split, others = other_parts(whole, source.groups, sizes, self.points, self.disjoint)
             probes, parts = [Sketches()], {"part_sizes": split, "parts": others}
         budget = {"epochs": self.epochs, "mixed_precision": self.mixed_precision}
-        default = self.points if self.network_config.kind == "mlp" else 8
-        jacobians = default if self.jacobian_points is None else self.jacobian_points
         return study_of(
             source,
             {
@@ -144,7 +143,7 @@ class Sweep(Run, TrainOptions, MeasureOptions, DataOptions):
                 "held_out": held_out[: self.points].tolist(),
             },
             sigmas=choose_levels(source, self.sigmas, self.levels),
-            probes=[*self.probes_of(jacobians), *probes],
+            probes=[*self.probes_of(self._jacobians), *probes],
             draws=self.draws,
             seed=self.seed,
             control=control,
@@ -158,6 +157,11 @@ class Sweep(Run, TrainOptions, MeasureOptions, DataOptions):
                 **{name: value for name, value in budget.items() if value},
             },
         )
+
+    @property
+    def _jacobians(self) -> int:
+        default = self.points if self.network_config.kind == "mlp" else 8
+        return default if self.jacobian_points is None else self.jacobian_points
 
     def _rest(self, measured: NDArray[np.int64]) -> list[int]:
         # The pool without the measured images, and without what belongs to their groups.
@@ -286,10 +290,13 @@ class Sweep(Run, TrainOptions, MeasureOptions, DataOptions):
         asked = 2 * self.dimension_points * levels * self._question_seconds(subject, study)
         if subject.kind not in ("learned", "reference"):
             return exact_seconds(study, subject.num_samples) + asked
-        # Of a training that is measured on its way: the steps since it was measured last.
+        # One training passes through all steps at which it is measured.
         last, same = subject.step or 0, self._same_training(subject, study)
         steps = last - max((step for step in same if step < last), default=0)
-        return self._step_seconds[subject.width] * steps * 1.15 + asked
+        calls = measured_calls(study, self._jacobians, self.samples, self.trajectories)
+        # A step is three calls of its batch, forwards and backwards.
+        a_step = self._step_seconds[subject.width]
+        return a_step * steps + calls * a_step / (3 * self.training.batch_size) + asked
 
     def _same_training(self, subject: Description, study: Study) -> list[int]:
         # The steps at which the training of a subject is measured.
