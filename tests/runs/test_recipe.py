@@ -79,7 +79,7 @@ def test_a_length_is_said_once(tmp_path: Path, capsys: pytest.CaptureFixture[str
         ({"epochs": 2.0, "measured_epochs": (2.0,)}, "below 2"),
     ):
         with pytest.raises(InputError, match=said):
-            Sweep("linear", sizes=(16,), **more)  # type: ignore[arg-type]
+            Sweep("linear", sizes=(16,), **more)
     assert not (tmp_path / "run").exists()
 
 
@@ -89,7 +89,7 @@ def test_bfloat16_trains_nearly_the_same_network_with_weights_in_float32() -> No
     answers = []
     x = torch.linspace(-2, 2, 32).reshape(8, 4)
     for precision in (None, "bf16"):
-        recipe = Training(steps=60, batch_size=32, mixed_precision=precision)  # type: ignore[arg-type]
+        recipe = Training(steps=60, batch_size=32, mixed_precision=precision)
         state = TrainState(config, recipe, data, seed=0)
         for _ in train(state, 60):
             pass
@@ -120,7 +120,7 @@ def test_bfloat16_changes_nats_by_less_than_their_error(tmp_path: Path) -> None:
             jacobian_points=0,
             samples=0,
             trajectories=0,
-            mixed_precision=precision,  # type: ignore[arg-type]
+            mixed_precision=precision,
         )
         sweep.run(tmp_path / str(precision), processes=1, quiet=True)
         numbers = geomem.numbers(geomem.load(tmp_path / str(precision)), replicates=200)

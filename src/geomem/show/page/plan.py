@@ -83,7 +83,8 @@ def plan_report(folder: RunFolder, show_images: bool | None) -> Path:
         painter = Painter.of(pixels, folder.study["data"]["quantum"])
         pictures = {int(i): painter.image(p) for i, p in zip(numbers, pixels, strict=True)}
     shape = tuple(folder.study["data"]["item_shape"])
-    vectors = records[0]["vector"].values if "vector" in records[0] and is_picture(shape) else ()
+    seen = "vector" in records[0] and is_picture(shape)
+    vectors = list(records[0]["vector"].values) if seen else []
     path = folder.path / "plan.html"
     html = plan_page(planned(folder), pictures, vectors)
     atomic_write_text(path, html, inside=folder.path, private=True)
