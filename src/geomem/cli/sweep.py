@@ -17,8 +17,8 @@ from geomem.errors import InputError
 from geomem.measure.probes import MeasureOptions
 from geomem.runs.jobs import array_indices, jobs_to_do
 from geomem.runs.kinds import open_run
-from geomem.runs.run import Run
 from geomem.runs.recipe import TrainOptions
+from geomem.runs.run import Run
 from geomem.runs.sweep import Sweep
 from geomem.show.page.report import report
 
