@@ -8,8 +8,8 @@ the control's nats, and nats) must lie in the interval of the prediction. Both a
 gone on with where they are there, made where they are not: the pilots take minutes, the sweeps
 of images half an hour each on one core. In "sizes alone" and on planes (which have no pilots,
 as their law is known) a sweep's own small sizes predict its large ones, at the same steps. The
-constants of the law were chosen on the digits; nothing was chosen on images and planes. Cases
-that are not run again keep their results.
+constants of the law were chosen on the digits, see docs/pilot.md. Cases that are not run again
+keep their results.
 """
 
 from __future__ import annotations

@@ -452,7 +452,9 @@ def pilot(document: Document) -> Page:
             for name, case in cases.items()
         ),
     )
+    others = [r for name, of in cases.items() if "digits" not in name for r in of["rows"]]
     page.numbers = {
+        "elsewhere_held": str(sum(r["holds"] for r in others)), "elsewhere": str(len(others)),
         "held": str(held), "cases": str(inside), "percent": f"{100 * held / inside:.0f}",
         "nats": str(nats), "nats_percent": f"{100 * nats / inside:.0f}",
     }  # fmt: skip

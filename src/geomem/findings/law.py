@@ -22,8 +22,8 @@ image. So a pilot measures :math:`k` at some moments, and beyond the last one
 :math:`E_\infty` falls like :math:`e_0 + e_1 / \tau`, through the last two moments of the pilot.
 A part of what lies beyond what was seen is error: :data:`GROWTH`, :data:`DRIFT` for an e-fold of
 size (or more, where the pilot's own largest N, predicted from its smaller ones, says so), and
-:data:`FALL`. The four were chosen on trainings on scikit-learn's digits, and checked on others:
-``docs/pilot.md``.
+:data:`FALL`. They were chosen on trainings on scikit-learn's digits; how they were, and what they
+hold of others: ``docs/pilot.md``.
 
 References:
     | Bonnaire, Urfin, Biroli, Mézard, arXiv 2505.17638: the time to memorize grows like N
