@@ -8,7 +8,8 @@ block of directions and the population's elsewhere (planted), the training set's
 or a weighted mean of the population's and the training set's answers (blends). It is measured and
 judged by the code of `geomem audit`, beside the linear control, with 999 permutations. The same
 measurements give three rivals: a permutation test of the plain loss, one of the norm of the
-predicted noise, and copies among 64 samples. About 15 minutes on one core.
+predicted noise, and copies among 64 samples. About 15 minutes on one core; `--resume` keeps the
+cases that the file of results has of the same settings and rule.
 """
 
 from __future__ import annotations
@@ -295,6 +296,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=200)
     parser.add_argument("--only", help="the cases whose name holds this text")
     parser.add_argument("--out", type=Path, default=HERE / "results" / "audit_power.json")
+    parser.add_argument("--resume", action="store_true", help="go on with an interrupted run")
     asked = parser.parse_args()
     chosen = cases(4 if asked.quick else asked.seeds)
     chosen = {k: v for k, v in chosen.items() if asked.only is None or asked.only in k}
@@ -308,15 +310,24 @@ def main() -> None:
         "settings": settings | {"reserved": RESERVED, "seeds": asked.seeds},
         "rule": rule,
     }
+    before = 0
+    if asked.resume and asked.out.exists():
+        old = json.loads(asked.out.read_text())
+        if all(old[key] == about[key] for key in ("settings", "rule")):
+            results, before = old["cases"], old["seconds"]
     with one_thread():
         for name, (count, case, copies) in chosen.items():
+            if name in results:
+                done += count
+                continue
             outcomes = []
             for seed in range(count):
                 outcomes.append(audited(case(seed), seed, copies))
                 done += 1
                 progress.update(float(done), name)
             results[name] = summary(outcomes)
-            content = about | {"seconds": round(time.process_time() - start), "cases": results}
+            taken = before + round(time.process_time() - start)
+            content = about | {"seconds": taken, "cases": results}
             if not asked.quick:  # after each case: what is interrupted is shorter
                 atomic_write_text(asked.out, json.dumps(content, indent=1) + "\n")
     progress.finish()

@@ -1,4 +1,4 @@
-r"""The tables of docs/audit.md, from results; and the small summary of real audits.
+r"""The tables of docs/audit.md and docs/doors.md; and the small summary of real audits.
 
 Run:  python benchmarks/audit_tables.py [--check] [--strangers RUN RUN]
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import re
 import sys
 from pathlib import Path
@@ -19,9 +20,10 @@ from side_by_side import versions
 from geomem.compute.files import atomic_write_text
 
 HERE = Path(__file__).parent
-PAGE = HERE.parent / "docs" / "audit.md"
+PAGES = [HERE.parent / "docs" / f"{name}.md" for name in ("audit", "doors")]
 KEPT = ("kind", "label", "num_samples", "information", "information_stderr", "excess")
 KEPT += ("excess_stderr", "auc", "auc_low", "auc_high", "p_value", "copies", "copies_of")
+PLANS = ("smallest", "64 + 64 points", "all that there is")
 SHORT = {
     "generalization": "generalization",
     "inconclusive": "inconclusive",
@@ -70,6 +72,68 @@ def strangers_table(result: dict[str, Any]) -> str:
     return head + "".join(rows)
 
 
+def cost_table(result: dict[str, Any]) -> str:
+    r"""One row a network: what was timed, then what is forecast."""
+    head = (
+        "| network | parameters | Gflop a call | seconds a call | products a second | "
+        + " | ".join(PLANS)
+        + " |\n|---|---|---|---|---|"
+        + "---|" * len(PLANS)
+        + "\n"
+    )
+    rows = []
+    for row in result["sizes"]:
+        cells = [f"UNet2DModel {tuple(row['channels'])}", f"{row['parameters'] / 1e6:.2f}M"]
+        cells += [
+            f"{row['operations'] / 1e9:.2f}",
+            f"{row['call']:.4f}",
+            f"{1 / row['product']:.1f}",
+        ]
+        rows.append("| " + " | ".join([*cells, *["" for _ in PLANS]]) + " |\n")
+    for one in result["forecasts"]:
+        timed = f"; timed {one['timed']['call']:.2f}" if "timed" in one else ""
+        error = one["error"]
+        cells = [f"{one['name']}, on paper", f"{one['parameters'] / 1e6:.1f}M"]
+        cells += [f"{one['operations'] / 1e9:.1f}", f"{spread(one['call'], error)}{timed}"]
+        cells += [f"{one['products_a_second']:.2g}"]
+        cells += [f"{spread(one[plan]['seconds'] / 3600, error)} h" for plan in PLANS]
+        rows.append("| " + " | ".join(cells) + " |\n")
+    calls = ", ".join(f"{result['forecasts'][0][plan]['calls']:,.0f} ({plan})" for plan in PLANS)
+    return (
+        head + "".join(rows) + f"\nSeconds of one thread ({result['machine']['cpu']}), "
+        f"{result['operations_a_second'] / 1e9:.0f} Gflop/s within a factor of "
+        f"{math.exp(result['error']):.2f}; a product with the Jacobian takes "
+        f"{result['product_over_call']:.1f} calls. Calls of an audit: {calls}; the reference's "
+        "training comes on top, and what is done on a faster device is in proportion.\n"
+    )
+
+
+def spread(value: float, error: float) -> str:
+    r"""A number that is known up to a factor, as its range."""
+    low, high = (f"{value * math.exp(side * error):.2g}" for side in (-1, 1))
+    return low if low == high else f"{low} to {high}"
+
+
+def door_table(result: dict[str, Any]) -> str:
+    r"""One row a family of networks: how many there are, how many are refused."""
+    head = "| networks | how many | refused at training images | at held-out images |\n"
+    rows = [
+        f"| {row['family']} | {row['networks']} | {row['training']} | {row['held_out']} |\n"
+        for row in result["refusals"]
+    ]
+    asked = result["declared_otherwise"].values()
+    total, refused, named = (
+        sum(row[key] for row in asked) for key in ("asked", "refused", "right name")
+    )
+    return (
+        head
+        + "|---|---|---|---|\n"
+        + "".join(rows)
+        + f"\nDeclared otherwise, in prediction or schedule, after 500 steps and more: {refused} "
+        f"of {total} are refused, {named} by the right name.\n"
+    )
+
+
 def stranger(run: Path) -> dict[str, Any]:
     r"""What is kept of one audit: its verdict, its model's numbers, each control's."""
     import numpy as np
@@ -102,7 +166,12 @@ def stranger(run: Path) -> dict[str, Any]:
 
 def page(text: str) -> str:
     r"""The page with its tables from the results that are there."""
-    tables = {"audit_power": power_table, "strangers": strangers_table}
+    tables = {
+        "audit_power": power_table,
+        "strangers": strangers_table,
+        "cost_model": cost_table,
+        "door_checks": door_table,
+    }
     for name, table in tables.items():
         path = HERE / "results" / f"{name}.json"
         content = table(json.loads(path.read_text())) if path.exists() else ""
@@ -120,10 +189,11 @@ def main() -> None:
         audits = {run.name: stranger(run) for run in asked.strangers}
         content = {"versions": versions(), "audits": audits}
         atomic_write_text(HERE / "results" / "strangers.json", json.dumps(content, indent=1) + "\n")
-    text = PAGE.read_text(encoding="utf-8")
+    texts = {path: path.read_text(encoding="utf-8") for path in PAGES}
     if asked.check:
-        sys.exit(page(text) != text)
-    atomic_write_text(PAGE, page(text))
+        sys.exit(any(page(text) != text for text in texts.values()))
+    for path, text in texts.items():
+        atomic_write_text(path, page(text))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 r"""False alarms, lead and cost of the monitor, beside what else is watched in a training.
 
-Run:  python benchmarks/monitor.py [--null R] [--seeds S] [--no-cost] [--out PATH]
+Run:  python benchmarks/monitor.py [--null R] [--seeds S] [--cost C] [--out PATH]
 
 An interrupted run goes on: trainings of the second part that are in the file are not done again.
 
@@ -16,7 +16,7 @@ step of the monitor's warning. Copies: the first look at which more than 1 % of 
 copies, at 95 %. The stable rank of the weights, |W|²/|W|_2² averaged over the matrices, has no
 threshold of its own, so only its values are given.
 
-*Cost*: the monitor with its defaults, in a run folder, in trainings of an MLP and of a U-Net.
+*Cost*: the monitor with its defaults, in a run folder, in C trainings of an MLP and of a U-Net.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ from geomem.stats import Proportion, torch_rng
 NULL_STEPS, NULL_GROWTH = 200, 1.24
 NULL_POINTS = {"training": 48, "held_out": 48, "reserved": 24}
 NULL_SIGMAS = (0.1, 0.2, 0.4, 0.8, 1.6)
-# Long enough for the held-out loss to turn.
+# Of 512 images the held-out loss has not turned by then: the lead is longer than the training.
 LEAD_STEPS = {128: 2000, 512: 5000}
 EVERY, GROWTH, FINE = 25, 1.34, 1.1
 HELD_OUT, SAMPLES = 400, 128
@@ -240,7 +240,6 @@ def lead_training(N: int, seed: int) -> dict[str, Any]:
             copies[state.step] = copies_of(state.average, train, held_out, seed)
             ranks[state.step] = stable_rank(state.average)
     assert not monitor.fault, monitor.fault
-    lowest = min(losses, key=lambda step: losses[step])
     warned = monitor.warning
 
     def first(steps: Sequence[int]) -> int | None:
@@ -255,7 +254,6 @@ def lead_training(N: int, seed: int) -> dict[str, Any]:
         "looks": [look.step for look in monitor.history],
         "warning": warned.step if warned else None,
         "gap": first([look.step for look in monitor.history if gap_alarm(look)]),
-        "lowest": lowest,
         "held_out_loss": losses,
         "copies": first([s for s, c in copies.items() if beyond(c)]),
         "copy_share": {s: c / SAMPLES for s, c in copies.items()},
@@ -293,7 +291,15 @@ def lead(seeds: int, known: Sequence[dict[str, Any]], save: Callable[[Any], None
         rows.append(lead_training(N, seed))
         progress.update(done)
         save(lead_summary(rows))
+    save(lead_summary(rows))
     progress.finish()
+
+
+def turn_of(row: dict[str, Any]) -> int | None:
+    r"""The step of the lowest held-out loss; None where it is the last, and still falling."""
+    losses = {int(step): loss for step, loss in row["held_out_loss"].items()}
+    lowest = min(losses, key=lambda step: losses[step])
+    return lowest if lowest < max(losses) else None
 
 
 def spread_of(rows: Sequence[Sequence[float]]) -> list[float]:
@@ -306,11 +312,13 @@ def spread_of(rows: Sequence[Sequence[float]]) -> list[float]:
 def lead_summary(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     summary = {}
     for N in sorted({row["N"] for row in rows}):
-        mine = [row for row in rows if row["N"] == N]
+        mine = [row | {"lowest": turn_of(row)} for row in rows if row["N"] == N]
         names = ("warning", "lowest", "gap", "copies")
-        ahead = [None if r["warning"] is None else r["lowest"] - r["warning"] for r in mine]
         known = [r for r in mine if r["warning"] is not None]
-        logs = np.array([math.log(r["lowest"] / r["warning"]) for r in known])
+        # What has not turned by the end turns later, if ever: a lead beyond the training.
+        ahead = [None if r["lowest"] is None else r["lowest"] - r["warning"] for r in known]
+        both = [r for r in known if r["lowest"] is not None]
+        logs = np.array([math.log(r["lowest"] / r["warning"]) for r in both])
         error = float(logs.std(ddof=1) / math.sqrt(len(logs))) if len(logs) > 1 else math.nan
         moments = [(r["looks"][0], r["warning"], r["looks"][-1]) for r in known]
         by_step = [{int(s): v for s, v in r["stable_rank"].items()} for r in known]
@@ -318,15 +326,19 @@ def lead_summary(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
         summary[str(N)] = {
             **{name: middle([row[name] for row in mine]) for name in names},
             "lead_steps": middle(ahead),
+            # Where it has not turned, the lead is at least what was left of the training.
+            "lead_at_least": middle([(r["lowest"] or LEAD_STEPS[N]) - r["warning"] for r in known]),
             "lead_factor": [math.exp(float(logs.mean())), math.exp(float(logs.mean())) * error],
-            "warned_first": sum(r["warning"] < r["lowest"] for r in known),
+            "turned": sum(r["lowest"] is not None for r in mine),
+            "warned_first": sum(r["warning"] < (r["lowest"] or math.inf) for r in known),
             "trainings": len(mine),
             "stable_rank": np.mean(ranks, axis=0).tolist(),
             "stable_rank_stderr": spread_of(ranks),
             "last_copy_share": float(np.mean([list(r["copy_share"].values())[-1] for r in mine])),
             "last_nats": float(np.mean([list(r["nats"].values())[-1] for r in mine])),
         }
-    return {"steps": LEAD_STEPS, "summary": summary, "trainings": list(rows)}
+    plain = [{k: v for k, v in row.items() if k != "lowest"} for row in rows]
+    return {"steps": LEAD_STEPS, "summary": summary, "trainings": plain}
 
 
 def finite(value: Any) -> Any:
@@ -366,20 +378,22 @@ def cost_training(name: str, data: str, config: dict[str, Any], steps: int) -> d
     }
 
 
-def cost() -> list[dict[str, Any]]:
+def cost(repeats: int) -> list[dict[str, Any]]:
     mlp = {"kind": "mlp", "width": 128, "blocks": 2}
     unet = {"kind": "unet", "channels": (8, 16)}
-    return [
-        cost_training("MLP, digits", "digits", mlp, 12000),
-        cost_training("U-Net, digits", "digits", unet, 1200),
-    ]
+    plans = {"MLP, digits": (mlp, 3000), "U-Net, digits": (unet, 300)}
+    found = []
+    # One after the other in turns, so that what else the machine does falls on both.
+    for _ in range(repeats):
+        found += [cost_training(name, "digits", *plan) for name, plan in plans.items()]
+    return found
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--null", type=int, default=500, help="null trainings; 0 leaves them out")
     parser.add_argument("--seeds", type=int, default=10, help="trainings of each N; 0 as above")
-    parser.add_argument("--no-cost", action="store_true", help="leave out what the monitor costs")
+    parser.add_argument("--cost", type=int, default=3, help="of each kind of training; 0 as above")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
     options = parser.parse_args()
     path = options.out / "monitor.json"
@@ -398,8 +412,8 @@ def main() -> None:
             lead(options.seeds, known, lambda found: save("lead", found))
         if options.null:
             save("null", null(options.null))
-        if not options.no_cost:
-            save("cost", cost())
+        if options.cost:
+            save("cost", cost(options.cost))
 
 
 if __name__ == "__main__":

@@ -375,9 +375,16 @@ def monitor(document: Document) -> Page:
         "monitor warns": lambda s: steps(s["warning"]),
         "plain gap beyond 2 errors": lambda s: steps(s["gap"]),
         "lowest held-out error": lambda s: steps(s["lowest"]),
+        "trainings whose held-out error has turned": (
+            lambda s: f"{s['turned']} of {s['trainings']}"
+        ),
         "more than 1 % of samples are copies": lambda s: steps(s["copies"]),
-        "lead of the warning over the lowest error, steps": lambda s: steps(s["lead_steps"]),
-        "the same as a factor": lambda s: pm(s["lead_factor"]),
+        "lead of the warning over the lowest error, steps": lambda s: (
+            ("" if s["turned"] == s["trainings"] else "at least ") + steps(s["lead_at_least"])
+        ),
+        "the same as a factor": lambda s: (
+            pm(s["lead_factor"]) if s["turned"] == s["trainings"] else "not known"
+        ),
         "trainings with the warning first": lambda s: f"{s['warned_first']} of {s['trainings']}",
         "nats beside the linear control at the end": lambda s: f"{s['last_nats']:.0f}",
     }
@@ -403,17 +410,118 @@ def monitor(document: Document) -> Page:
         ["alarm", f"of {null['trainings']} trainings"],
         ([name, null["said"][key]] for name, key in alarms.items()),
     )
+    kinds = list(dict.fromkeys((row["name"], row["steps"]) for row in document["cost"]))
+    costs = []
+    for name, count in kinds:
+        mine = [row for row in document["cost"] if (row["name"], row["steps"]) == (name, count)]
+        spent, trained = ([row["seconds"][part] for row in mine] for part in ("looks", "training"))
+        shares = [100 * row["share"] for row in mine]
+        costs.append([
+            name, str(count), str(len(mine)), " and ".join(f"{len(row['looks'])}" for row in mine),
+            f"{sum(spent) / len(mine):.1f}", f"{sum(trained) / len(mine):.0f}",
+            f"{min(shares):.1f} to {max(shares):.1f} %",
+        ])  # fmt: skip
     page.tables["cost"] = table(
-        ["training", "steps", "looks at", "seconds of looks", "of training", "share"],
-        (
-            [
-                row["name"], str(row["steps"]), ", ".join(map(str, row["looks"])) or "none",
-                f"{row['seconds']['looks']:.1f}", f"{row['seconds']['training']:.0f}",
-                f"{100 * row['share']:.1f} %",
-            ]
-            for row in document["cost"]
-        ),
-    )  # fmt: skip
+        ["training", "steps", "trainings", "looks", "seconds of looks", "of training", "share"],
+        costs,
+    )
+    return page
+
+
+# --- Auditing a fine-tune ----------------------------------------------------------------
+
+FINE_TUNES = {
+    "full, 20": "full, 20 images",
+    "full, 200": "full, 200 images",
+    "full, 2000": "full, 2,000 images",
+    "LoRA, 20": "LoRA of rank 16, 20 images",
+    "LoRA, 200": "LoRA of rank 16, 200 images",
+    "LoRA, 2000": "LoRA of rank 16, 2,000 images",
+}
+REMEDIES = {
+    "full, 20 at the warning": ("full, 20", "stopped at the warning"),
+    "full, 200": ("full, 20", "200 images instead"),
+    "full, 2000": ("full, 20", "2,000 images instead"),
+    "full, 20": ("near-duplicates", "16 near-duplicates removed from 36 files"),
+    "flips": ("full, 20", "flips"),
+    "dropout": ("full, 20", "dropout of 0.2"),
+    "weight decay": ("full, 20", "weight decay of 1"),
+    "LoRA, 20": ("full, 20", "a LoRA of rank 16 instead"),
+    "LoRA, 20 at the warning": ("LoRA, 20", "the LoRA stopped at the warning"),
+    "rank 2": ("LoRA, 20", "rank 2 instead of 16"),
+}
+MEASURED = ("nats", "excess", "copies", "frechet")
+
+
+def fine_tune(document: Document) -> Page:
+    page = Page()
+    found: dict[str, dict[int, Document]] = {}
+    for unit in document["units"]:
+        found.setdefault(unit["row"], {})[unit["seed"]] = unit["end"]
+        if "at_warning" in unit:
+            found.setdefault(f"{unit['row']} at the warning", {})[unit["seed"]] = unit["at_warning"]
+    warned = {(unit["row"], unit["seed"]): unit["warning"] for unit in document["units"]}
+
+    def one(of: Document, name: str) -> Estimate:
+        # A share and a distance of one set of samples come without an error.
+        known = of[name] if isinstance(of[name], list) else [of[name], math.nan]
+        scale = 100 if name == "copies" else 1
+        return Estimate(scale * known[0], scale * known[1])
+
+    def mean(values: Sequence[Estimate]) -> str:
+        # Between seeds, or of the only one over its images.
+        found = [v.value for v in values]
+        middle = sum(found) / len(found)
+        if len(found) == 1:
+            return str(values[0]) if values[0].stderr > 0 else f"{middle:.2g}"
+        spread = math.sqrt(sum((v - middle) ** 2 for v in found) / (len(found) - 1) / len(found))
+        return str(Estimate(middle, spread)) if spread else f"{middle:g}"
+
+    def change(a: Estimate, b: Estimate) -> Estimate:
+        return Estimate(a.value - b.value, math.hypot(a.stderr, b.stderr))
+
+    rows = []
+    for name, label in FINE_TUNES.items():
+        units = found.get(name, {})
+        steps = [warned[name, seed] for seed in units]
+        verdicts: dict[str, int] = {}
+        for one_unit in units.values():
+            said = str(one_unit["verdict"]).partition(" (")[0]
+            verdicts[said] = verdicts.get(said, 0) + 1
+        rows.append([
+            label, str(len(units)), ", ".join("no" if k is None else str(k) for k in steps),
+            *(mean([one(u, key) for u in units.values()]) for key in MEASURED),
+            ", ".join(f"{n} {said}" for said, n in verdicts.items()),
+        ])  # fmt: skip
+    heads = ["nats", "excess, nats", "copies, %", "Fréchet distance"]
+    page.tables["sizes"] = table(["fine-tune", "seeds", "warned at", *heads, "verdict"], rows)
+    changes = []
+    for name, (beside, label) in REMEDIES.items():
+        both = sorted(found.get(name, {}).keys() & found.get(beside, {}).keys())
+        if both:
+            pairs = [(found[name][seed], found[beside][seed]) for seed in both]
+            changes.append([
+                label, str(len(both)),
+                *(mean([change(one(a, key), one(b, key)) for a, b in pairs]) for key in MEASURED),
+            ])  # fmt: skip
+    page.tables["remedies"] = table(
+        [
+            "remedy",
+            "seeds",
+            *(f"change of {head}" for head in ("nats", "excess", "copies, %", "distance")),
+        ],
+        changes,
+    )
+    page.numbers["real"] = mean([one(u, "frechet_of_real") for u in found["full, 20"].values()])
+    plan = document["plan"]
+    page.tables["plan"] = table(
+        [
+            "noise, in units of the data's deviation",
+            "images that keep half",
+            "images that keep 90 %",
+        ],
+        ([f"σ = {sigma}", sizes["0.5"], sizes["0.9"]] for sigma, sizes in plan.items()),
+    )
     return page
 
 
@@ -471,4 +579,5 @@ PAGES: dict[str, tuple[str, Callable[[Document], Page]]] = {
     "shapes.md": ("shapes.json", shapes),
     "pilot.md": ("../../benchmarks/results/pilot.json", pilot),
     "monitor.md": ("../../benchmarks/results/monitor.json", monitor),
+    "fine-tune.md": ("../../benchmarks/results/fine_tune.json", fine_tune),
 }

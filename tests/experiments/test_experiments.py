@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,16 +14,19 @@ import geomem
 from geomem.cli.main import run
 from geomem.compute.local import LocalExecutor
 from geomem.errors import InputError
-from geomem.experiments import digits, linear, spectra, subspaces
-from geomem.experiments.digits import band_shares, crossing
+from geomem.experiments import linear, spectra, subspaces
 from geomem.experiments.exact import ExactRetention, beyond
 from geomem.experiments.experiment import Scale, reproduce
+from geomem.experiments.images import GROUPS
 from geomem.experiments.linear import drop_at, stages
 from geomem.experiments.names import EXPERIMENTS, experiment
 from geomem.experiments.page import list_of, page_of
 from geomem.experiments.publish import publish, publish_all
+from geomem.experiments.questions import QUESTIONS, questions_page
 from geomem.experiments.spectra import Times
 from geomem.experiments.subspaces import retention_of
+from geomem.findings.crossings import crossing
+from geomem.findings.groups import group_numbers, with_error
 
 PAGES = Path(__file__).parents[2] / "docs" / "results"
 
@@ -92,41 +94,6 @@ def test_interrupted_and_resumed_it_gives_the_same_page(
     assert page.with_suffix(".png").read_bytes() == pixels
     assert document["verdict"] in text.decode()
     assert all(len(row) == len(t["head"]) for t in document["tables"] for row in t["rows"])
-
-
-@pytest.mark.parametrize("name", ["epochs", "regimes"])
-def test_digits_are_judged(
-    name: str, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def few(scale: Scale) -> geomem.Sweep:
-        return geomem.Sweep(
-            "digits",
-            sizes=(16, 32, 64),
-            steps=40,
-            measured_steps=(10, 20),
-            widths=(8,),
-            network="mlp",
-            levels=3,
-            points=8,
-            jacobian_points=0,
-            samples=8,
-        )
-
-    monkeypatch.setattr(digits, "digits_sweep", few)
-    monkeypatch.setattr(
-        digits, "sweep_of", lambda kind, scale: replace(tiny(kind, scale), samples=8)
-    )
-    out = tmp_path_factory.getbasetemp() / "digits"  # both share the trainings
-    document = reproduce(experiment(name), out, "cpu", LocalExecutor(1))
-    text = publish(document, out).read_text()
-    assert document["verdict"] in text
-    assert all(len(row) == len(t["head"]) for t in document["tables"] for row in t["rows"])
-    if name == "epochs":
-        assert [row[1] for row in document["tables"][1]["rows"]] == ["16"] * 3 + ["32"] * 3 + [
-            "64"
-        ] * 3
-    else:
-        assert set(document["curves"]) == {"digits, width 8", "linear, width 8"}
 
 
 def test_pages_of_a_folder_are_listed(
@@ -223,17 +190,36 @@ def test_a_crossing_has_an_interval_and_may_lie_outside() -> None:
     assert crossing([32, 128], [0.9, 0.8], [0.01, 0.01])[0] == np.inf
 
 
-def test_shares_of_bands_add_up_to_the_share(tmp_path: Path) -> None:
+def test_shares_of_groups_add_up_to_the_share(tmp_path: Path) -> None:
     sweep = geomem.Sweep(
-        "digits", sizes=(16, 32), steps=20, levels=3, points=8, samples=0, widths=(8,), draws=1
-    )
-    sweep.run(tmp_path / "run", processes=1, quiet=True)
-    shares = band_shares(*digits._read(tmp_path / "run"))
-    assert shares.share.shape == (2,)
-    assert shares.band_share.shape == (2, 3)
-    least, most = (shares.band_share.reduce(f, "band") for f in (np.min, np.max))
+        "digits", sizes=(16, 32), steps=20, levels=3, points=8, samples=0, widths=(8,), draws=1,
+        trajectories=0, jacobian_points=0,
+    )  # fmt: skip
+    dataset = sweep.run(tmp_path / "run", processes=1, quiet=True)
+    whole = group_numbers(dataset, {"all": slice(None)}, replicates=20).isel(group=0)
+    parts = group_numbers(dataset, GROUPS, replicates=20)
+    assert parts.whole_share.shape == (2, 3)
+    least, most = (parts.whole_share.reduce(f, "group") for f in (np.min, np.max))
     # A weighted mean lies between its parts, up to the rounding of records in float32.
-    assert bool(((least - 1e-4 <= shares.share) & (shares.share <= most + 1e-4)).all())
+    share = whole.whole_share
+    assert bool(((least - 1e-4 <= share) & (share <= most + 1e-4)).all())
+    assert np.allclose(parts.nats.sum("group"), whole.nats, atol=1e-3)
+    # The same numbers as those of the run, whose errors are of images alone here.
+    known = geomem.numbers(dataset, replicates=20, permutations=9)
+    learned = known.isel(subject=known["kind"].values == "learned")
+    assert np.allclose(whole.nats, learned.information)
+    kept = learned.dimension.sel(at="training")
+    assert np.allclose(whole.training_dimension, kept)
+
+
+def test_errors_are_over_images_and_trainings_together() -> None:
+    # Two trainings that agree at images that differ, and two that differ at equal ones.
+    rng = np.random.default_rng(0)
+    images = 0.3 * rng.normal(size=(1, 5001, 1)) + 1.0
+    images[:, 0] = 1.0
+    assert abs(with_error(np.concatenate([images, images]))[1][0] - 0.3) < 0.02
+    apart = np.ones((2, 101, 1)) * np.array([1.0, 2.0])[:, None, None]
+    assert abs(with_error(apart)[1][0] - 0.5) < 1e-12
 
 
 # --- Pages ----------------------------------------------------------------------------------
@@ -249,6 +235,15 @@ def test_pages_of_the_docs_are_what_their_documents_say(path: Path) -> None:
 def test_the_list_of_the_docs_is_what_the_documents_say() -> None:
     documents = [json.loads(path.read_text()) for path in PAGES.glob("*.json")]
     assert list_of(documents) == (PAGES / "index.md").read_text()
+    assert questions_page(documents) == (PAGES / "questions.md").read_text()
+
+
+def test_questions_name_experiments_and_pages_that_there_are() -> None:
+    asked = {name for question in QUESTIONS for name in question.experiments}
+    assert asked <= set(EXPERIMENTS)
+    files = [file for question in QUESTIONS for file in question.pages or {}]
+    assert all((PAGES / file).exists() for file in files)
+    assert "Not run yet: `geomem reproduce sphere`" in questions_page([])
 
 
 def test_the_name_is_the_class() -> None:

@@ -189,6 +189,15 @@ def test_single_images_are_counted(clean: xr.Dataset) -> None:
     assert str(found) == "geometric memorization of some images (3 of 64)"
 
 
+def test_few_jacobians_are_no_check_and_are_said_to_be_few(clean: xr.Dataset) -> None:
+    unchecked = "The identity of error and Jacobian was not checked"
+    limits = verdict(altered(clean, jacobian_images=4.0)).limits
+    assert (
+        f"{unchecked}: the Jacobian was measured at 4 images of a kind, and it takes 8." in limits
+    )
+    assert f"{unchecked}: no Jacobian was measured." in verdict(clean).limits
+
+
 def test_sets_that_are_not_alike_come_before_everything(clean: xr.Dataset) -> None:
     known = altered(clean, p_value=0.001, p_level=0.001, lost_share=0.99)
     found = verdict(known.assign(alike_p_value=((), 0.001)))

@@ -3,6 +3,7 @@ r"""Where numbers go. The services are imitated by what they are called with: no
 from __future__ import annotations
 
 import sys
+from importlib.util import find_spec
 from types import ModuleType
 from typing import Any
 
@@ -34,6 +35,9 @@ class Writer(Calls):
     def add_scalar(self, tag: str, scalar_value: float, global_step: int | None = None) -> None:
         self.calls.append((global_step, tag, scalar_value))
 
+    def flush(self) -> None:
+        self.calls.append("flushed")
+
 
 class Metrics(Calls):
     r"""As a logger of Lightning."""
@@ -51,7 +55,7 @@ def test_a_logger_gets_all_numbers_at_once(target: Any) -> None:
 def test_tensorboard_gets_them_one_by_one() -> None:
     target = Writer()
     writer_of(target)(NUMBERS, 7)
-    assert target.calls == [(7, name, value) for name, value in NUMBERS.items()]
+    assert target.calls == [*((7, name, value) for name, value in NUMBERS.items()), "flushed"]
 
 
 @pytest.mark.parametrize("name", ["wandb", "trackio"])
@@ -72,7 +76,7 @@ def test_what_is_not_installed_or_no_logger_is_said() -> None:
         ("comet", "names 'comet'; pass tensorboard:FOLDER"),
         (3, "is a int; pass an object"),
     ):
-        if isinstance(target, str) and target.partition(":")[0] in sys.modules:
+        if isinstance(target, str) and find_spec(target.partition(":")[0]):
             continue
         with pytest.raises(InputError, match=words):
             writer_of(target)

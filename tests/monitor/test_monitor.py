@@ -312,16 +312,34 @@ def test_interrupts_are_not_swallowed() -> None:
         monitor_of(TRAIN, HELD_OUT, every=1).step(stopped)
 
 
-def test_looks_take_no_more_than_their_share() -> None:
-    monitor = MemorizationMonitor(TRAIN, HELD_OUT, every=1, levels=5)
+def test_looks_take_no_more_than_their_share(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    monitor = MemorizationMonitor(TRAIN, HELD_OUT, every=1, levels=5, out=out)
     for _ in range(50):
         monitor.step(shrink)
-    looks, training = monitor.seconds
-    assert looks > 0.05 * training  # getting ready alone was more than 50 such steps allow
     assert monitor.history == []
-    assert monitor._spacing.cost is None  # and nothing was tried
+    assert monitor._spacing.cost is None  # nothing was tried,
+    assert not out.exists()  # and nothing made ready for looks that never come
+    checked, training = monitor.seconds
     monitor._spacing.began = (monitor._spacing.began or 0) - 1000  # as after a long training
     assert monitor.step(shrink) is not None
+    assert geomem.load(out).step.values[1:].tolist() == [51]
+    looks, training = monitor.seconds
+    assert checked < looks < 0.05 * training
+
+
+def test_a_folder_that_cannot_be_used_is_said_when_it_is_needed(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "file").write_text("")
+    monitor = MemorizationMonitor(TRAIN, HELD_OUT, every=1, levels=5, out=tmp_path / "file" / "run")
+    monitor.step(shrink)
+    assert not said(caplog)
+    for _ in range(2):
+        assert monitor.look(shrink) is None
+    assert len(said(caplog)) == 1
+    assert said(caplog)[0].startswith("no look will be taken, and the training goes on: ")
+    assert monitor.fault
 
 
 # --------------------------------------------------------------------------- killed and resumed

@@ -1,18 +1,19 @@
-r"""The patch of docs/monitor.md in loops of the structure of diffusers' training scripts.
+r"""The patches of docs/monitor.md, put into loops of the structure of diffusers' scripts.
 
 ``train_unconditional.py`` and ``train_text_to_image_lora.py`` themselves need packages and
-downloads that are not here; what matters to a monitor is: accelerate's prepare, accumulate,
-checkpointing and sync of gradients, a wrapped model, a scheduler, latents and captions.
+downloads that are not here; ``scripts/`` has their structure and names: accelerate's prepare,
+accumulate, checkpointing and sync of gradients, a wrapped model, a scheduler, latents, captions.
 """
 
 from __future__ import annotations
 
+import argparse
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from accelerate import Accelerator
 from torch import Tensor, nn
 
 from geomem.errors import InputError
@@ -21,6 +22,8 @@ from geomem.noise import DiscreteBetas
 
 diffusers: Any = pytest.importorskip("diffusers")
 SIZE = 8
+HERE = Path(__file__).parent
+PAGE = HERE.parents[1] / "docs" / "monitor.md"
 
 
 def pictures(count: int, seed: int, channels: int = 1) -> Tensor:
@@ -42,67 +45,57 @@ class Set(torch.utils.data.Dataset[dict[str, Tensor]]):
         return {"input": self.images[index]}
 
 
-def unconditional(
-    out: Path, steps: int, prediction: str = "epsilon", resume: bool = False
-) -> MemorizationMonitor:
-    r"""``train_unconditional.py``, its main loop, with the patch."""
+def patched(name: str) -> dict[str, Any]:
+    r"""A script with the patch that docs/monitor.md has for it, and what is defined in it."""
+    patch = re.search(rf"`{name}\.py`.*?```diff\n(.*?)```", PAGE.read_text(), re.DOTALL)
+    assert patch
+    rows = (HERE / "scripts" / f"{name}.txt").read_text().split("\n")
+    # As a patch is read: what is there is looked for from the last place on, what is new follows.
+    at = next(k for k, row in enumerate(rows) if row.startswith("import "))
+    for line in patch[1].splitlines():
+        mark, text = line[:1], line[1:]
+        if mark == "+":
+            rows.insert(at, text)
+            at += 1
+        elif text.strip() != "...":
+            at = rows.index(text, at) + 1
+    names: dict[str, Any] = {}
+    exec(compile("\n".join(rows), name, "exec"), names)
+    return names
+
+
+def arguments(out: Path, steps: int, **more: Any) -> argparse.Namespace:
+    settings = {
+        "output_dir": str(out), "max_train_steps": steps, "checkpointing_steps": 3,
+        "prediction_type": "epsilon", "resume_from_checkpoint": None,
+    }  # fmt: skip
+    return argparse.Namespace(**(settings | more))
+
+
+@pytest.fixture(autouse=True)
+def often(monkeypatch: pytest.MonkeyPatch) -> None:
+    r"""Monitors of patches look early, coarsely, whatever it costs: these loops are short."""
+
+    def soon(train: Any, held_out: Any, *, every: int, **rest: Any) -> MemorizationMonitor:
+        assert every >= 100
+        return MemorizationMonitor(train, held_out, every=2, levels=3, share=float("inf"), **rest)
+
+    monkeypatch.setattr("geomem.monitor.MemorizationMonitor", soon)
+
+
+def unconditional(out: Path, steps: int, **more: Any) -> MemorizationMonitor:
+    r"""``train_unconditional.py``, patched."""
     torch.manual_seed(0)
-    accelerator = Accelerator(cpu=True, gradient_accumulation_steps=2, project_dir=str(out))
-    model = diffusers.UNet2DModel(
-        sample_size=SIZE, in_channels=1, out_channels=1, layers_per_block=1,
-        block_out_channels=(8, 8), norm_num_groups=4, dropout=0.1,
-        down_block_types=("DownBlock2D", "DownBlock2D"),
-        up_block_types=("UpBlock2D", "UpBlock2D"),
-    )  # fmt: skip
-    noise_scheduler = diffusers.DDPMScheduler(
-        num_train_timesteps=1000, beta_schedule="linear", prediction_type=prediction
-    )
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
-    dataset = Set(pictures(24, 0))
-    loader = torch.utils.data.DataLoader(dataset, batch_size=8, shuffle=True)
-    model, optimizer, loader = accelerator.prepare(model, optimizer, loader)
-    # --- patch
-    monitor = MemorizationMonitor(
-        dataset, Set(pictures(48, 1)), every=2, out=out / "monitor", levels=3, share=float("inf")
-    )
-    accelerator.register_for_checkpointing(monitor)
-    # ---
-    global_step = 0
-    if resume:
-        accelerator.load_state(str(out / "checkpoint"))
-        global_step = monitor.steps
-    while global_step < steps:
-        model.train()
-        for batch in loader:
-            clean = batch["input"]
-            noise = torch.randn(clean.shape)
-            timesteps = torch.randint(0, 1000, (len(clean),))
-            noisy = noise_scheduler.add_noise(clean, noise, timesteps)
-            with accelerator.accumulate(model):
-                output = model(noisy, timesteps).sample
-                target = {
-                    "epsilon": noise,
-                    "sample": clean,
-                    "v_prediction": noise_scheduler.get_velocity(clean, noise, timesteps),
-                }[prediction]
-                accelerator.backward(nn.functional.mse_loss(output, target))
-                optimizer.step()
-                optimizer.zero_grad()
-            if accelerator.sync_gradients and global_step < steps:
-                global_step += 1
-                # --- patch
-                monitor.step(scheduled_denoiser(model, noise_scheduler), global_step)
-                # ---
-                assert model.training
-                if global_step == 3:
-                    accelerator.save_state(str(out / "checkpoint"))
-    monitor.close()  # patch
+    sets = Set(pictures(24, 0)), Set(pictures(48, 1))
+    monitor: MemorizationMonitor = patched("train_unconditional")["main"](
+        arguments(out, steps, **more), *sets
+    )["monitor"]
     return monitor
 
 
 @pytest.mark.parametrize("prediction", ["epsilon", "sample", "v_prediction"])
 def test_unconditional(prediction: str, tmp_path: Path) -> None:
-    monitor = unconditional(tmp_path, 9, prediction)
+    monitor = unconditional(tmp_path, 9, prediction_type=prediction)
     assert [look.step for look in monitor.history] == [2, 4, 8]
     assert not monitor._said
     assert (tmp_path / "monitor" / "summary.json").exists()
@@ -110,74 +103,56 @@ def test_unconditional(prediction: str, tmp_path: Path) -> None:
 
 def test_unconditional_killed_and_resumed(tmp_path: Path) -> None:
     first = unconditional(tmp_path, 5)
-    again = unconditional(tmp_path, 9, resume=True)  # from the checkpoint of step 3
+    again = unconditional(tmp_path, 9, resume_from_checkpoint="checkpoint-3")
     assert [look.step for look in again.history] == [2, 4, 8]
     assert again.history[:2] == first.history
     assert again.steps == 9
 
 
+class Encoded:
+    r"""An autoencoder whose latents have four channels, drawn around a mean."""
+
+    config = argparse.Namespace(scaling_factor=0.5)
+
+    def encode(self, pixels: Tensor) -> Any:
+        mean = pixels.repeat(1, 4, 1, 1)
+        drawn = argparse.Namespace(mean=mean, sample=lambda: mean + 0.01 * torch.randn_like(mean))
+        return argparse.Namespace(latent_dist=drawn)
+
+
+class Tokens:
+    r"""A tokenizer that knows the empty caption, as that is the only one it is asked for."""
+
+    model_max_length = 5
+
+    def __call__(self, text: str, *, max_length: int, padding: str, return_tensors: str) -> Any:
+        assert (text, padding, return_tensors) == ("", "max_length", "pt")
+        return argparse.Namespace(input_ids=torch.zeros(1, max_length, dtype=torch.long))
+
+
+class Captioned(Set):
+    r"""As the data set of the script, with captions tokenized."""
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        return {"pixel_values": self.images[index], "input_ids": torch.full((5,), index % 7)}
+
+
 def test_text_to_image_lora(tmp_path: Path) -> None:
     r"""Latents, captions, a frozen network with a few trained matrices of low rank."""
     torch.manual_seed(0)
-    accelerator = Accelerator(cpu=True)
-    unet = diffusers.UNet2DConditionModel(
-        sample_size=SIZE, in_channels=4, out_channels=4, layers_per_block=1,
-        block_out_channels=(8, 8), norm_num_groups=4, cross_attention_dim=6,
-        attention_head_dim=4, down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
-        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
-    )  # fmt: skip
-    unet.requires_grad_(False)
-    adapted = []
-    for name, module in list(unet.named_modules()):
-        if name.endswith(("to_q", "to_v")):
-            parent, _, child = name.rpartition(".")
-            lora = LowRank(module)
-            setattr(unet.get_submodule(parent), child, lora)
-            adapted += [lora.down.weight, lora.up.weight]
-    noise_scheduler = diffusers.DDPMScheduler(
-        beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012
+    sets = Captioned(pictures(32, 4)), Captioned(pictures(48, 5))
+    embedding = nn.Embedding(7, 6)
+    there = patched("train_text_to_image_lora")["main"](
+        arguments(tmp_path, 5), *sets, Encoded(), lambda ids: (embedding(ids),), Tokens()
     )
-    optimizer = torch.optim.AdamW(adapted, lr=1e-2)
-    unet, optimizer = accelerator.prepare(unet, optimizer)
-    latents, captions = pictures(32, 4, 4), torch.randn(32, 5, 6)
-    # --- patch
-    empty = torch.zeros(1, 5, 6)  # the embedding of the empty caption
-    monitor = MemorizationMonitor(
-        latents, pictures(48, 5, 4), every=1, out=tmp_path / "run", levels=3, share=float("inf")
-    )
-    # ---
-    for global_step in range(1, 5):
-        unet.train()
-        index = torch.randint(0, len(latents), (8,))
-        noise = torch.randn(8, 4, SIZE, SIZE)
-        timesteps = torch.randint(0, 1000, (8,))
-        noisy = noise_scheduler.add_noise(latents[index], noise, timesteps)
-        output = unet(noisy, timesteps, captions[index]).sample
-        accelerator.backward(nn.functional.mse_loss(output, noise))
-        optimizer.step()
-        optimizer.zero_grad()
-        # --- patch
-        denoiser = scheduled_denoiser(unet, noise_scheduler, encoder_hidden_states=empty)
-        monitor.step(denoiser, global_step)
-        # ---
-    assert [look.step for look in monitor.history] == [1, 2, 4]
-    assert monitor.history[0].held_out != monitor.history[2].held_out
+    monitor = there["monitor"]
+    assert [look.step for look in monitor.history] == [2, 4]
+    assert monitor.history[0].training != monitor.history[1].training
     assert not monitor._said
-
-
-class LowRank(nn.Module):
-    r"""A linear map with a trained part of rank 2."""
-
-    def __init__(self, frozen: nn.Linear) -> None:
-        super().__init__()
-        self.frozen = frozen
-        self.down = nn.Linear(frozen.in_features, 2, bias=False)
-        self.up = nn.Linear(2, frozen.out_features, bias=False)
-        nn.init.zeros_(self.up.weight)
-
-    def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.frozen(x) + self.up(self.down(x))
-        return out
+    # What is measured is the latents' means, scaled as the script scales them.
+    assert monitor._study.source.data.item_shape == (4, 8, 8)
+    assert float(there["latents_of"](sets[0])[3].abs().max()) <= 0.5
+    assert (tmp_path / "monitor" / "summary.json").exists()
 
 
 # ------------------------------------------------------------------------------ the adapter

@@ -97,7 +97,7 @@ def test_a_pipeline_with_a_lora_is_audited_in_its_latents(
             *("audit", "--model", str(lora), "--base", str(base)),
             *("--data", str(tmp_path / "train"), "--held-out", str(tmp_path / "test")),
             *("--captions", *map(str, captions), "--points", "16", "--levels", "3"),
-            *("--draws", "1", "--samples", "0", "--jacobian-points", "2"),
+            *("--draws", "1", "--samples", "0", "--jacobian-points", "1"),
             *("--trajectories", "2"),
             *("--processes", "1", "--out", str(out)),
         ]
@@ -120,7 +120,24 @@ def test_a_pipeline_with_a_lora_is_audited_in_its_latents(
     assert "under its own caption, without guidance" in page
     assert "means of its encoder" in page
     assert '<h2 id="t-trajectories">' in page
-    known = geomem.numbers(geomem.load(out), replicates=20, permutations=99)
+    # Where the LoRA writes in its base, and the tangent space that is left.
+    assert '<h2 id="t-update">Of the LoRA' in page
+    assert '<h2 id="t-tangents">' in page
+    dataset = geomem.load(out)
+    modules = dataset.update_module.sel(subject=dataset["kind"].values.tolist().index("model"))
+    assert len(modules) == about["model"]["lora"]["modules"]["network"] == len(set(modules.values))
+    row = next(r for r in summary["subjects"] if r["kind"] == "model")
+    for side in ("input", "output"):
+        assert 0 < row[f"alignment_{side}"] < 1
+        assert 0 < row[f"alignment_chance_{side}"] < 1
+        assert row[f"alignment_stderr_{side}"] > 0
+    assert dataset.sizes["basis_point"] == 1
+    known = geomem.numbers(dataset, replicates=20, permutations=99)
+    text = (Path(__file__).parents[2] / "docs" / "records.md").read_text()
+    names = [*dataset.data_vars, *dataset.dims, *known.data_vars, *known.dims]
+    names = [n for n in map(str, names) if not n.endswith(("_stderr", "_low", "_high"))]
+    said = {"axis_1", "axis_2", "unseen_copies_of", "near_duplicates_of"}
+    assert not [n for n in names if n not in said and f"`{n}`" not in text]
     for row in (known.isel(subject=k) for k in range(known.sizes["subject"])):
         if str(row["kind"].item()) == "model":
             assert np.isfinite(row.information_beside.sel(control="base"))

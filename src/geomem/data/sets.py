@@ -37,7 +37,7 @@ from geomem.data.reading import (
 from geomem.data.shards import read_shards, shards_of
 from geomem.errors import InputError
 
-MANIFOLDS = ("linear", "linear-sphere")
+MANIFOLDS = ("linear", "linear-sphere", "sphere")
 
 
 def decode(spec: str, framing: Framing | None = None) -> tuple[str, Decoded]:

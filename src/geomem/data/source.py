@@ -19,15 +19,18 @@ from torch import Tensor
 from geomem.arguments import Text, Whole, checked
 from geomem.data.images import ImageData, duplicate_groups, load_data
 from geomem.data.reading import IntArray
-from geomem.data.sets import same_spelling
+from geomem.data.sets import MANIFOLDS, same_spelling
 from geomem.data.splits import Split, default_split, read_split
 from geomem.denoiser import Denoiser
+from geomem.errors import InputError
 from geomem.exact.gaussian import GaussianDenoiser
 from geomem.manifolds import PAPER_VARIANCES, LinearManifold, NormalizedLinear
+from geomem.manifolds.curved import Sphere
 from geomem.stats import torch_rng
 from geomem.subspaces import PrincipalDirections
 
-LINEAR_NAMES = ("linear", "linear-sphere")
+KNOWN_NAMES = MANIFOLDS
+LINEAR_NAMES = ("linear", "linear-sphere")  # of them, those whose theory is known
 LINEAR_SPARE = 1000  # held-out and reserved points drawn from a known manifold
 
 
@@ -39,12 +42,13 @@ class DataOptions:
     Attributes:
         data: The images: digits, mnist, fashion-mnist, cifar10, olivetti, or PATH[:key] of an
             .npy, .npz or idx file, a folder of images, or parquet files or tars of them; linear
-            and linear-sphere are drawn from a known plane.
+            and linear-sphere are drawn from a known plane, sphere from a sphere.
         split: A split file of ``geomem split``; the default split of the data if not given.
         groups: A CSV file with header file,value: images of equal value show the same subject
             and stay together.
         labels: Likewise the class of each image, to stratify by.
-        variances: The variances of linear and linear-sphere, the paper's if not given.
+        variances: The variances of linear and linear-sphere, the paper's if not given; those of
+            sphere are all equal, six of 1 if not given.
         ambient_dim: The dimension of the space around them.
         size: Pictures are resized, so that their shorter side is this long.
         crop: And cropped to a square: at the centre, also where a trainer crops at random.
@@ -93,7 +97,7 @@ class Source:
 
     data: ImageData
     split: Split
-    manifold: LinearManifold | None = None
+    manifold: LinearManifold | Sphere | None = None
 
     @property
     def population(self) -> Denoiser | None:
@@ -170,23 +174,45 @@ def load_source(options: DataOptions, *, seed: int = 0, largest: int = 0) -> Sou
     Raises:
         InputError: If anything in them cannot be used as it is.
     """
-    if options.data in LINEAR_NAMES:
-        return _linear_source(options, seed, largest)
+    if options.data in KNOWN_NAMES:
+        return _known_source(options, seed, largest)
     data = load_images(options)
     split = read_split(options.split, data) if options.split else default_split(data, seed)
     return Source(data, split)
 
 
-def _linear_source(options: DataOptions, seed: int, largest: int) -> Source:
-    spec, variances = options.data, options.variances or PAPER_VARIANCES
-    values = torch.tensor(variances, dtype=torch.float64)
-    plane = LinearManifold(values, max(options.ambient_dim, len(values)))
-    manifold = plane if spec == "linear" else NormalizedLinear(plane)
+Drawn = LinearManifold | NormalizedLinear | Sphere
+
+
+def _known_source(options: DataOptions, seed: int, largest: int) -> Source:
+    spec = options.data
+    manifold: Drawn
+    manifold, known = _sphere(options) if spec == "sphere" else _plane(options)
     rngs = [torch_rng(seed, f"{spec}/{part}") for part in ("pool", "held_out", "reserved")]
     counts = (largest, LINEAR_SPARE, LINEAR_SPARE)
     parts = [manifold.sample(n, rng) for n, rng in zip(counts, rngs, strict=True)]
     data = ImageData.of(spec, torch.cat(parts).float().numpy())
     edges = np.cumsum([0, *counts])
     pool, held_out, reserved = (np.arange(a, b) for a, b in pairwise(edges.tolist()))
-    split = Split(pool, held_out, reserved, seed)
-    return Source(data, split, plane if spec == "linear" else None)
+    return Source(data, Split(pool, held_out, reserved, seed), known)
+
+
+def _plane(options: DataOptions) -> tuple[Drawn, LinearManifold | None]:
+    # Samples that are normalised have no population denoiser in closed form.
+    values = torch.tensor(options.variances or PAPER_VARIANCES, dtype=torch.float64)
+    plane = LinearManifold(values, max(options.ambient_dim, len(values)))
+    if options.data == "linear":
+        return plane, plane
+    return NormalizedLinear(plane), None
+
+
+def _sphere(options: DataOptions) -> tuple[Sphere, Sphere]:
+    values = options.variances or (1.0,) * 6
+    if len(values) < 2 or len(set(values)) > 1 or values[0] <= 0:
+        raise InputError(
+            f"`variances` is {list(values)}, and those of a sphere are all equal; pass m + 1 equal "
+            "numbers above 0 for a sphere of dimension m"
+        )
+    p = len(values)
+    sphere = Sphere(p - 1, max(options.ambient_dim, p), radius=(p * values[0]) ** 0.5)
+    return sphere, sphere

@@ -19,6 +19,7 @@ from geomem import __version__
 from geomem.compute.executor import Executor
 from geomem.compute.files import atomic_write_text
 from geomem.compute.progress import format_seconds, say
+from geomem.errors import InputError
 from geomem.runs.jobs import jobs_to_do
 from geomem.runs.run import Run
 
@@ -61,7 +62,14 @@ class Judgement:
 
 
 class Experiment(ABC):
-    r"""One experiment, frozen: its name is its config."""
+    r"""One experiment, frozen: its name is its config.
+
+    Arguments:
+        data: The sets of images that it is run on, where it can be told: names and paths.
+
+    Raises:
+        InputError: If it has data of its own.
+    """
 
     name: ClassVar[str]
     title: ClassVar[str]
@@ -73,6 +81,16 @@ class Experiment(ABC):
     """What follows from it here, and would be seen if it held."""
     limits: ClassVar[str]
     """What the CPU's scale cannot decide."""
+    usual_sets: ClassVar[tuple[str, ...]] = ()
+    """The sets of images that it is run on if none is given; none where it has its own."""
+
+    def __init__(self, data: Sequence[str] = ()) -> None:
+        if data and not self.usual_sets:
+            raise InputError(
+                f"{self.name} has data of its own; leave `data` out, or choose an experiment on "
+                "images"
+            )
+        self.sets = tuple(data) or self.usual_sets
 
     @abstractmethod
     def trainings(self, scale: Scale) -> Runs:
@@ -124,6 +142,15 @@ def reproduce(
         run.run(out / name, executor=executor, device=device)
     for name, run in experiment.measurements(out, scale).items():
         run.run(out / name, executor=executor, device=device)
+    return judged(experiment, out, scale)
+
+
+def judged(experiment: Experiment, out: Path, scale: Scale) -> dict[str, Any]:
+    r"""The document of the records that are there, written as ``NAME.json``: nothing is run.
+
+    Raises:
+        InputError: If too few of them are there.
+    """
     document = document_of(experiment, experiment.judge(out, scale), scale)
     path = out / f"{experiment.name}.json"
     atomic_write_text(path, json.dumps(document, indent=1, allow_nan=False) + "\n")

@@ -2,6 +2,7 @@ r"""The experiments by name, and where each stands: loaded when it is named."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib import import_module
 
 from geomem.errors import InputError
@@ -12,19 +13,27 @@ EXPERIMENTS = {
     "linear-sizes": "spectra:Sizes",
     "linear-panel": "spectra:Panel",
     "linear-subspaces": "subspaces:Subspaces",
-    "epochs": "digits:Epochs",
-    "regimes": "digits:Regimes",
+    "images-dimension": "image_dimension:ImageDimension",
+    "images-subspaces": "image_subspaces:ImageSubspaces",
+    "epochs": "epochs:Epochs",
+    "regimes": "regimes:Regimes",
+    "rotation": "rotation:Rotation",
+    "sphere": "sphere:SpherePlane",
 }
 
 
-def experiment(name: str) -> Experiment:
+def experiment(name: str, data: Sequence[str] = ()) -> Experiment:
     r"""The experiment of a name.
 
+    Arguments:
+        name: One of :data:`EXPERIMENTS`.
+        data: Sets of images, where it can be told.
+
     Raises:
-        InputError: If there is none.
+        InputError: If there is none, or it has data of its own.
     """
     if name not in EXPERIMENTS:
         raise InputError(f"`name` is {name!r}; the experiments are {', '.join(EXPERIMENTS)}")
     module, _, cls = EXPERIMENTS[name].partition(":")
-    found: Experiment = getattr(import_module(f"geomem.experiments.{module}"), cls)()
+    found: Experiment = getattr(import_module(f"geomem.experiments.{module}"), cls)(data)
     return found

@@ -33,9 +33,12 @@ def list_of(documents: Iterable[Document]) -> str:
         "# The paper's experiments",
         "What the authors report, run again with errors and controls, and judged by a rule that "
         "stands in the source of each experiment (`src/geomem/experiments`). Each page is made "
-        "again by its command. Numbers of other papers stand beside ours in [](../published.md).",
+        "again by its command. What reviewers asked is answered in [](questions.md); numbers of "
+        "other papers stand beside ours in [](../published.md).",
         _grid(["experiment", "verdict", "why"], rows),
-        "```{toctree}\n:hidden:\n\n" + "\n".join(d["name"] for d in known) + "\n```",
+        "```{toctree}\n:hidden:\n\n"
+        + "\n".join(["questions", *(d["name"] for d in known)])
+        + "\n```",
     ]
     return "\n\n".join(parts) + "\n"
 

@@ -11,6 +11,7 @@ from geomem.compute.files import atomic_write, atomic_write_text
 from geomem.errors import InputError
 from geomem.experiments.names import EXPERIMENTS, experiment
 from geomem.experiments.page import list_of, page_of
+from geomem.experiments.questions import questions_page
 
 INCHES_TO_DOTS = 110
 
@@ -31,7 +32,8 @@ def publish(document: Mapping[str, Any], out: Path) -> Path:
 
 
 def publish_all(folder: Path) -> list[Path]:
-    r"""Writes the pages of all documents in a folder, and ``index.md`` that lists them.
+    r"""Writes the pages of all documents in a folder, ``index.md`` that lists them, and
+    ``questions.md`` that asks them.
 
     Raises:
         InputError: If the folder holds none.
@@ -44,4 +46,5 @@ def publish_all(folder: Path) -> list[Path]:
     if not documents:
         raise InputError(f"{folder} holds no document of an experiment; copy NAME.json into it")
     atomic_write_text(folder / "index.md", list_of(documents))
+    atomic_write_text(folder / "questions.md", questions_page(documents))
     return [publish(document, folder) for document in documents]

@@ -24,12 +24,14 @@ def test_numbers(run: Measured) -> xr.Dataset:
 
     Returns:
         ``p_value`` (subject), ``p_level`` (subject, sigma), adjusted for all levels, and
-        ``identity_z`` (subject, at, sigma), NaN where fewer than 8 images have a Jacobian.
+        ``identity_z`` (subject, at, sigma), NaN where fewer than 8 images have a Jacobian;
+        ``jacobian_images`` (subject, at), how many have one.
     """
     levels = len(run.sigmas)
     p_value = np.full(len(run.rows), np.nan)
     adjusted = np.full((len(run.rows), levels), np.nan)
     identity = np.full((len(run.rows), len(run.kinds), levels), np.nan)
+    there = np.zeros((len(run.rows), len(run.kinds)))
     for k, row in enumerate(run.rows):
         if row.kind not in NETWORKS or "error" not in run.dataset:
             continue
@@ -38,14 +40,19 @@ def test_numbers(run: Measured) -> xr.Dataset:
             p_value[k], adjusted[k] = found.p_value, found.adjusted[:levels]
         for a, at in enumerate(run.kinds):
             identity[k, a] = _identity(run, row.members[0], at)
+            if "diagonal" in run.dataset:
+                one = run.dataset.diagonal.isel(subject=row.members[0], sigma=0, direction=0)
+                there[k, a] = int(one.sel(at=at).notnull().sum())
     chance = {"units": "1", "long_name": "p-value, training against held-out images"}
     level = {"units": "1", "long_name": "p-value at a level, adjusted for all levels"}
     z = {"units": "1", "long_name": "identity of error and Jacobian, z-score"}
+    images = {"units": "1", "long_name": "images that have a Jacobian"}
     return xr.Dataset(
         {
             "p_value": ("subject", p_value, chance),
             "p_level": (("subject", "sigma"), adjusted, level),
             "identity_z": (("subject", "at", "sigma"), identity, z),
+            "jacobian_images": (("subject", "at"), there, images),
         },
         coords={"at": run.kinds},
     )

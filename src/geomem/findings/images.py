@@ -91,10 +91,7 @@ def image_numbers(run: Measured) -> xr.Dataset:
 
 def nats_by_draw(run: Measured, row: Row, members: list[int], at: str) -> Array:
     r"""Control minus subject, over all levels and directions, with shape (n, draws)."""
-    main = run.main
-    count = run.squares(members[0], at).shape[1]
-    control = run.errors(run.controls[main], at)[:, :count] ** 2
-    control = run.weighted(members[0], row, main)[:, None, None, :] * control
+    control = run.taken(members[0], row, run.main, at)
     own = np.mean([run.errors(m, at) ** 2 for m in members], axis=0)
     return integrate_log((control - own).sum(-1), run.sigmas)
 

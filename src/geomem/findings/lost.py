@@ -201,7 +201,9 @@ def _pixels(run: Measured) -> xr.Dataset:
             # Along pixels, of which there are many, one factor a level: it is far less noisy.
             sums = [v.sum(tuple(range(1, v.ndim))) for v in (e_new, w_new)]
             ratio = np.minimum(1.0, sums[0] / np.where(sums[1] > 0, sums[1], np.inf))
-            them = ratio.reshape(-1, *(1,) * (w.ndim - 1)) * w
+            slope = np.where(ratio < 1, run.slope(member, run.main)[0].mean(-1), 1.0)
+            one = (-1, *(1,) * (w.ndim - 1))
+            them = ratio.reshape(one) * (w_new + slope.reshape(one) * (w - w_new))
         else:
             them = w
         maps[k] = integrate_log(them - e, run.sigmas)

@@ -9,6 +9,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from geomem.findings.rows import Row
+from geomem.findings.slopes import slopes
 from geomem.information import cluster_weights, integrate_log
 from geomem.measure.subject import NETWORKS
 from geomem.stats import numpy_rng
@@ -61,6 +62,7 @@ class Measured:
         self._squares: dict[tuple[int, str], Array] = {}
         self._weights: dict[tuple[str, int, int], Array] = {}
         self._means: dict[tuple[int, str, int, int], Array] = {}
+        self._slopes: dict[tuple[int, str], Array] = {}
 
     def _counts(self) -> dict[str, Array]:
         # Images that each subject was measured at, by side.
@@ -137,7 +139,9 @@ class Measured:
     def held_out_gaps(self, member: int, control: str, *, scaled: bool = True) -> Array:
         r"""Control minus subject in nats, one for each group of held-out images, shape (g)."""
         ours, them, scale = self._held_out(member, control)
-        them = them * scale if scaled else them
+        if scaled:
+            new, slope = them.mean(1, keepdims=True), self.slope(member, control)[0][:, None]
+            them = scale * (new + slope * (them - new))
         nats = integrate_log((them - ours).sum(-1), self.sigmas)
         return self.by_group("held_out", nats[:, None])[:, 0]
 
@@ -158,12 +162,56 @@ class Measured:
         return float(gaps.std(ddof=1) * np.sqrt((1 + share) / len(gaps)))
 
     def _held_out(self, member: int, control: str) -> tuple[Array, Array, Array]:
+        # The control's errors as they are taken, and by what factor, with shape (T, 1, u).
         ours = self.squares(member, "held_out")
         them = self.squares(self.controls[control], "held_out")[:, : ours.shape[1]]
         a, b = them.mean(1, keepdims=True), ours.mean(1, keepdims=True)
         scaled = control in SCALED and (self.audit or control == "linear")
         scale = np.minimum(1.0, b / np.where(a > 0, a, np.inf)) if scaled else np.ones_like(a)
         return ours, them, scale
+
+    def slope(self, member: int, control: str) -> Array:
+        r"""The slope of a subject's errors on a control's at held-out images, in an audit.
+
+        See :mod:`geomem.findings.slopes`. It is 1 in other runs, beside the mirror or the
+        population, with fewer than 8 images, and along directions in which the subject is worse
+        than the control.
+
+        Returns:
+            The slopes for each resampling, with shape (R, T, u).
+        """
+        if (member, control) not in self._slopes:
+            ours, them, scale = self._held_out(member, control)
+            found = np.ones((self.replicates + 1, len(self.sigmas), ours.shape[2]))
+            if self.audit and control in SCALED and ours.shape[1] >= MIN_UNITS:
+                free = scale < 1
+                weights = self.weights("held_out", self.rows[0], ours.shape[1])
+                asked = slopes((free * scale * them).sum(-1), (free * ours).sum(-1), weights)
+                found = np.where(free[:, 0], asked[..., None], 1.0)
+            self._slopes[member, control] = found
+        return self._slopes[member, control]
+
+    def taken(self, member: int, row: Row, control: str, at: str) -> Array:
+        r"""What a control's errors are taken for, image and draw by draw, the sample's own.
+
+        Arguments:
+            member: The subject beside it.
+            row: Its row.
+            control: The name of the control.
+            at: The kind of points.
+
+        Returns:
+            Squares with the factor and the slope of held-out images, with shape (T, n, draws, u).
+        """
+        count = self.squares(member, at).shape[1]
+        squares = np.square(self.errors(self.controls[control], at)[:, :count])
+        scale = self.weighted(member, row, control)[:, None, None]
+        if not (self.audit and control in SCALED and self.squares(member, "held_out").shape[1]):
+            return np.asarray(scale * squares)
+        new = self._held_out(member, control)[1].mean(1)[:, None, None]
+        return np.asarray(
+            scale * (new + self.slope(member, control)[0][:, None, None] * (squares - new))
+        )
 
     def by_group(self, at: str, values: Array) -> Array:
         r"""Rows of images as rows of groups, their means: the unit of every test."""
@@ -218,7 +266,8 @@ class Measured:
             row: Its row.
             control: The name of the control.
             ratio: Whether the linear control is taken for as good a generalizer as the best
-                network of the run; in an audit so are a reference and a base.
+                network of the run; in an audit so are a reference and a base, which then also
+                follow the subject's errors from image to image (:meth:`slope`).
 
         Returns:
             Two arrays with shape (R, T, u), whose difference is the memorized density; None
@@ -236,6 +285,9 @@ class Measured:
             scale = self.ratio if control == "linear" else self.ratio_to(control, member, row)
             if scale is None:
                 return None
+            new = self.both_means(member, row, "held_out", control) if self.audit else None
+            if new is not None:
+                them = new[0] + self.slope(member, control) * (them - new[0])
             them = scale * them
         return them, own
 

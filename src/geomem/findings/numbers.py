@@ -22,6 +22,8 @@ from numpy.typing import NDArray
 
 from geomem.arguments import checked
 from geomem.errors import InputError
+from geomem.findings.bases import basis_numbers
+from geomem.findings.channels import channel_numbers
 from geomem.findings.controls import control_numbers
 from geomem.findings.copies import copy_numbers, twin_numbers
 from geomem.findings.disjoint import disjoint_quantities
@@ -114,6 +116,7 @@ def numbers(
     found = [quantities(run, row) for row in rows]
     several = any(len(row.members) > 1 for row in rows)
     networks = [row.members if row.kind in NETWORKS else () for row in rows]
+    lost = lost_numbers(run)
     parts = [
         _estimates(found, several, run),
         image_numbers(run),
@@ -121,7 +124,9 @@ def numbers(
         test_numbers(run),
         alike_numbers(run),
         control_numbers(run),
-        lost_numbers(run),
+        lost,
+        basis_numbers(run, lost),
+        channel_numbers(run),
         exact_numbers(run),
         look_numbers(run),
         copy_numbers(dataset, networks),

@@ -11,6 +11,8 @@ import xarray as xr
 
 from geomem.arguments import checked
 from geomem.errors import InputError
+from geomem.findings.bases import basis_sentence
+from geomem.findings.channels import channel_sentence
 from geomem.findings.looks import look_sentence
 from geomem.findings.numbers import numbers
 from geomem.measure.copies import LEVEL
@@ -79,6 +81,7 @@ def sentences(known: xr.Dataset) -> list[str]:
     found += [look_sentence(known)] if "look_number" in known and drawn_alike(known) else []
     found += [_how_much(known, rows), _where(rows), *_controls(known, rows)]
     found += [*_pairs(known, rows), *_own_way(rows), *_images(rows)]
+    found += [said for said in (basis_sentence(rows[0]), channel_sentence(rows[0])) if said]
     if "copies" not in known:
         return [*found, NO_SAMPLES]
     return [*found, _samples(rows), *_kinds(rows)]
@@ -425,6 +428,7 @@ def _summary_of(row: xr.Dataset) -> dict[str, Any]:
             for end in ("", "_stderr"):
                 number = plain(one[f"information_beside{end}"].item())
                 found[f"information_beside_{control}{end}"] = number
+    found |= _inside(row)
     if "alike_p_value" in row:
         found["alike_p_value"] = plain(row.alike_p_value.item())
     if "identity_z" in row:
@@ -432,6 +436,24 @@ def _summary_of(row: xr.Dataset) -> dict[str, Any]:
         found["largest_identity_z"] = plain(float(np.nanmax(z, initial=0.0)))
     empty = (None, [None] * row.sizes.get("sigma", 0))
     return about | {name: value for name, value in found.items() if value not in empty}
+
+
+def _inside(row: xr.Dataset) -> dict[str, Any]:
+    # Lost directions beside the tangent space; a LoRA's update in its base's channels.
+    found: dict[str, Any] = {}
+    if "lost_direction_angle" in row:
+        there = np.isfinite(row.lost_direction_share.values)
+        if there.any():
+            found["lost_direction_share"] = plain(row.lost_direction_share.values[there])
+            for at in map(str, row["at"].values):
+                angles = row.lost_direction_angle.sel(at=at).values[there]
+                if np.isfinite(angles).any():
+                    found[f"lost_direction_angle_{at}"] = plain(angles)
+    if "alignment" in row and row.alignment.notnull().any():
+        for side in map(str, row["side"].values):
+            for name in ("alignment", "alignment_stderr", "alignment_chance"):
+                found[f"{name}_{side}"] = plain(row[name].sel(side=side).item())
+    return found
 
 
 def plain(value: Any) -> Any:

@@ -448,9 +448,13 @@ def _limits(known: xr.Dataset, row: xr.Dataset, figures: _Figures) -> list[str]:
             "held-out images."
         )
     if "identity_z" in row and math.isnan(largest_identity_z(row)):
-        found.append(
-            "The identity of error and Jacobian was not checked: no Jacobian was measured."
+        there = int(row.jacobian_images.max()) if "jacobian_images" in row else 0
+        why = (
+            f"the Jacobian was measured at {there} images of a kind, and it takes {MIN_UNITS}"
+            if there
+            else "no Jacobian was measured"
         )
+        found.append(f"The identity of error and Jacobian was not checked: {why}.")
     return [*found, CAVEAT]
 
 

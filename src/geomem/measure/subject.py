@@ -2,11 +2,12 @@ r"""Subjects: the denoisers that a run measures, and what is known of each."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Annotated, Any
 
 import torch
+from torch import Tensor
 
 from geomem.arguments import Text, Whole, checked
 from geomem.denoiser import Denoiser
@@ -72,6 +73,8 @@ class Subject:
         bind: From numbers of images in the data to the denoiser of noised points of just these
             images, under the captions or labels that they were trained with; None where there
             are no such conditions.
+        updates: Of a network whose weights were updated: called, it gives of each module its
+            name, the weights before and what was added, both with shape (out, in).
     """
 
     description: Description
@@ -81,6 +84,7 @@ class Subject:
     training: Sequence[int] | None = None
     cache: dict[str, Any] = field(default_factory=dict)
     bind: Callable[[Sequence[int]], Denoiser] | None = None
+    updates: Callable[[], Iterable[tuple[str, Tensor, Tensor]]] | None = None
 
     def at(self, numbers: Sequence[int]) -> Denoiser:
         r"""The denoiser at points of these images of the data, one a point, or one for all."""

@@ -62,6 +62,9 @@ def writer_of(target: Any) -> Write:
         def scalars(numbers: Mapping[str, float], step: int) -> None:
             for name, value in numbers.items():
                 target.add_scalar(name, value, step)
+            # Looks are rare: a training that is killed before the next one leaves this one's.
+            if callable(getattr(target, "flush", None)):
+                target.flush()
 
         return scalars
     if callable(getattr(target, "log_metrics", None)):

@@ -46,6 +46,7 @@ from geomem.runs.results import write_results
 _log = logging.getLogger("geomem.monitor")
 KIND = "monitor"
 OVERHEAD = 0.1  # seconds of a look that are not the denoiser's: test, record
+READY = 0.5  # seconds that getting ready for looks may take: linear control, drawn-alike test
 
 
 class MemorizationMonitor:
@@ -129,8 +130,10 @@ class MemorizationMonitor:
         self._said: set[str] = set()
         self._moments: list[Moment] = []
         self._folder: RunFolder | None = None
+        self._linear: Moment | None = None  # until it is ready for looks
         self._alike = True
         self._spacing = Spacing(every, growth, share)
+        self._out, self._started = out, started
         if not is_main():
             return
         before = time.perf_counter()
@@ -147,10 +150,12 @@ class MemorizationMonitor:
                 batch_size=batch_size,
                 name=name,
             )
-            self._open(out, started)
+            # A training that was interrupted has its history at once; others may be too short
+            # for a single look, and shall not pay for being ready for one.
+            if share == math.inf or (out is not None and Path(out).exists()):
+                self._open()
         except Exception as error:
-            self.fault = _sentence(error)
-            self._say(f"no look will be taken, and the training goes on: {self.fault}")
+            self._give_up(error)
         self._spacing.spent += time.perf_counter() - before
 
     # -------------------------------------------------------------------------- the loop
@@ -259,6 +264,8 @@ class MemorizationMonitor:
     def _guarded(self, denoiser: Denoiser, *, wait: bool) -> Look | None:
         before = time.perf_counter()
         try:
+            if self._linear is None and not self._ready(wait):
+                return None
             with at_rest(denoiser) as calm:
                 if wait and not self._affords(calm):
                     return None
@@ -277,6 +284,19 @@ class MemorizationMonitor:
         finally:
             self._spacing.spent += time.perf_counter() - before
         return found
+
+    def _ready(self, wait: bool) -> bool:
+        if wait and not self._spacing.affords(READY):
+            return False
+        try:
+            self._open()
+        except Exception as error:
+            self._give_up(error)
+        return not self.fault
+
+    def _give_up(self, error: Exception) -> None:
+        self.fault = _sentence(error)
+        self._say(f"no look will be taken, and the training goes on: {self.fault}")
 
     def _affords(self, denoiser: AtRest) -> bool:
         spacing = self._spacing
@@ -300,6 +320,7 @@ class MemorizationMonitor:
         return self._judge(self._moment(record, self.steps), new=True)
 
     def _judge(self, latest: Moment, *, new: bool) -> Look:
+        assert self._linear is not None
         self._moments.append(latest)
         found = judge(self._moments, self._linear, self._study.sigmas.numpy())
         self.history.append(found)
@@ -328,8 +349,8 @@ class MemorizationMonitor:
 
     # ------------------------------------------------------------------------ the folder
 
-    def _open(self, out: Path | None, started: float) -> None:
-        study = self._study
+    def _open(self) -> None:
+        study, out = self._study, self._out
         source = study.source
         assert source is not None
         control = Subject(Description("linear"), source.linear_control)
@@ -358,7 +379,7 @@ class MemorizationMonitor:
         if self._folder is not None:
             self._remember(self._folder)
             digest = str(study.content["data"]["digest"])
-            weakref.finalize(self, _write_session, self._folder.path, started, digest)
+            weakref.finalize(self, _write_session, self._folder.path, self._started, digest)
 
     def _remember(self, folder: RunFolder) -> None:
         # The looks of the same training before it was interrupted.

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from geomem.arguments import Number, Whole, checked
-from geomem.data.source import LINEAR_NAMES, DataOptions, Source, load_source
+from geomem.data.source import KNOWN_NAMES, DataOptions, Source, load_source
 from geomem.data.splits import nested_subsets
 from geomem.denoiser import Denoiser
 from geomem.errors import InputError
@@ -108,7 +108,7 @@ class Asked(Run, DataOptions):
         if not self.data:
             raise InputError("pass `data`, or `network` of a run folder, which knows its data")
         largest = self.disjoint * max((int(n) for n in self.sizes if n != "all"), default=0)
-        if self.data in LINEAR_NAMES and (largest < 2 or "all" in self.sizes):
+        if self.data in KNOWN_NAMES and (largest < 2 or "all" in self.sizes):
             raise InputError(f"{self.data} has no last point: pass `sizes` of numbers, not `all`")
         return load_source(self, seed=self.seed, largest=largest)
 

@@ -25,6 +25,8 @@ from geomem.data.joined import overlap
 from geomem.denoiser import Denoiser
 from geomem.errors import InputError
 from geomem.exact import EmpiricalDenoiser
+from geomem.measure.bases import TangentBases
+from geomem.measure.channels import Channels
 from geomem.measure.mirror import MirrorDenoiser
 from geomem.measure.pixels import WhereErrors
 from geomem.measure.study import Study
@@ -65,6 +67,9 @@ class Audit(TimedAudit):
         derivable = all(c.passed for c in checks if c.name == "derivatives")
         probes = self.probes_of(self._jacobians if derivable else 0)
         probes += [WhereErrors(), Twins()]
+        if derivable and self._jacobians:
+            probes.append(TangentBases(self._bases))
+        probes += [] if model.updates is None else [Channels()]
         levels = self._levels(model) if repeated is None else np.array(repeated["sigmas"])
         return study_of(
             source,
@@ -132,6 +137,8 @@ class Audit(TimedAudit):
         return levels
 
     def _check(self, model: LoadedModel, index: dict[str, list[int]]) -> list[Any]:
+        if "_checks" in self.__dict__:  # a study is made twice: before a run begins, and in it
+            return list(self.__dict__["_checks"])
         data = self.source.data
         training = index["training"][:16]
         conditions = self.conditions(training) if model.bind is not None else None
@@ -244,7 +251,10 @@ class Audit(TimedAudit):
             denoiser, plain = MirrorDenoiser(denoiser), bind
             bind = plain and (lambda numbers: MirrorDenoiser(plain(numbers)))
         training = order if kind == "model" else None
-        return Subject(description, denoiser, dtype, device, training=training, bind=bind)
+        updates = model.updates if kind == "model" else None
+        return Subject(
+            description, denoiser, dtype, device, training=training, bind=bind, updates=updates
+        )
 
     def _trained(
         self,

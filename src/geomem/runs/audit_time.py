@@ -16,8 +16,8 @@ from geomem.errors import InputError
 from geomem.measure.study import Study
 from geomem.measure.subject import Description
 from geomem.models.train import TrainState
-from geomem.runs.audited import FEWEST_STEPS, MOST_STEPS, Audited
-from geomem.runs.calls import SAMPLE_CALLS, measured_calls, own_way
+from geomem.runs.audited import FEWEST_STEPS, MOST_STEPS, STEPS, Audited
+from geomem.runs.calls import basis_calls, measured_calls, model_calls
 from geomem.runs.run import exact_seconds
 
 
@@ -37,6 +37,7 @@ class TimedAudit(Audited):
             samples=plan["samples"] if whole else 0,
             trajectories=plan["trajectories"] if whole else 0,
         )
+        calls += 0 if errors_only else basis_calls(self._bases)
         if subject.kind == "reference" and study.content["reference"]:
             return (
                 self.training.steps * self._step_seconds * 1.15 + calls * self._step_seconds / 200
@@ -73,8 +74,10 @@ class TimedAudit(Audited):
     def within(self, seconds: float, workers: int) -> Self:
         r"""The same audit, planned to fit into a time on this machine.
 
-        Less is measured in this order: samples and trajectories, levels, points; what is left of
-        the time trains the reference, which is left out where fewer than 300 steps fit.
+        Less is measured in this order: samples and trajectories, Jacobians, levels, points, until
+        the reference has half of the steps that it gets without a budget: it makes errors
+        smaller than more of anything else does. Where no plan leaves it that much it gets what
+        the fullest plan leaves, and is left out where fewer than 300 steps fit.
 
         Arguments:
             seconds: The time in all.
@@ -93,11 +96,19 @@ class TimedAudit(Audited):
             {**none, "levels": min(self.levels, 12)},
             {**none, "levels": min(self.levels, 12), "points": min(self.points, 32)},
         ]
+        fullest: Self | None = None
         for fewer in tries:
             planned = replace(self, **fewer, controls=self.chosen)
             measuring = planned._measuring(workers)
-            if measuring <= 0.8 * seconds:
-                return planned._with_reference(0.9 * seconds, measuring, workers)
+            if measuring > 0.8 * seconds:
+                continue
+            planned = planned._with_reference(0.9 * seconds, measuring, workers)
+            steps = planned.reference_steps or 0
+            if not self._trains or steps >= STEPS[self.network_config.kind] // 2:
+                return planned
+            fullest = fullest or planned
+        if fullest is not None:
+            return fullest
         raise InputError(
             f"`budget` allows {seconds:.0f} s, and the smallest audit takes about {measuring:.0f} "
             "s here; give more time, or a `device`"
@@ -105,12 +116,8 @@ class TimedAudit(Audited):
 
     def _measuring(self, workers: int) -> float:
         # Without the training of a reference.
-        copies = self.samples * SAMPLE_CALLS
         calls = 2.0 * self.points * self.draws * self.levels
-        products = len(self.source.directions.counts)
-        jacobian = 2.5 * 2 * 2 * self._jacobians * self.levels * products
-        followed = own_way(self.trajectories, self.levels, traced=self._jacobians > 0)
-        models = [calls + jacobian + copies + followed]
+        models = [model_calls(self.plan, len(self.source.directions.counts), self._bases)]
         models += [calls] * ("mirror" in self.chosen) + models[:1] * ("base" in self.chosen)
         exact = 2e-9 * calls * len(self.source.split.pool) * np.prod(self.source.data.item_shape)
         total = sum(models) * self._call_seconds

@@ -147,6 +147,12 @@ class Audited(Run, AuditOptions, MeasureOptions, DoorOptions, PartsOptions):
             (self.points if small else 8) if self.jacobian_points is None else self.jacobian_points
         )
 
+    @property
+    def _bases(self) -> int:
+        # At so many images of a kind the tangent basis is found: each takes 100 products.
+        small = int(np.prod(self.source.data.item_shape)) <= 256
+        return min(self._jacobians, 8 if small else 4)
+
     @cached_property
     def chosen(self) -> tuple[Control, ...]:
         r"""The controls that are measured, the linear one last."""

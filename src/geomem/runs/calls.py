@@ -2,6 +2,10 @@ r"""How often a measurement calls a denoiser: what forecasts of time rest on."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
+from geomem.measure.bases import BLOCKS, DIRECTIONS
 from geomem.measure.study import Study
 from geomem.measure.trajectories import SIGNS
 
@@ -34,3 +38,28 @@ def own_way(count: int, levels: int, *, traced: bool) -> float:
     """
     traces = 2 * PRODUCT_CALLS * SIGNS * traced
     return float(count) * (SAMPLE_CALLS + levels * (2 + traces + 3))
+
+
+def model_calls(plan: Mapping[str, Any], products: int, bases: int) -> float:
+    r"""Calls at one noised point that an audit's plan asks of its model.
+
+    Arguments:
+        plan: Points of either kind, draws, levels, samples, trajectories, Jacobian points.
+        products: How many products one Jacobian's diagonal takes.
+        bases: At how many images of either kind tangent bases are found.
+    """
+    levels, jacobians = plan["levels"], plan["jacobian_points"]
+    errors = 2.0 * plan["points"] * plan["draws"] * levels
+    diagonals = 2.0 * jacobians * levels * 2 * PRODUCT_CALLS * products
+    samples = plan["samples"] * SAMPLE_CALLS
+    followed = own_way(plan["trajectories"], levels, traced=jacobians > 0)
+    return float(errors + diagonals + samples + followed) + basis_calls(bases)
+
+
+def basis_calls(images: int) -> float:
+    r"""Calls for tangent bases at so many images of either kind, at three levels.
+
+    A block is one product and one with the transpose for each of its vectors.
+    """
+    vectors = BLOCKS * (DIRECTIONS + 8)
+    return 2.0 * images * 3 * vectors * 3 * PRODUCT_CALLS

@@ -17,6 +17,7 @@ KINDS = {
     "plan": "geomem.runs.plan:Plan",
     "pilot": "geomem.runs.pilot:Pilot",
     "spectrum": "geomem.runs.spectrum:ScoreSpectra",
+    "tangents": "geomem.runs.tangents:Tangents",
     "audit": "geomem.runs.audit:Audit",
 }
 

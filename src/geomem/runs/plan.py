@@ -17,7 +17,7 @@ import xarray as xr
 
 from geomem.arguments import Number, Whole, checked
 from geomem.compute.progress import Forecast
-from geomem.data.source import LINEAR_NAMES, DataOptions, Source, load_source
+from geomem.data.source import KNOWN_NAMES, LINEAR_NAMES, DataOptions, Source, load_source
 from geomem.errors import InputError
 from geomem.exact import EmpiricalDenoiser
 from geomem.measure.plan import (
@@ -73,10 +73,11 @@ class Plan(Run, DataOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.data in LINEAR_NAMES:
+        if self.data in KNOWN_NAMES:
+            exact = "the sizes that it needs are exact, see `geomem theory critical`; "
             raise InputError(
-                f"`data` is {self.data}, whose law is known: the sizes that it needs are exact, "
-                "see `geomem theory critical`; pass images to plan with"
+                f"`data` is {self.data}, whose law is known: "
+                f"{exact if self.data in LINEAR_NAMES else ''}pass images to plan with"
             )
         part = [n for n in self.sizes if n != int(n)]
         if part:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from geomem.arguments import Whole, checked
 from geomem.compute.threads import one_thread
-from geomem.data.source import LINEAR_NAMES, DataOptions, Source, load_source
+from geomem.data.source import KNOWN_NAMES, DataOptions, Source, load_source
 from geomem.data.splits import nested_subsets
 from geomem.denoiser import Denoiser
 from geomem.errors import InputError
@@ -65,7 +65,7 @@ class Sweep(Run, TrainOptions, MeasureOptions, DataOptions):
     def source(self) -> Source:
         r"""The data, split as every process splits them."""
         largest = max((int(n) for n in self.sizes if n != "all"), default=0)
-        if self.data in LINEAR_NAMES and largest < 2:
+        if self.data in KNOWN_NAMES and largest < 2:
             raise InputError("a manifold has no last point: pass `sizes` of numbers, not `all`")
         return load_source(self, seed=self.seed, largest=largest)
 

@@ -123,6 +123,28 @@ def test_at_held_out_images_alone_it_is_not_refused_for_what_smooths() -> None:
         assert all(c.passed for c in checks.values()), checks
 
 
+# ------------------------------------------------------------------- models that are hardly trained
+
+
+def small_output(prediction: str, size: float = 0.05) -> Any:
+    r"""A network of the right labels that has hardly left zero, or the mean image."""
+    right = network_of(population(), labels_named("linear"), prediction)
+    mean = 0.25 if prediction == "sample" else 0.0
+    return lambda x, label: mean + size * (right(x, label) - mean)
+
+
+@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction", "sample"])
+def test_a_model_that_is_hardly_trained_is_not_refused_for_that(prediction: str) -> None:
+    labels = labels_named("linear")
+    model = model_of(NetworkDenoiser(small_output(prediction), labels, prediction), labels)
+    for training in (None, images(24, seed=6)):
+        checks = {c.name: c for c in check_model(model, images(24, seed=5), training=training)}
+        assert all(c.passed for c in checks.values()), (prediction, checks)
+        assert len(checks) == 5
+        if training is not None:
+            assert any("hardly trained" in c.sentence for c in checks.values()), checks
+
+
 # --------------------------------------------------------------------------- the other checks
 
 

@@ -2,7 +2,7 @@ r"""A model as it came in, and what was read of it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,6 +37,8 @@ class LoadedModel:
         encode: From images in [-1, 1] with shape (B, C, H, W) to the model's space: the mean of
             its encoder, scaled as in training. None where the model is one of pixels.
         flips: Whether it was trained with mirrored images; None where the files do not tell.
+        updates: Of a LoRA: called, it gives of each updated module of the network its name, the
+            base's weights and what was added, both with shape (out, in). None of other models.
     """
 
     denoiser: Denoiser
@@ -49,6 +51,7 @@ class LoadedModel:
     bind: Callable[[Sequence[Any]], Denoiser] | None = None
     encode: Callable[[Tensor], Tensor] | None = None
     flips: bool | None = None
+    updates: Callable[[], Iterable[tuple[str, Tensor, Tensor]]] | None = None
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ import json
 import math
 import re
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -127,6 +128,25 @@ class Lora:
             with torch.no_grad():
                 weight += (scale * update).reshape(weight.shape).to(weight)
             self.used[scale, source] += 1
+
+    def updates(self, module: nn.Module) -> Iterator[tuple[str, Tensor, Tensor]]:
+        r"""Of the network's merged modules: name, the weights before, and what was added.
+
+        Arguments:
+            module: The network, merged.
+        """
+        own = dict(module.named_modules())
+        flat = {name.replace(".", "_"): name for name in own}
+        for name, pair in self.pairs.get("network", {}).items():
+            assert pair.up is not None  # it has been merged
+            assert pair.down is not None
+            where = name if name in own else flat[name]
+            weight = own[where].weight
+            assert isinstance(weight, Tensor)
+            scale, _ = self.scale_of("network", name, pair)
+            update = scale * (pair.up.double().flatten(1) @ pair.down.double().flatten(1))
+            merged = weight.detach().cpu().double().reshape(update.shape)
+            yield where, merged - update, update
 
     def scale_of(self, component: str, name: str, pair: _Pair) -> tuple[float, str]:
         r"""What an update is multiplied with, and where that is from."""

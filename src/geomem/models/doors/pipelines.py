@@ -96,6 +96,7 @@ def load_pipeline(
         bind if conditions.prepare else None,
         encode,
         None if lora is None else _flips(lora.facts),
+        None if lora is None else lambda: lora.updates(network),
     )
 
 

@@ -277,16 +277,17 @@ function looksFigure(page, state, width) {
   const colour = (share) => page.colours[state.theme][Math.round(share * (page.rows.length - 1))];
   const at = { value: lost.value.map((row) => row[k]), stderr: lost.stderr.map((row) => row[k]) };
   const panels = [
-    { title: "gained at training images beyond held-out ones", units: "nats", curves: [
-      { label: "beside the linear control", color: colour(1), ...gains.linear },
-      { label: "beside the best earlier look", color: colour(0), dash: "dash", ...gains.earlier }] },
-    { title: `lost in all directions, ${sigmaText(page, k)}`, units: "directions", curves: [{ label: "beside the linear control", color: colour(1), ...at }] },
+    { title: "gained at training images alone", units: "nats", curves: [
+      { label: "linear control", color: colour(1), ...gains.linear },
+      { label: "best earlier look", color: colour(0), dash: "dash", ...gains.earlier }] },
+    { title: `lost in all directions, ${sigmaText(page, k)}`, units: "directions", curves: [{ label: "linear control", color: colour(1), ...at }] },
     { title: "error over the window", units: "nats", curves: [
       { label: "training images", color: colour(1), ...errors.training },
       { label: "held-out images", color: theme.muted, dash: "dash", ...errors.held_out }] },
   ];
-  const columns = width >= WIDE ? 3 : 1, gap = 56, tall = width >= WIDE ? 260 : 200, row = 48 + tall + 48;
-  const each = (width - LEFT - RIGHT - gap * (columns - 1)) / columns, height = row * (panels.length / columns);
+  // Side by side only where each panel holds its heading.
+  const gap = 56, third = (width - LEFT - RIGHT - 2 * gap) / 3, columns = third >= 250 ? 3 : 1, tall = columns === 3 ? 260 : 200, row = 48 + tall + 48;
+  const each = columns === 3 ? third : width - LEFT - RIGHT, height = row * (panels.length / columns);
   const x = log10(steps), ends = [x[0] - 0.1, x[x.length - 1] + 0.1], layout = base(state, width, height, { shapes: [] });
   const ticks = steps.map((s, i) => ({ value: x[i], at: each * (x[i] - ends[0]) / (ends[1] - ends[0]), text: String(s) }));
   const free_ = ticks.filter((t, i) => i === ticks.length - 1 || (ticks.length - 1 - i) % Math.ceil(ticks.length / Math.max(2, Math.floor(each / 60))) === 0);

@@ -123,11 +123,11 @@ def explain(
         ),
         "local": _local(known, study),
         "looks": (
-            "Each point is a look at the training while it went on. Left, by how many nats the "
+            "Each point is a look at the training while it went on. First, by how many nats the "
             "network has gained more at training images than at held-out ones, beside the linear "
-            "control and beside the best earlier look; in the middle the memorized density of all "
-            "directions at the slider's noise level, which counts lost directions; right, the "
-            "error at both kinds of images. Bands are ± one "
+            "control and beside the best earlier look; then the memorized density of all "
+            "directions at the slider's noise level, which counts lost directions, beside the "
+            "linear control; last, the error at both kinds of images. Bands are ± one "
             "standard error over image groups. The dotted line is the first look that is beyond "
             "chance, all looks considered."
         ),

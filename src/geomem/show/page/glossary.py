@@ -31,6 +31,18 @@ GLOSSARY = {
         "denoiser's Jacobian."
     ),
     "lost share": "The share of the control's dimension that is gone at training images.",
+    "lost direction": (
+        "A direction along which the network keeps less than half of the control's error at "
+        "training images, found on one half of them and measured on the other."
+    ),
+    "tangent space": (
+        "The directions along which the network's answer at a noised image follows more than half "
+        "of what the image does: leading eigenvectors of its Jacobian."
+    ),
+    "principal channels": (
+        "The leading singular directions of a module's weights, as few as hold half of their "
+        "squares."
+    ),
     "local dimension": (
         "The number of directions of variation at a single image and noise level, as a named "
         "method finds it."

@@ -30,6 +30,7 @@ from geomem.show.page.csv_tables import write_csv
 from geomem.show.page.explain import about, errors, explain, source_of_dimension
 from geomem.show.page.gallery import galleries
 from geomem.show.page.headlines import control_name, headlines, unbroken
+from geomem.show.page.inside import inside_sections
 from geomem.show.page.layout import render
 from geomem.show.page.payload import payload
 from geomem.show.page.plan import plan_report
@@ -116,7 +117,7 @@ def page_html(folder: RunFolder, found: Results, *, show_images: bool) -> str:
             "gap": words(known, "gap").name if has(known, "gap") else "",
             "source": source_of_dimension(dataset),
             "galleries": galleries(dataset, known, folder.study, show_images=show_images),
-            "sections": sections(known, folder.study),
+            "sections": [*sections(known, folder.study), *inside_sections(known)],
             "control": control_name(known),
             "table": table(known),
             "numbers": drawn,
