@@ -314,7 +314,8 @@ def main() -> None:
     if asked.resume and asked.out.exists():
         old = json.loads(asked.out.read_text())
         if all(old[key] == about[key] for key in ("settings", "rule")):
-            results, before = old["cases"], old["seconds"]
+            results = {k: v for k, v in old["cases"].items() if "before" not in v}
+            before = old["seconds"]
     with one_thread():
         for name, (count, case, copies) in chosen.items():
             if name in results:

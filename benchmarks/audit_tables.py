@@ -38,16 +38,18 @@ def power_table(result: dict[str, Any]) -> str:
         "| model | audits | generalization | inconclusive | geometric | full | plain loss "
         "| noise norm | copies | median angle |\n|---|---|---|---|---|---|---|---|---|---|\n"
     )
-    rows = []
+    rows, notes = [], dict.fromkeys(c["before"] for c in result["cases"].values() if "before" in c)
     for name, case in result["cases"].items():
         words = [str(case["verdicts"].get(word, 0)) for word in SHORT]
         copies = "–" if case["copies"] is None else str(case["copies"])
         angle = "–" if case["angle_median"] is None else f"{case['angle_median']:.1f}°"
         rivals = [str(case["plain loss"]), str(case["predicted noise"]), copies]
-        cells = [label(name), str(case["audits"]), *words, *rivals, angle]
+        mark = " *" if "before" in case else ""
+        cells = [label(name) + mark, str(case["audits"]), *words, *rivals, angle]
         rows.append("| " + " | ".join(cells) + " |\n")
     seconds = result["seconds"]
-    return head + "".join(rows) + f"\n{seconds / 60:.0f} minutes of one core.\n"
+    said = "".join(f" * Measured before {note}." for note in notes)
+    return head + "".join(rows) + f"\n{seconds / 60:.0f} minutes of one core.{said}\n"
 
 
 def label(name: str) -> str:

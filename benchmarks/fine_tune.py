@@ -159,7 +159,6 @@ class Images:
         held_out: Others, for monitor and audit.
         reserved: Likewise, never measured.
         judges: Others, for the quality of samples.
-        found: How many of the files `geomem plan` would remove, if none of the images; else None.
     """
 
     files: Pixels
@@ -167,7 +166,6 @@ class Images:
     held_out: Pixels
     reserved: Pixels
     judges: Pixels
-    found: int | None = None
 
 
 def images_of(row: Row, seed: int) -> Images:
@@ -177,18 +175,26 @@ def images_of(row: Row, seed: int) -> Images:
     distinct = rest[: row.count]
     if not row.copies:
         return Images(distinct, distinct, held_out, reserved, judges)
+    return Images(with_copies(distinct, seed), distinct, held_out, reserved, judges)
+
+
+def with_copies(distinct: Pixels, seed: int) -> Pixels:
+    r"""Images, with near copies of the first of them at the end."""
     rng = numpy_rng(seed, "benchmark/copies")
     # As another exposure and another compression leave an image.
     again = np.repeat(distinct[:REPEATED], TIMES - 1, axis=0).astype(float)
     again *= rng.uniform(0.95, 1.05, (len(again), 1, 1))
     again += rng.normal(0, 2, again.shape)
-    files = np.concatenate([distinct, again.round().clip(0, 255).astype(np.uint8)])
-    flat = floats(files).flatten(1).double().numpy()
+    return np.concatenate([distinct, again.round().clip(0, 255).astype(np.uint8)])
+
+
+def copies_found(count: int) -> int:
+    r"""How many near copies `geomem plan` finds and would remove beside so many images."""
+    flat = floats(with_copies(clothes(KIND, 0)[:count], 0)).flatten(1).double().numpy()
     axes = np.linalg.svd(flat - flat.mean(0), full_matrices=False)[2][:16]
-    left = without_copies(len(files), near_duplicates(flat, axes).pairs)
-    # Nothing else is lost, so that the plain fine-tune is the one without them.
-    found = len(files) - len(left) if set(left) >= set(range(row.count)) else None
-    return Images(files, distinct, held_out, reserved, judges, found)
+    left = without_copies(len(flat), near_duplicates(flat, axes).pairs)
+    assert set(left) >= set(range(count)), "an image was taken for a copy"
+    return len(flat) - len(left)
 
 
 # ----------------------------------------------------------------------------------- training
@@ -403,7 +409,6 @@ def unit(name: str, seed: int, base: Path, folder: Path) -> dict[str, Any]:
         "settings": asdict(row),
         "files": len(images.files),
         "distinct": len(images.distinct),
-        "near_copies_found": images.found,
         "looks": [look.step for look in monitor.history],
         "warning": None if monitor.warning is None else monitor.warning.step,
         "end": judged("end"),
@@ -456,6 +461,7 @@ def main() -> None:
                     save_all()
         if "plan" not in document:
             document["plan"] = planned(options.folder / "planned")
+        document["copies_found"] = {count: copies_found(count) for count in (20, 200)}
         save_all()
 
 

@@ -131,8 +131,9 @@ def onset(r: dict[str, Any]) -> str:
     return table(
         ["N", *shares, "steps to within 10 % of the least error", "most copies", "steps"], rows
     ) + (
-        f"\nExponents by least squares over all trainings: {', '.join(map(pm, r['exponent']))}; of "
-        f"generalizing {pm(r['exponent_of_generalizing'])}. {r['samples']} samples a look.\n"
+        f"\nExponents of the onset by least squares over all trainings, ± by bootstrap over them: "
+        f"{', '.join(map(pm, r['exponent']))}. {r['samples']} samples a look; batches of "
+        "min(512, N) points, so that small sets have small batches.\n"
     )
 
 

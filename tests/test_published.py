@@ -77,10 +77,10 @@ def test_crossings_are_interpolated_or_missing() -> None:
 def test_spheres_say_k_where_resolved_and_k_plus_1_where_not() -> None:
     spheres = row("spheres")
     sphere = Sphere(5, spheres.D, seed=0)
-    x_0 = sphere.sample(2, torch.Generator().manual_seed(0))
+    x_0 = sphere.sample(1, torch.Generator().manual_seed(0))
     low, high = (spheres.asked(sphere.population_denoiser(), x_0, 5, s, 0) for s in (0.01, 0.5))
-    assert low["as they draw"] == low["orthogonal draws"] == low["LocalDimension"] == [2, 0, 0]
-    assert high["orthogonal draws"] == [0, 2, 0]
+    assert low["as they draw"] == low["orthogonal draws"] == low["LocalDimension"] == [1, 0, 0]
+    assert high["orthogonal draws"] == [0, 1, 0]
     assert low["kept along the radius"][0] < 0.01 < high["kept along the radius"][0]
 
 
@@ -107,7 +107,7 @@ def test_the_exponent_of_a_power_is_its_own() -> None:
 
 def test_a_short_training_is_looked_at() -> None:
     found = row("onset").measure(0, quick=True)
-    assert [one["N"] for one in found["rows"]] == [4, 8]
+    assert [one["N"] for one in found["rows"]] == [4, 6]
     for one in found["rows"]:
         assert len(one["steps"]) == len(one["copies"]) == len(one["fresh_error"]) > 0
         assert all(0 <= share <= 1 for share in one["copies"])
@@ -140,7 +140,7 @@ def test_the_denoising_loss_of_a_plane_is_its_dimension() -> None:
     shared = dimensions.denoising_loss(
         plane.population_denoiser(), x_0[:50], 1e-3, normal(2, 2, 8)[:, None]
     )
-    assert shared.std() < 1e-4  # on a plane all points err alike: no average helps
+    assert shared.std() < 0.02 < abs(shared.mean() - 3)  # all points of a plane err alike
 
 
 def test_quick_sets_judge_every_method() -> None:

@@ -116,11 +116,11 @@ def exponent(sizes: list[int], steps: list[float], seed: int) -> list[float]:
 
 
 def measure(seed: int, *, quick: bool = False) -> Found:
-    sizes, samples = ((4, 8), 64) if quick else ((8, 16, 32), 512)
+    sizes, samples = ((4, 6), 64) if quick else ((8, 16, 32), 512)
     rows = []
     for N in sizes:
         for unit in range(1 if quick or sizes[-1] == N else 2):
-            at, shares, errors = training(N, 60 * N if quick else 400 * N, seed, unit, samples)
+            at, shares, errors = training(N, 30 * N if quick else 400 * N, seed, unit, samples)
             good = 1.1 * min(errors)
             rows.append(
                 {

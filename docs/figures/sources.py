@@ -513,6 +513,8 @@ def fine_tune(document: Document) -> Page:
         changes,
     )
     page.numbers["real"] = mean([one(u, "frechet_of_real") for u in found["full, 20"].values()])
+    page.numbers["found"] = str(document["copies_found"]["200"])
+    page.numbers["found_few"] = str(document["copies_found"]["20"])
     plan = document["plan"]
     page.tables["plan"] = table(
         [
@@ -525,6 +527,50 @@ def fine_tune(document: Document) -> Page:
     return page
 
 
+def pilot(document: Document) -> Page:
+    page, cases = Page(), document["cases"]
+    rows, held, nats, inside = [], 0, 0, 0
+    for name, case in cases.items():
+        groups = {"": [r for r in case["rows"] if not r["outside"]]}
+        groups[", outside its widths"] = [r for r in case["rows"] if r["outside"]]
+        for more, found in groups.items():
+            if not found:
+                continue
+            good, good_nats = (sum(r[key] for r in found) for key in ("holds", "nats_hold"))
+            off = sum(abs(r["share"] - r["predicted"]["value"]) for r in found) / len(found)
+            span = sum(r["predicted"]["high"] - r["predicted"]["low"] for r in found) / len(found)
+            rows.append([
+                name + more, ", ".join(map(str, case["fitted_on"])), str(max(case["fitted_steps"])),
+                ", ".join(f"{n:,.0f}" for n in sorted({r["num_samples"] for r in found})),
+                ", ".join(f"{n:,.0f}" for n in sorted({r["step"] for r in found})),
+                f"{good} of {len(found)}", f"{good_nats} of {len(found)}",
+                f"{off:.3f}", f"{span:.2f}",
+            ])  # fmt: skip
+            if not more:
+                held, nats, inside = held + good, nats + good_nats, inside + len(found)
+    head = ["predicted", "pilot N", "pilot steps", "N", "steps", "shares held", "nats held"]
+    page.tables["cases"] = table([*head, "mean error of a share", "mean width"], rows)
+    page.tables["laws"] = table(
+        ["pilot", "p", "unexplained, rms share", "undertrained"],
+        (
+            [
+                name,
+                pm(case["power"]),
+                f"{case['left']:.3f}",
+                "yes" if case["undertrained"] else "no",
+            ]
+            for name, case in cases.items()
+        ),
+    )
+    others = [r for name, of in cases.items() if "digits" not in name for r in of["rows"]]
+    page.numbers = {
+        "elsewhere_held": str(sum(r["holds"] for r in others)), "elsewhere": str(len(others)),
+        "held": str(held), "cases": str(inside), "percent": f"{100 * held / inside:.0f}",
+        "nats": str(nats), "nats_percent": f"{100 * nats / inside:.0f}",
+    }  # fmt: skip
+    return page
+
+
 PAGES: dict[str, tuple[str, Callable[[Document], Page]]] = {
     "higher-variance.md": ("theory-higher.json", higher),
     "origin-figure.md": ("theory-origin.json", origin),
@@ -533,6 +579,7 @@ PAGES: dict[str, tuple[str, Callable[[Document], Page]]] = {
     "dictionary.md": ("theory-phases.json", phases),
     "sphere.md": ("sphere.json", sphere),
     "shapes.md": ("shapes.json", shapes),
+    "pilot.md": ("../../benchmarks/results/pilot.json", pilot),
     "monitor.md": ("../../benchmarks/results/monitor.json", monitor),
     "fine-tune.md": ("../../benchmarks/results/fine_tune.json", fine_tune),
 }

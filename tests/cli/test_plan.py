@@ -109,7 +109,8 @@ def test_the_page_loads_nothing_and_escapes_names(
     assert "the worst case" in page
     assert "default-src 'none'" in page
     assert "N = 5,000: beyond the data, Gaussian guide" in page
-    assert page.count("<img") == 2  # the figure, light and dark: no pixels unless asked for
+    # The figure, light and dark, and two directions in five shades: no pixels unless asked for.
+    assert page.count("<img") == 2 + 2 * 5
     named = {**document, "data": {**document["data"], "name": "<script>alert"}}
     assert "<script>alert" not in plan_page(named, {})
 
@@ -122,7 +123,7 @@ def test_same_seed_same_bytes_and_pixels_only_where_asked(
     text = (planned[0] / "plan.json").read_text()
     assert (tmp_path / "plan.json").read_text() == text
     assert capsys.readouterr().out == text
-    assert (tmp_path / "plan.html").read_text().count("<img") > 2
+    assert (tmp_path / "plan.html").read_text().count("<img") > 2 + 2 * 5
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -185,6 +186,6 @@ def test_an_interrupted_write_leaves_the_old_checkpoint(
 
 
 @pytest.mark.parametrize("bad", [{"steps": 0}, {"batch_size": 0}, {"learning_rate": 0.0}])
-def test_bad_recipes(bad: dict[str, int]) -> None:
+def test_bad_recipes(bad: dict[str, Any]) -> None:
     with pytest.raises(InputError, match="steps >= 1"):
         Training(**bad)

@@ -30,6 +30,7 @@ def trained(network: Any, clean: Tensor, steps: int, seed: int) -> Any:
     return network
 
 
+@pytest.mark.slow  # test_audit has the same of functions
 def test_a_fine_tune_is_audited_beside_its_base(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -32,6 +32,7 @@ COMMANDS = {
     "reproduce": ("cli.reproduce:ReproduceCommand", "the paper's experiments, run and judged"),
     "compare": ("cli.compare:CompareCommand", "put runs side by side: what did a change change?"),
     "inspect": ("cli.inspect:InspectCommand", "what a trained model is, and whether it holds"),
+    "export": ("cli.export:ExportCommand", "a network of a run as a folder of diffusers"),
     "report": ("cli.report:ReportCommand", "redraw the page of a run from its records"),
     "split": ("cli.split:SplitCommand", "split a data set before training"),
     "cite": ("cli.cite:CiteCommand", "how to cite the paper and the software"),

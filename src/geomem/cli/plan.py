@@ -14,8 +14,13 @@ from geomem.cli.options import ComputeOptions
 from geomem.cli.output import print_table
 from geomem.compute.files import check_writable
 from geomem.compute.progress import format_seconds, say
-from geomem.findings.plan_sentences import cell, findings, headline, size_text
+from geomem.errors import InputError
+from geomem.findings.pilot_sentences import tables
+from geomem.findings.plan_sentences import cell, size_text
+from geomem.runs.pilot import PilotOptions
 from geomem.runs.plan import Plan
+from geomem.runs.planned import PILOT, said, write_plan
+from geomem.runs.records import RunFolder
 from geomem.show.page.report import report
 from geomem.theory.planning import KEPT
 
@@ -26,7 +31,9 @@ class PlanCommand:
 
     For each principal direction and noise level: the number of images N at which a model that
     memorizes exactly, the worst case, would still keep 50 % and 90 % of it. Also the noise level
-    at which a set of N images collapses, and near-duplicates. Writes plan.html and plan.json.
+    at which a set of N images collapses, and near-duplicates. With --pilot, short trainings
+    of your own kind of network on few images predict what a long one on many memorizes, when
+    to stop and how many images are enough. Writes plan.html and plan.json.
 
     Examples:
 
@@ -34,11 +41,16 @@ class PlanCommand:
 
       geomem plan --data photos/ --sizes 500 5000 50000 --out runs/photos-plan
 
+      geomem plan --data fashion-mnist --pilot --network unet --steps 6000
+
     Interrupted, the same command goes on where it stopped.
     """
 
     planning: Annotated[Plan, tyro.conf.OmitArgPrefixes]
     computing: Annotated[ComputeOptions, tyro.conf.OmitArgPrefixes]
+    training: Annotated[PilotOptions, tyro.conf.OmitArgPrefixes]
+    pilot: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Train a pilot, too, in the folder pilot of the run; its time is forecast before."""
     out: Path = Path("runs/plan")
     """The run folder, with plan.html and plan.json; an unfinished plan is gone on with."""
     json: tyro.conf.FlagCreatePairsOff[bool] = False
@@ -49,7 +61,15 @@ class PlanCommand:
         started = time.monotonic()
         check_writable(self.out, folder=True)
         executor, device = self.computing.build(), self.computing.device
+        if self.pilot:
+            pilot = self.training.pilot(self.planning, self.planning.seed)
+            pilot.study()  # refuses what cannot be trained, before anything is begun
+        elif self.training != PilotOptions():
+            raise InputError("a training is described, and no pilot asked for; pass `pilot`, too")
         self.planning.run(self.out, executor=executor, device=device)
+        if self.pilot:
+            pilot.run(self.out / PILOT, executor=executor, device=device)
+            write_plan(RunFolder.open(self.out))
         page = report(self.out)
         text = (self.out / "plan.json").read_text(encoding="utf-8")
         if self.json:
@@ -62,9 +82,13 @@ class PlanCommand:
 
 
 def _print(document: dict[str, Any]) -> None:
-    print(headline(document))
-    for line in findings(document):
+    first, more = said(document)
+    print(first)
+    for line in more:
         print(f"- {line}")
+    if "pilot" in document:
+        for title, head, rows in tables(document["pilot"]):
+            print_table(head, rows, title)
     levels = document["sigmas_relative"]
     for kept in KEPT:
         rows = [

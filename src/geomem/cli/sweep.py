@@ -17,8 +17,9 @@ from geomem.errors import InputError
 from geomem.measure.probes import MeasureOptions
 from geomem.runs.jobs import array_indices, jobs_to_do
 from geomem.runs.kinds import open_run
+from geomem.runs.recipe import TrainOptions
 from geomem.runs.run import Run
-from geomem.runs.sweep import Sweep, TrainOptions
+from geomem.runs.sweep import Sweep
 from geomem.show.page.report import report
 
 
@@ -68,6 +69,8 @@ class SweepCommand:
         seconds = seconds_of(self.budget or "")
         if sweep.steps is not None:
             raise InputError("pass `budget` or `steps`, not both: a budget decides the steps")
+        if sweep.epochs is not None:
+            raise InputError("pass `budget` or `epochs`, not both: a budget decides the steps")
         if (self.out / "config.json").exists():  # begun before: with the steps of then
             there = open_run(self.out)
             if isinstance(there, Sweep) and replace(there, steps=None) == sweep:

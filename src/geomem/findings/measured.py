@@ -49,7 +49,8 @@ class Measured:
         self.sigmas = dataset.sigma.values
         self.kinds = [str(at) for at in dataset["at"].values] if "at" in dataset.dims else []
         both = set(SIDES) <= set(self.kinds) and "error" in dataset
-        first = {row.kind: row.members[0] for row in reversed(rows)} if both else {}
+        # Of controls of one kind the last: rows are in the order of widths and of steps.
+        first = {row.kind: row.members[0] for row in rows} if both else {}
         there = self._counts() if both else {}
         # A control that was not asked at all images of both sides cannot stand beside them.
         self.controls = {

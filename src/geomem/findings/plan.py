@@ -50,7 +50,7 @@ def plan_document(study: Mapping[str, Any], records: Sequence[xr.Dataset]) -> di
     retained = [one["guide_retention"].values[beyond] for one in own] if beyond else []
     data = {key: study["data"][key] for key in ("name", "digest", "item_shape", "images")}
     variances = variances_of(study)
-    document: dict[str, Any] = _rounded(
+    document: dict[str, Any] = rounded(
         {
             "schema_version": SCHEMA_VERSION,
             "geomem": __version__,
@@ -113,11 +113,12 @@ def _duplicates(record: xr.Dataset) -> dict[str, Any]:
     }
 
 
-def _rounded(value: Any) -> Any:
+def rounded(value: Any) -> Any:
+    r"""JSON values to 6 digits; what is not finite is None."""
     if isinstance(value, dict):
-        return {key: _rounded(v) for key, v in value.items()}
+        return {key: rounded(v) for key, v in value.items()}
     if isinstance(value, (list, tuple, np.ndarray)):
-        return [_rounded(v) for v in (value.tolist() if isinstance(value, np.ndarray) else value)]
+        return [rounded(v) for v in (value.tolist() if isinstance(value, np.ndarray) else value)]
     if isinstance(value, (float, np.floating)):
         return float(f"{value:.6g}") if math.isfinite(value) else None
     return value

@@ -55,7 +55,8 @@ class NearDuplicates:
     ``exact_image`` and ``exact_group`` (exact), ``near_image`` (near, two), ``near_ratio`` (near):
     the first 1,000 pairs; ``near_count``, ``near_images``, ``near_threshold``,
     ``typical_distance``, ``neighbour_dimension``; absent where there is none. Where images have
-    names, ``exact_name`` and ``near_name``.
+    names, ``exact_name`` and ``near_name``. Also ``vector`` (single, axis_0, ...): the principal
+    directions that are planned for, means over many images and so no image's pixels.
 
     Attributes:
         show_images: Whether pixels of some of them are kept: ``picture`` and ``picture_image``.
@@ -100,9 +101,13 @@ class NearDuplicates:
         if data.files is not None and pairs:
             names = np.array([[data.files[i] for i in p[:2]] for p in pairs[:LISTED]], dtype=object)
             columns["near_name"] = (("near", "two"), names, "file name", "near pair")
+        axis = [f"axis_{k}" for k in range(len(study.item_shape))]
+        planned = len(study.content["direction_variances"])
+        vectors = study.directions.vectors[:, :planned].T.float().numpy()
+        columns["vector"] = (("single", *axis), vectors.reshape(planned, *study.item_shape), one,
+                             "principal direction")  # fmt: skip
         shown = sorted({i for p in [*pairs[:PICTURES], *exact[:PICTURES]] for i in map(int, p[:2])})
         if self.show_images and shown:
-            axis = [f"axis_{k}" for k in range(len(study.item_shape))]
             pixels = data.tensor(shown).float().numpy()
             columns["picture"] = (("shown", *axis), pixels, "data units", "picture of an image")
             columns["picture_image"] = ("shown", shown, number, "the image")

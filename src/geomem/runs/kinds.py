@@ -15,6 +15,7 @@ KINDS = {
     "sweep": "geomem.runs.sweep:Sweep",
     "dimension": "geomem.runs.dimension:Dimensions",
     "plan": "geomem.runs.plan:Plan",
+    "pilot": "geomem.runs.pilot:Pilot",
     "spectrum": "geomem.runs.spectrum:ScoreSpectra",
     "tangents": "geomem.runs.tangents:Tangents",
     "audit": "geomem.runs.audit:Audit",

@@ -16,13 +16,10 @@ import numpy as np
 import xarray as xr
 
 from geomem.arguments import Number, Whole, checked
-from geomem.compute.files import atomic_write_text
 from geomem.compute.progress import Forecast
 from geomem.data.source import KNOWN_NAMES, LINEAR_NAMES, DataOptions, Source, load_source
 from geomem.errors import InputError
 from geomem.exact import EmpiricalDenoiser
-from geomem.findings.plan import plan_document, plan_text
-from geomem.findings.plan_sentences import findings, headline
 from geomem.measure.plan import (
     WIDEST,
     GaussianGuide,
@@ -32,17 +29,20 @@ from geomem.measure.plan import (
     parts_bytes,
     variances_of,
 )
+from geomem.measure.probes import MeasureOptions
 from geomem.measure.study import Probe, Study, describe
 from geomem.measure.subject import Description, Subject
-from geomem.runs.design import about, default_window
+from geomem.runs.design import about, choose_levels, default_window
 from geomem.runs.jobs import Task, run_job
-from geomem.runs.records import RunFolder, json_text
+from geomem.runs.planned import write_plan
+from geomem.runs.records import RunFolder
 from geomem.runs.run import Run
 from geomem.theory.collapse import collapse_sigma
 from geomem.theory.moments import Array
 from geomem.theory.planning import BLOCKS, LARGEST
 
 CHUNK = 16  # sources of one part
+SWEPT = MeasureOptions.levels  # levels that a sweep measures
 
 
 @checked
@@ -59,7 +59,7 @@ class Plan(Run, DataOptions):
     directions: Annotated[int, Whole(least=1)] = 8
     """How many principal directions, from the highest variance on."""
     levels: Annotated[int, Whole(least=2, most=1000)] = 10
-    """How many noise levels."""
+    """How many noise levels, of those that a sweep measures."""
     sigmas: tuple[Annotated[float, Number(above=0)], ...] = ()
     """Noise levels instead, in units of the data's rms deviation."""
     sources: Annotated[int, Whole(least=BLOCKS)] = 128
@@ -140,15 +140,18 @@ class Plan(Run, DataOptions):
         return Study(content, directions, {}, source)
 
     def _levels(self, variances: Array, lowest: float) -> Array:
-        # From where even M² images collapse, were they Gaussian, to where the control keeps less
-        # than a third of the first direction.
+        # Levels of a sweep: from where even M² images collapse, were they Gaussian, to where
+        # the control keeps less than a third of the first direction.
         if self.sigmas:
             return np.unique(self.sigmas) * self.source.rms
         top = 1.5 * float(np.sqrt(variances[0]))
         pool = float(len(self.source.split.pool))
-        return np.geomspace(
-            max(min(collapse_sigma(variances, pool**2), top / 4), lowest), top, self.levels
-        )
+        low = max(min(collapse_sigma(variances, pool**2), top / 4), lowest)
+        grid = choose_levels(self.source, None, max(SWEPT, self.levels))
+        last = max(self.levels, int(np.searchsorted(grid, top, side="right")))
+        first = min(int(np.searchsorted(grid, low)), last - self.levels)
+        picked = np.linspace(first, last - 1, self.levels).round().astype(int)
+        return np.asarray(grid[picked])
 
     def subjects(self, study: Study) -> list[Description]:
         r"""Near-duplicates, the guide at each level, the sources by sixteens."""
@@ -205,17 +208,7 @@ class Plan(Run, DataOptions):
 
     def conclude(self, folder: RunFolder, dataset: xr.Dataset) -> None:
         r"""Writes ``plan.json``, and its findings as ``summary.json``."""
-        document = plan_document(folder.study, [record for _, record in folder.records()])
-        summary = {
-            "schema_version": 2,
-            "kind": self.kind,
-            "data": folder.study["data"]["name"],
-            "headline": headline(document),
-            "findings": findings(document),
-        }
-        texts = {"plan.json": plan_text(document), "summary.json": json_text(summary)}
-        for name, text in texts.items():
-            atomic_write_text(folder.path / name, text, inside=folder.path, private=True)
+        write_plan(folder)
 
     # ----------------------------------------------------------------------------- forecast
 

@@ -7,18 +7,17 @@ ends with the same records.
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from geomem.arguments import Number, Whole, checked
+from geomem.arguments import Whole, checked
 from geomem.compute.threads import one_thread
 from geomem.data.source import KNOWN_NAMES, DataOptions, Source, load_source
 from geomem.data.splits import nested_subsets
@@ -33,45 +32,12 @@ from geomem.measure.subject import Description, Subject
 from geomem.models.networks import NetworkConfig, save_network
 from geomem.models.train import Training, TrainState, checkpoint_step, train
 from geomem.runs.calls import measured_calls
-from geomem.runs.design import Size, choose_levels, choose_sizes, study_of
+from geomem.runs.design import choose_levels, choose_sizes, study_of
 from geomem.runs.parts import other_parts
+from geomem.runs.recipe import TrainOptions
 from geomem.runs.records import RunFolder
 from geomem.runs.run import Run, exact_seconds
 from geomem.stats import numpy_rng
-
-
-@checked
-@dataclass(frozen=True)
-class TrainOptions:
-    r"""How networks are trained: the same recipe for every N."""
-
-    sizes: tuple[Size, ...] = (32, 128, 512, "all")
-    """Training-set sizes N, nested: the images of a smaller one are in every larger one."""
-    steps: Annotated[int, Whole(least=1)] | None = None
-    """Training steps: the same number for every N; 6,000 of an MLP, 1,500 of a U-Net."""
-    batch_size: Annotated[int, Whole(least=1)] | None = None
-    """Images a step; 128 of an MLP, 64 of a U-Net."""
-    learning_rate: Annotated[float, Number(above=0.0)] = 1e-3
-    """Adam's rate; linearly to 0 in the second half."""
-    seeds: tuple[Annotated[int, Whole(least=0)], ...] = (0,)
-    """Seeds of the training; several give an error over trainings."""
-    measured_steps: tuple[Annotated[int, Whole(least=1)], ...] = ()
-    """Earlier steps at which networks are measured, too."""
-    network: Literal["auto", "mlp", "unet"] = "auto"
-    """The backbone; auto takes an MLP up to 256 coordinates, a U-Net for larger images."""
-    channels: tuple[Annotated[int, Whole(least=1)], ...] = (16, 32, 32)
-    """Channels of the U-Net at each resolution."""
-    widths: tuple[Annotated[int, Whole(least=1)], ...] = ()
-    """Widths of the MLP, each trained at every N; 256 if not given."""
-    blocks: Annotated[int, Whole(least=1)] | None = None
-    """Residual blocks of the MLP; 3 if not given."""
-    control: Literal["auto", "population", "reference", "linear"] = "auto"
-    """What networks are compared with: auto takes the population where it is known, else a
-    reference network that never saw the measured images where the pool allows it, else the
-    linear control."""
-    disjoint: Annotated[int, Whole(least=1)] = 1
-    """How many networks are trained on disjoint parts of the pool for each N: two tell which
-    share of the excess is variance. N too large for that are trained once."""
 
 
 @checked
@@ -85,9 +51,7 @@ class Sweep(Run, TrainOptions, MeasureOptions, DataOptions):
     kind: ClassVar[str] = "sweep"
 
     def __post_init__(self) -> None:
-        late = [step for step in self.measured_steps if self.steps and step >= self.steps]
-        if late:
-            raise InputError(f"`measured_steps` has {late[0]}; pass steps below {self.steps}")
+        self.check_budget()
         if not self.seeds or len(set(self.seeds)) < len(self.seeds):
             raise InputError("`seeds` are different numbers; pass at least one")
         if not self.sizes:
@@ -126,10 +90,29 @@ class Sweep(Run, TrainOptions, MeasureOptions, DataOptions):
 
     @property
     def training(self) -> Training:
-        r"""The training recipe: steps and batches that finish, where they are not given."""
+        r"""The recipe of the largest N; steps and batches that finish, where not given."""
         small = self.network_config.kind == "mlp"
         steps, batch = (6000, 128) if small else (1500, 64)
-        return Training(self.steps or steps, self.batch_size or batch, self.learning_rate)
+        steps, batch = self.steps or steps, self.batch_size or batch
+        if self.epochs is not None:
+            largest = choose_sizes(self.sizes, len(self.source.split.pool))[-1]
+            steps = self.steps_after(self.epochs, largest, batch)
+        return Training(steps, batch, self.learning_rate, mixed_precision=self.mixed_precision)
+
+    def _training_of(self, description: Description) -> Training:
+        # The reference is trained as long as the largest N.
+        whole, size = self.training, description.num_samples
+        if self.epochs is None or description.kind == "reference" or size is None:
+            return whole
+        return replace(whole, steps=self.steps_after(self.epochs, size, whole.batch_size))
+
+    def _moments(self, num_samples: int) -> list[int]:
+        # The steps at which a training on N images is measured, increasing; the last is its end.
+        whole = self.training
+        if self.epochs is None:
+            return sorted({*self.measured_steps, whole.steps})
+        passes = (*self.measured_epochs, self.epochs)
+        return sorted({self.steps_after(e, num_samples, whole.batch_size) for e in passes})
 
     def study(self) -> Study:
         r"""Points, levels and probes; the data by their digests.
@@ -152,6 +135,7 @@ class Sweep(Run, TrainOptions, MeasureOptions, DataOptions):
         if self.disjoint > 1:
             split, others = other_parts(whole, source.groups, sizes, self.points, self.disjoint)
             probes, parts = [Sketches()], {"part_sizes": split, "parts": others}
+        budget = {"epochs": self.epochs, "mixed_precision": self.mixed_precision}
         return study_of(
             source,
             {
@@ -169,6 +153,8 @@ class Sweep(Run, TrainOptions, MeasureOptions, DataOptions):
                 "control_reason": reason,
                 "reference": self._rest(order[: self.points]) if control == "reference" else [],
                 **parts,
+                # Named only where asked for: studies of before keep their digests.
+                **{name: value for name, value in budget.items() if value},
             },
         )
 
@@ -207,22 +193,21 @@ class Sweep(Run, TrainOptions, MeasureOptions, DataOptions):
         known = [Description("linear")]
         known += [Description("population")] if self.source.population is not None else []
         known += [Description("empirical", num_samples=n) for n in sizes]
-        steps = sorted({*self.measured_steps, self.training.steps})
         if rest:
-            first = self.seeds[0]
-            known.append(
-                Description(
-                    "reference", num_samples=len(rest), seed=first, step=self.training.steps
-                )
-            )
+            known += self._references(len(rest), sizes[-1])
         return known + [
             Description("learned", num_samples=n, seed=s, step=k, width=w, part=part)
             for n in sizes
             for part in parts[n]
             for w in self.widths or (None,)
             for s in self.seeds
-            for k in steps
+            for k in self._moments(n)
         ]
+
+    def _references(self, num_samples: int, largest: int) -> list[Description]:
+        # Networks that never saw the measured images; one is enough to stand beside.
+        end = self._moments(largest)[-1]
+        return [Description("reference", num_samples=num_samples, seed=self.seeds[0], step=end)]
 
     # ---------------------------------------------------------------------------- subjects
 
@@ -266,9 +251,10 @@ class Sweep(Run, TrainOptions, MeasureOptions, DataOptions):
         order = study.content["parts"][part - 1] if part else study.content["order"]
         index = study.content["reference"] if reference else order[: recipe.num_samples]
         config = self._config_of(recipe)
+        training = self._training_of(recipe)
         state = TrainState(
             config,
-            self.training,
+            training,
             self.source.data.tensor(index),
             seed=self.seed,
             # All sizes and parts of one seed share initial weights and draws of levels: only
@@ -282,11 +268,8 @@ class Sweep(Run, TrainOptions, MeasureOptions, DataOptions):
         checkpoint = folder.path / "checkpoints" / f"{name}.safetensors"
         if checkpoint_step(checkpoint) > min(int(step or 0) for step in wanted):
             checkpoint.unlink(missing_ok=True)  # a record was deleted that lies before it
-        steps = self.training.steps
-        every = max(1, steps // 20)
-        if self.measured_steps:
-            every = math.gcd(every, steps, *self.measured_steps)
-        for moment in train(state, every, checkpoint):
+        steps = training.steps
+        for moment in train(state, max(1, steps // 20), checkpoint, [k for k in wanted if k]):
             share = 0.87 * moment.step / steps
             report(share)
             if moment.step in wanted:
@@ -308,12 +291,19 @@ class Sweep(Run, TrainOptions, MeasureOptions, DataOptions):
         if subject.kind not in ("learned", "reference"):
             return exact_seconds(study, subject.num_samples) + asked
         # One training passes through all steps at which it is measured.
-        step = int(subject.step or 0)
-        steps = step - max((k for k in self.measured_steps if k < step), default=0)
+        last, same = subject.step or 0, self._same_training(subject, study)
+        steps = last - max((step for step in same if step < last), default=0)
         calls = measured_calls(study, self._jacobians, self.samples, self.trajectories)
         # A step is three calls of its batch, forwards and backwards.
-        per_call = self._step_seconds / (3 * self.training.batch_size)
-        return self._step_seconds * steps + calls * per_call + asked
+        a_step = self._step_seconds[subject.width]
+        return a_step * steps + calls * a_step / (3 * self.training.batch_size) + asked
+
+    def _same_training(self, subject: Description, study: Study) -> list[int]:
+        # The steps at which the training of a subject is measured.
+        if subject.kind == "reference":
+            references = self._references(0, study.content["sizes"][-1])
+            return [r.step or 0 for r in references if r.width == subject.width]
+        return self._moments(subject.num_samples or 0)
 
     def _question_seconds(self, description: Description, study: Study) -> float:
         # Of one question to each dimension method, on a denoiser of the same size.
@@ -328,10 +318,14 @@ class Sweep(Run, TrainOptions, MeasureOptions, DataOptions):
             return LocalDimensions(self.dimension).question_seconds(subject, study)
 
     @cached_property
-    def _step_seconds(self) -> float:
-        # Timed on this machine, since nothing else tells.
-        shape = self.source.data.item_shape
-        state = TrainState(self.network_config, self.training, torch.zeros(2, *shape), seed=0)
+    def _step_seconds(self) -> dict[int | None, float]:
+        # By width, timed on this machine, since nothing else tells.
+        return {width: self._timed(width) for width in (None, *self.widths)}
+
+    def _timed(self, width: int | None) -> float:
+        config = self._config_of(Description("learned", width=width))
+        zeros = torch.zeros(2, *self.source.data.item_shape)
+        state = TrainState(config, self.training, zeros, seed=0)
         with one_thread():
             state.advance()
             start, steps = time.perf_counter(), 0
@@ -344,6 +338,8 @@ class Sweep(Run, TrainOptions, MeasureOptions, DataOptions):
         r"""Settings that take less time, where this takes long."""
         steps = self.training.steps
         half = f"`steps` {max(1, steps // 2)} takes about half as long"
+        if self.epochs is not None:
+            half = f"`epochs` {self.epochs / 2:g} takes about half as long"
         fewer = f"{self._trainings} networks are trained: pass fewer `sizes`"
         return f"{half}; {fewer}; or give a `budget`, such as 30m"
 
@@ -356,7 +352,7 @@ class Sweep(Run, TrainOptions, MeasureOptions, DataOptions):
         """
         networks = self._trainings + 1
         share = seconds * 0.85 * min(workers, networks) / networks
-        return replace(self, steps=max(100, int(share / self._step_seconds / 1.15)))
+        return replace(self, steps=max(100, int(share / max(self._step_seconds.values()) / 1.15)))
 
     @property
     def _trainings(self) -> int:

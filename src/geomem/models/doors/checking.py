@@ -43,7 +43,7 @@ MIDDLE = (0.2, 0.5, 1.2, 3.0)
 # four standard errors.
 GAIN, SURE = 0.02, 4.0
 SCHEDULES = ("linear", "scaled_linear", "cosine", "sigmoid", "flow", "edm", "ve")
-DRAWS = ((1e7, 4), (1e8, 2), (math.inf, 1))  # up to so many parameters, so many draws an image
+DRAWS = ((1e5, 4), (1e8, 2), (math.inf, 1))  # up to so many parameters, so many draws an image
 
 
 def check_model(

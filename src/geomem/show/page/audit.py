@@ -184,7 +184,7 @@ def controls(known: xr.Dataset, row: xr.Dataset) -> list[dict[str, str]]:
             {
                 "name": name + (", which decided" if name == known.attrs["control"] else ""),
                 "nats": str(nats) if math.isfinite(nats.value) else "not measured",
-                "fine": f"{fine:.2g}" if math.isfinite(fine) else "",
+                "fine": f"{fine:.{0 if fine >= 10 else 1}f}" if math.isfinite(fine) else "",
                 "r": f"{np.nanmin(r):.2f} to {np.nanmax(r):.2f}" if np.isfinite(r).any() else "",
                 "gap": f"{gap}" + (", beyond error" if apart else "") if apart else "",
             }

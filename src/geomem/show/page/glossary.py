@@ -62,6 +62,7 @@ GLOSSARY = {
         "The posterior mean given the training set alone, in closed form: what a network that "
         "memorizes perfectly would answer."
     ),
+    "pilot": "Short trainings on few images, from which a longer one on more is predicted.",
     "held-out images": "Images of the same kind that no network of the run was trained on.",
     "reserved images": (
         "Images that are neither trained on nor held out: they give the principal directions, "

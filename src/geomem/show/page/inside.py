@@ -66,7 +66,9 @@ def _tangents(known: xr.Dataset, row: xr.Dataset) -> Section | None:
         "(dotted) than at training images (dashed). Bands are ± one standard error over images."
     )
     columns, table = _lost(known, row)
-    title = basis_sentence(row) or _between(row, kinds)
+    title, more = _kept(row, kinds)
+    text += more
+    title = basis_sentence(row) or title
     labels = [(str(row.label.values), 0)]
     kinds_of_line = [(PLACES[at], LINES[at]) for at in kinds]
     return Section(
@@ -81,17 +83,24 @@ def _tangents(known: xr.Dataset, row: xr.Dataset) -> Section | None:
     )
 
 
-def _between(row: xr.Dataset, kinds: list[str]) -> str:
+def _kept(row: xr.Dataset, kinds: list[str]) -> tuple[str, str]:
+    # How many directions are kept in the middle of the window, and how they lie.
     one = row.isel(basis_level=row.sizes["basis_level"] // 2)
-    parts = []
+    counts, angles = [], []
     for at in kinds:
         value, stderr = (float(one[f"tangent_dimension{e}"].sel(at=at)) for e in ("", "_stderr"))
-        said = f"{Estimate(value, stderr)} at noised {PLACES[at]}"
+        counts.append(f"{Estimate(value, stderr)} at {PLACES[at]}")
         if math.isfinite(float(one.tangent_angle.sel(at=at))):
-            said += f", up to {_degrees(one, 'tangent_angle', at)} from as many principal ones"
-        parts.append(said)
-    sigma = float(one.basis_sigma) / row.attrs["rms"]
-    return f"Of {DIRECTIONS} directions the model keeps, at σ = {sigma:.2g} rms, {'; '.join(parts)}"
+            angles.append(f"{_degrees(one, 'tangent_angle', at)} at {PLACES[at]}")
+    sigma = f"σ = {float(one.basis_sigma) / row.attrs['rms']:.2g} rms"
+    title = f"At {sigma} the model keeps {' and '.join(counts)} of {DIRECTIONS} directions"
+    text = (
+        f" The largest angle between that space and as many leading principal directions is, at "
+        f"{sigma}, {' and '.join(angles)}."
+        if angles
+        else ""
+    )
+    return title, text
 
 
 def _lost(known: xr.Dataset, row: xr.Dataset) -> tuple[list[str], list[list[str]]]:

@@ -45,10 +45,13 @@ class Painter:
         r"""A data URI of an image with shape (H, W), (1, H, W) or (3, H, W)."""
         return self._encode((item - self.low) / (self.high - self.low))
 
-    def direction(self, vector: Floats) -> str:
-        r"""A data URI of a direction: 0 is grey, its largest component black or white."""
+    def direction(self, vector: Floats, kept: float = 1.0) -> str:
+        r"""A data URI of a direction: 0 is grey, its largest component black or white.
+
+        Where a share of the variance along it is kept, it is fainter by the root of that.
+        """
         top = max(float(np.abs(vector).max()), 1e-12)
-        return self._encode(0.5 + vector / (2 * top))
+        return self._encode(0.5 + vector * kept**0.5 / (2 * top))
 
     def _encode(self, unit: Floats) -> str:
         pixels = np.round(255 * np.clip(np.nan_to_num(unit, nan=0.5), 0, 1)).astype(np.uint8)

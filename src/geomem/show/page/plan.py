@@ -2,33 +2,36 @@ r"""The page of a plan: one file that opens from disk, drawn from its records al
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 
 from geomem.compute.files import atomic_write_text
 from geomem.errors import InputError
-from geomem.findings.plan import plan_document
 from geomem.findings.plan_sentences import (
     PREDICTS,
     collapse_row,
     entry,
-    findings,
-    headline,
+    hardest,
     two_lines,
     whole,
 )
+from geomem.runs.planned import planned, said
 from geomem.runs.records import RunFolder
 from geomem.show.page.layout import drawn, render
 from geomem.show.page.pictures import Painter, is_picture
+from geomem.show.page.pilot import pilot_content
 from geomem.theory.planning import KEPT
 
 TICKS = [a * 10.0**b for b in range(-3, 4) for a in (1, 1.5, 2, 3, 5, 7)]
 SHOWN_PAIRS = 12
+SHOWN_DIRECTIONS = 4
+FAINT = (1.0, 0.9, 0.5, 0.1, 0.0)  # shares of a direction that are kept, drawn beside each other
 # Of curves, told apart without colour, too (Okabe and Ito, with a marker each); further
 # directions stand in the tables.
 CURVES = (
@@ -79,26 +82,37 @@ def plan_report(folder: RunFolder, show_images: bool | None) -> Path:
         pixels, numbers = records[0]["picture"].values, records[0]["picture_image"].values
         painter = Painter.of(pixels, folder.study["data"]["quantum"])
         pictures = {int(i): painter.image(p) for i, p in zip(numbers, pixels, strict=True)}
+    shape = tuple(folder.study["data"]["item_shape"])
+    seen = "vector" in records[0] and is_picture(shape)
+    vectors = list(records[0]["vector"].values) if seen else []
     path = folder.path / "plan.html"
-    html = plan_page(plan_document(folder.study, records), pictures)
+    html = plan_page(planned(folder), pictures, vectors)
     atomic_write_text(path, html, inside=folder.path, private=True)
     return path
 
 
-def plan_page(document: Mapping[str, Any], pictures: Mapping[int, str]) -> str:
+def plan_page(
+    document: Mapping[str, Any],
+    pictures: Mapping[int, str],
+    vectors: Sequence[NDArray[np.floating]] = (),
+) -> str:
     r"""The page. All that comes from the data is escaped.
 
     Arguments:
         document: The plan, as ``plan.json`` holds it.
         pictures: Data URIs of images by their number; none unless pixels are to be shown.
+        vectors: Principal directions in the shape of an image, where items are pictures.
     """
+    title, more = said(document)
     content = {
         "plan": document,
         "file": "geomem-plan",
-        "title": headline(document),
-        "findings": findings(document),
+        "title": title,
+        "findings": more,
+        "pilot": pilot_content(document["pilot"]) if "pilot" in document else None,
         "predicts": PREDICTS,
         "limitation": LIMITATION,
+        "hardest": f"{document['sigmas_relative'][hardest(document)[0]]:.2g}",
         "levels": [f"{s:.2g}" for s in document["sigmas_relative"]],
         "points": [f"{n:,.0f}" for n in document["reference_points"]],
         "needed": [(f"{100 * kept:.0f} %", _needed_rows(document, kept)) for kept in KEPT],
@@ -106,6 +120,7 @@ def plan_page(document: Mapping[str, Any], pictures: Mapping[int, str]) -> str:
         "hidden": max(0, len(document["direction_variances"]) - len(CURVES)),
         "steps": [(f"background:{colour};color:{ink}", said) for _, colour, ink, said in STEPS],
         "maps": _maps(document),
+        "faint": _faint(document, vectors),
         "collapse": [collapse_row(document, row) for row in document["collapse"]],
         "twins": [
             {"ratio": f"{ratio:.3f}", **_images(document, [i, j], pictures)}
@@ -117,6 +132,19 @@ def plan_page(document: Mapping[str, Any], pictures: Mapping[int, str]) -> str:
         ],
     }
     return render("plan.html", content)
+
+
+def _faint(
+    document: Mapping[str, Any], vectors: Sequence[NDArray[np.floating]]
+) -> list[dict[str, Any]]:
+    # What "kept" means on the picture of a direction: how much of it samples would still vary by.
+    level, _ = hardest(document)
+    rows = []
+    for k, vector in enumerate(vectors[:SHOWN_DIRECTIONS]):
+        needs = [two_lines(document, entry(document, kept, level, k))[0] for kept in KEPT]
+        pictures = [(share, Painter().direction(vector, share)) for share in FAINT]
+        rows.append({"pictures": pictures, "needs": list(zip(KEPT, needs, strict=True))})
+    return rows
 
 
 # ---------------------------------------------------------------------------------- tables
