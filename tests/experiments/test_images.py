@@ -257,6 +257,14 @@ def test_slopes_of_the_law_are_its_derivatives() -> None:
         assert np.allclose(apart / 2e-6, column, atol=1e-8)
 
 
+def test_groups_end_with_the_single_directions() -> None:
+    counts = [1] * 60 + [196]  # as of a set whose reserved images span 60 directions
+    found = images.groups_of(xr.Dataset({}, {"direction_count": ("direction", counts)}))
+    assert found["17 to 64"] == slice(16, 60)
+    whole = xr.Dataset({}, {"direction_count": ("direction", [1] * 64 + [5, 9])})
+    assert images.groups_of(whole) == images.GROUPS
+
+
 def test_sphere_and_plane_are_compared_by_size() -> None:
     one = xr.Dataset(
         {

@@ -30,6 +30,7 @@ from geomem.experiments.images import (
     SMALL_NOISE,
     WHOLE,
     finished,
+    groups_of,
     missing,
     networks,
     ran,
@@ -84,7 +85,7 @@ class Epochs(Experiment):
         }
         for data, (dataset, batch) in several.items():
             whole = group_numbers(dataset, WHOLE, as_long=True).isel(group=0)
-            by_group = group_numbers(dataset, GROUPS, as_long=True)
+            by_group = group_numbers(dataset, groups_of(dataset), as_long=True)
             noises = {
                 noise: group_numbers(dataset.isel(sigma=levels), WHOLE, as_long=True).isel(group=0)
                 for noise, levels in stretches(dataset).items()

@@ -25,6 +25,7 @@ from geomem.experiments.images import (
     SETS,
     SMALL_NOISE,
     finished,
+    groups_of,
     missing,
     ran,
     stretches,
@@ -38,7 +39,6 @@ from geomem.findings.measured import Measured
 from geomem.findings.rows import rows_of
 from geomem.stats import Estimate
 
-SINGLES = 64
 PICTURES = 3  # of the directions lost first, and last, at each noise
 SURE = 3.0  # standard errors between groups, from which an order is an order
 MANY = 0.8  # of the sure cells
@@ -77,7 +77,7 @@ class ImageSubspaces(Experiment):
             last = sweep_of(data, scale).training.steps
             curves[data] = {}
             for noise, levels in stretches(dataset).items():
-                known = group_numbers(dataset.isel(sigma=levels), GROUPS)
+                known = group_numbers(dataset.isel(sigma=levels), groups_of(dataset))
                 counts = order(known)
                 counted[data, noise] = counts
                 orders.append([data, noise, *map(str, counts)])
@@ -200,7 +200,7 @@ def _at(dataset: xr.Dataset, size: int, step: int) -> np.ndarray:
 
 def _pictures(dataset: xr.Dataset, source: Any) -> list[dict[str, Any]]:
     # The single directions of which the largest and the smallest share is lost.
-    singles = min(SINGLES, dataset.sizes["direction"])
+    singles = groups_of(dataset)["17 to 64"].stop
     known = group_numbers(dataset, {str(k + 1): slice(k, k + 1) for k in range(singles)})
     known = known.isel(subject=0)
     share, error = known.whole_share.values, known.whole_share_stderr.values

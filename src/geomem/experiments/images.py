@@ -203,6 +203,13 @@ def ran(found: Mapping[str, xr.Dataset], scale: Scale) -> list[str]:
     ]
 
 
+def groups_of(dataset: xr.Dataset) -> dict[str, slice]:
+    r"""The groups of single directions; of sets that span fewer, the last one ends with them."""
+    counts = dataset.direction_count.values
+    singles = int(np.argmax(counts > 1)) if (counts > 1).any() else len(counts)
+    return {name: slice(part.start, min(part.stop, singles)) for name, part in GROUPS.items()}
+
+
 def stretches(dataset: xr.Dataset) -> dict[str, np.ndarray]:
     r"""The levels that are called small and large noise, by their places."""
     relative = dataset.sigma_relative.values

@@ -86,12 +86,15 @@ class Regimes(Experiment):
                 last = one.isel(subject=one.step.values == one.step.values.max())
                 last = last.sortby("num_samples")
                 sizes = last.num_samples.values
+                phase.append(_phase(name, last))
+                # Of few held-out images copies are not calibrated: nothing to cross.
+                if not np.isfinite([last.copies.values, last.lost.values]).all():
+                    continue
                 ends[name] = (
                     crossing(sizes, last.copies.values, _stderr(last, "copies")),
                     crossing(sizes, last.lost.values, last.lost_stderr.values),
                     [int(n) for n in sizes],
                 )
-                phase.append(_phase(name, last))
         verdict, why = _of_phases(ends)
         return Judgement(
             verdict,
@@ -190,14 +193,16 @@ def _rows(name: str, one: xr.Dataset) -> list[list[str]]:
     for k in range(one.sizes["subject"]):
         cell = one.isel(subject=k)
         copies, low, high = (float(cell[f"copies{end}"]) for end in ("", "_low", "_high"))
+        known = np.isfinite([copies, low, high]).all()
+        shares = [float(cell[n]) for n in ("spurious", "new_samples")]
         kept = [
             repr(Estimate(float(cell[n]), float(cell[f"{n}_stderr"])))
             for n in ("training_dimension", "held_out_dimension")
         ]
         rows.append(
             [name, f"{int(cell.num_samples):,}", f"{int(cell.step):,}"]
-            + [f"{copies:.2f} ({low:.2f} to {high:.2f})"]
-            + [f"{float(cell[n]):.2f}" for n in ("spurious", "new_samples")]
+            + [f"{copies:.2f} ({low:.2f} to {high:.2f})" if known else "not calibrated"]
+            + [f"{v:.2f}" if np.isfinite(v) else "not calibrated" for v in shares]
             + [repr(Estimate(float(cell.lost), float(cell.lost_stderr)))]
             + [" / ".join(kept), str(cell.word.item())]
         )
@@ -244,6 +249,7 @@ def _of_phases(ends: Mapping[str, tuple[Crossing, Crossing, Any]]) -> tuple[Verd
 
 def _figure(curves: Mapping[str, Any]) -> Figure:
     from matplotlib.lines import Line2D
+    from matplotlib.ticker import NullFormatter
 
     figure = Figure(figsize=(2.5 * max(2, len(curves)) + 0.6, 5.6), layout="constrained")
     grid = figure.subplots(2, len(curves), squeeze=False, sharex="col", sharey="row")
@@ -273,6 +279,7 @@ def _figure(curves: Mapping[str, Any]) -> Figure:
     grid[0, 0].legend(frameon=False, fontsize=7)
     for ax in grid.flat:
         ax.tick_params(labelsize=7)
+        ax.xaxis.set_minor_formatter(NullFormatter())  # labels of less than a decade overlap
         ax.spines[["top", "right"]].set_visible(False)
     handles = [
         Line2D([], [], marker="s", ls="", color=colour, label=word)

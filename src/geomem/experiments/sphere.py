@@ -69,7 +69,10 @@ class SpherePlane(Experiment):
     limits = (
         "One sphere (S^5 in 30 dimensions), one plane, an MLP of width 128, 4,000 steps, two "
         "trainings a size: a difference below the errors of the table is not seen. Curvature that "
-        "varies, or is stronger than that of a sphere at the levels measured, is not tried."
+        "varies, or is stronger than that of a sphere at the levels measured, is not tried. A "
+        "share below 0 is no memory: it is what networks have not learned of the population, on "
+        "the sphere its curvature, at every N; it hides as much of what is memorized, so that "
+        "shares of both are compared beside different floors."
     )
 
     def trainings(self, scale: Scale) -> Runs:
