@@ -46,7 +46,7 @@ from geomem.runs.results import write_results
 _log = logging.getLogger("geomem.monitor")
 KIND = "monitor"
 OVERHEAD = 0.1  # seconds of a look that are not the denoiser's: test, record
-READY = 0.5  # seconds that getting ready for looks may take: linear control, drawn-alike test
+READY, CHECKS = 0.5, 10  # getting ready for looks: seconds, or so many checks of the images
 
 
 class MemorizationMonitor:
@@ -134,6 +134,7 @@ class MemorizationMonitor:
         self._alike = True
         self._spacing = Spacing(every, growth, share)
         self._out, self._started = out, started
+        self._overhead, self._checking = OVERHEAD, 0.0
         if not is_main():
             return
         before = time.perf_counter()
@@ -150,6 +151,7 @@ class MemorizationMonitor:
                 batch_size=batch_size,
                 name=name,
             )
+            self._checking = time.perf_counter() - before
             # A training that was interrupted has its history at once; others may be too short
             # for a single look, and shall not pay for being ready for one.
             if share == math.inf or (out is not None and Path(out).exists()):
@@ -286,10 +288,14 @@ class MemorizationMonitor:
         return found
 
     def _ready(self, wait: bool) -> bool:
-        if wait and not self._spacing.affords(READY):
+        # What else a busy machine does makes all of these longer together: the check of the images
+        # tells how long getting ready takes, and that how long a look does.
+        if wait and not self._spacing.affords(max(READY, CHECKS * self._checking)):
             return False
+        before = time.perf_counter()
         try:
             self._open()
+            self._overhead = max(OVERHEAD, time.perf_counter() - before)
         except Exception as error:
             self._give_up(error)
         return not self.fault
@@ -303,7 +309,7 @@ class MemorizationMonitor:
         if spacing.share == math.inf:
             return True
         if spacing.cost is None and spacing.affords(0.0):
-            spacing.cost = OVERHEAD + _seconds_of(denoiser, self._study)
+            spacing.cost = self._overhead + _seconds_of(denoiser, self._study)
         return spacing.cost is not None and spacing.affords(spacing.cost)
 
     def _look(self, denoiser: AtRest) -> Look:
