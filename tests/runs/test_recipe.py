@@ -127,5 +127,4 @@ def test_bfloat16_changes_nats_by_less_than_their_error(tmp_path: Path) -> None:
         row = numbers.isel(subject=int(np.flatnonzero(numbers.kind == "learned")[0]))
         found.append((float(row.information), float(row.information_stderr)))
     (plain, error), (half, _) = found
-    print(found)
     assert abs(plain - half) < error
