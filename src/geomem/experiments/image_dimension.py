@@ -26,6 +26,7 @@ from geomem.experiments.images import (
     folder_of,
     missing,
     ran,
+    sizes_axis,
     sweep_of,
     trainings,
 )
@@ -308,11 +309,12 @@ def _figure(curves: Mapping[str, Any]) -> Figure:
                      label="exact, predicted")  # fmt: skip
             row.set_title(f"σ = {one['levels'][place]:g} rms", fontsize=8, loc="right", pad=2)
         column[2].set(xlabel="training images N")
+        for ax in column:
+            sizes_axis(ax, one["sizes"])
     grid[0, 0].set_ylabel("memorized nats per image")
     for ax in grid[1:, 0]:
         ax.set_ylabel("dimension kept")
     for ax in grid.flat:
-        ax.set_xscale("log")
         ax.set_ylim(bottom=0)
         ax.spines[["top", "right"]].set_visible(False)
         ax.tick_params(labelsize=8)

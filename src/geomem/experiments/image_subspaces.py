@@ -28,6 +28,7 @@ from geomem.experiments.images import (
     groups_of,
     missing,
     ran,
+    sizes_axis,
     stretches,
     sweep_of,
     trainings,
@@ -278,7 +279,7 @@ def _figure(curves: Mapping[str, Any]) -> Figure:
                     one[noise]["sizes"], values, errors, fmt="o-", ms=4, lw=1.2, color=f"C{g}",
                     label=f"directions {group}",
                 )  # fmt: skip
-            ax.set_xscale("log")
+            sizes_axis(ax, one[noise]["sizes"])
             ax.set_ylim(-0.1, 1.05)
             ax.axhline(0, color="0.85", lw=0.8, zorder=0)
             ax.set_title(f"{data}, {noise} noise", fontsize=9)

@@ -228,3 +228,11 @@ def networks(data: str, known: xr.Dataset) -> dict[str, np.ndarray]:
         f"{data}, width {int(w)}": np.flatnonzero(widths == w)
         for w in np.unique(widths[~np.isnan(widths)])
     }
+
+
+def sizes_axis(ax: Any, sizes: Iterable[int]) -> None:
+    r"""A logarithmic axis that names the sizes themselves: few as they are, no power of ten is."""
+    known = sorted({int(n) for n in sizes})
+    ax.set_xscale("log")
+    ax.set_xticks(known, [f"{n:,}" for n in known])
+    ax.set_xticks([], minor=True)

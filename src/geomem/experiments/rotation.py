@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 
 from geomem.errors import InputError
 from geomem.experiments.experiment import Experiment, Judgement, Runs, Scale, Table, Verdict
-from geomem.experiments.images import folder_of, sweep_of, trainings
+from geomem.experiments.images import folder_of, sizes_axis, sweep_of, trainings
 from geomem.findings.tangents import COUNT, NAMES, angle, turns
 from geomem.runs.load import load
 from geomem.runs.tangents import Tangents
@@ -224,7 +224,7 @@ def _figure(curves: Mapping[str, Any]) -> Figure:
                                 label=label)  # fmt: skip
             ax.axhline(one["unrelated"], color="k", lw=0.8, ls=":")
             ax.set_title(f"{data}, σ = {level['level']:g} rms", fontsize=9)
-            ax.set_xscale("log")
+            sizes_axis(ax, one["sizes"])
             ax.set_ylim(0, 92)
             ax.tick_params(labelsize=8)
             ax.spines[["top", "right"]].set_visible(False)
