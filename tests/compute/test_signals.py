@@ -19,6 +19,10 @@ from geomem.compute.claims import claim
 from geomem.compute.files import atomic_write
 from geomem.compute.signals import signals_interrupt
 
+# As from a terminal, also where the tests run behind nohup or in the background of a script.
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
 def write(path):
     path.write_text("half of it")
     print("writing", flush=True)

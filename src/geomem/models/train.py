@@ -70,7 +70,7 @@ class Training:
 
         Example:
             >>> [round(Training(steps=1000).time(step)) for step in (250, 500, 1000)]
-            [180, 428, 744]
+            [181, 428, 740]
         """
         rates = np.minimum(1.0, 2 * (1 - np.arange(step) / self.steps))
         weights = self.ema_decay ** np.arange(step - 1, -1, -1)
