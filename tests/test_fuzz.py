@@ -20,7 +20,7 @@ SCALE, SEED = int(os.environ.get("GEOMEM_FUZZ", "1")), os.environ.get("GEOMEM_FU
 ROOT = Path(__file__).parents[1]
 
 
-@pytest.mark.parametrize(("what", "count"), [("callables", 1000), ("commands", 40)])
+@pytest.mark.parametrize(("what", "count"), [("callables", 1000), ("commands", 20)])
 def test_every_input_gets_an_answer_or_a_sentence(what: str, count: int) -> None:
     # In a process of its own, so that a limit of memory holds for the fuzz alone.
     command = [sys.executable, "-m", "tests.fuzz", what, str(SCALE * count), SEED]

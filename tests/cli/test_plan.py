@@ -248,6 +248,7 @@ def test_an_output_that_cannot_be_written_is_found_out_first(
         assert error.count("\n") == 1
 
 
+@pytest.mark.slow  # Python compiles all that it imports anew, without docstrings
 def test_help_without_docstrings_shows_no_signature() -> None:
     command = "plan"
     environment = {**os.environ, "PYTHONOPTIMIZE": "2", "PYTHONDONTWRITEBYTECODE": "1"}

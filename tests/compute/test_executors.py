@@ -339,7 +339,9 @@ def sleep(unit: int, report: Report) -> None:
     time.sleep(60)
 
 
-@pytest.mark.parametrize("executor", ["LocalExecutor(2)", "RayExecutor(2)"])
+@pytest.mark.parametrize(
+    "executor", ["LocalExecutor(2)", pytest.param("RayExecutor(2)", marks=pytest.mark.slow)]
+)
 def test_ctrl_c_stops_the_workers(executor: str, tmp_path: Path) -> None:
     if executor.startswith("Ray") and find_spec("ray") is None:
         pytest.skip(NO_RAY)

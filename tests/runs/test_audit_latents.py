@@ -20,7 +20,7 @@ from tests.models.doors.text_to_image import in_names, save_stable_diffusion
 
 TRAINING, HELD_OUT = 16, 32  # half of the latter are reserved
 CAPTIONS = ("a bird", "red cat")
-STEPS = 200
+STEPS = 80
 
 
 def pictures(count: int, seed: int) -> Tensor:

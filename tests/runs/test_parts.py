@@ -21,11 +21,12 @@ SMALL = Sweep(
     "digits",
     sizes=(16, 32, "all"),
     steps=20,
-    levels=3,
+    levels=2,
     points=24,
     draws=2,
     samples=8,
     jacobian_points=0,
+    trajectories=0,
     control="linear",
 )
 

@@ -151,9 +151,9 @@ def command(out: Path, steps: int) -> list[str]:
 
 def test_kill_9_in_the_middle_and_the_same_command_again(tmp_path: Path) -> None:
     whole, broken = tmp_path / "whole", tmp_path / "broken"
-    sweep = replace(TINY, measured_steps=(), steps=400)
+    sweep = replace(TINY, measured_steps=(), steps=150)
     sweep.run(whole, processes=2, quiet=True)
-    process = subprocess.Popen(command(broken, 400), stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(command(broken, 150), stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 60
     while not list((broken / "checkpoints").glob("*.safetensors")):
         assert time.monotonic() < deadline
@@ -164,7 +164,7 @@ def test_kill_9_in_the_middle_and_the_same_command_again(tmp_path: Path) -> None
     missing = RunFolder.open(broken).missing()
     assert missing, "it was too late to interrupt anything"
     before = record_bytes(broken)
-    done = subprocess.run(command(broken, 400), capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command(broken, 150), capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert record_bytes(broken) == record_bytes(whole)
     assert before.items() <= record_bytes(broken).items()
