@@ -82,8 +82,8 @@ def test_nats_are_those_of_the_squared_errors() -> None:
         theirs = (better[:, None] * ratio[:, None] * linear[1]).sum(-1)
         ours = (better[:, None] * new).sum(-1)
         pairs = zip(theirs, ours, strict=True)
-        slope = [np.polyfit(a, b, 1)[0] if np.ptp(a) else 1.0 for a, b in pairs]
-        slope = np.where(better, np.clip(slope, 0, 2)[:, None], 1)
+        fitted = [np.polyfit(a, b, 1)[0] if np.ptp(a) else 1.0 for a, b in pairs]
+        slope = np.where(better, np.clip(fitted, 0, 2)[:, None], 1)
         unseen = linear[1].mean(1)
         taken = ratio * (unseen + slope * (linear[0].mean(1) - unseen))
         density = (taken - squares[1, 0].mean(1)).sum(-1)
