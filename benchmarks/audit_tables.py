@@ -112,7 +112,8 @@ def cost_table(result: dict[str, Any]) -> str:
 
 def spread(value: float, error: float) -> str:
     r"""A number that is known up to a factor, as its range."""
-    low, high = (f"{value * math.exp(side * error):.2g}" for side in (-1, 1))
+    ends = (value * math.exp(side * error) for side in (-1, 1))
+    low, high = (f"{float(f'{end:.2g}'):g}" for end in ends)
     return low if low == high else f"{low} to {high}"
 
 
