@@ -21,7 +21,7 @@ demo: setup
 	$(BIN)/geomem demo
 
 test: setup
-	$(BIN)/python -m pytest -n 3 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 slow: setup  ## science that takes minutes
 	$(BIN)/python -m pytest -m slow
