@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 import geomem
 from geomem.data.images import load_data
@@ -41,6 +42,7 @@ def audited(sweep: Path, size: int, out: Path) -> Verdict:
     return geomem.verdict(geomem.numbers(dataset, permutations=999))
 
 
+@pytest.mark.slow
 def test_an_audit_of_its_networks_says_what_the_sweep_says(tmp_path: Path) -> None:
     Sweep(
         data="digits",

@@ -149,6 +149,7 @@ def command(out: Path, steps: int) -> list[str]:
     return [sys.executable, "-m", "geomem", "sweep", *options.split(), "--out", str(out)]
 
 
+@pytest.mark.slow  # a worker that is killed is in test_sweep_executors
 def test_kill_9_in_the_middle_and_the_same_command_again(tmp_path: Path) -> None:
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     sweep = replace(TINY, measured_steps=(), steps=150)
