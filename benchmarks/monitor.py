@@ -381,7 +381,7 @@ def cost_training(name: str, data: str, config: dict[str, Any], steps: int) -> d
 def cost(repeats: int) -> list[dict[str, Any]]:
     mlp = {"kind": "mlp", "width": 128, "blocks": 2}
     unet = {"kind": "unet", "channels": (8, 16)}
-    plans = {"MLP, digits": (mlp, 3000), "U-Net, digits": (unet, 300)}
+    plans = {"MLP, digits": (mlp, 20_000), "U-Net, digits": (unet, 2000)}
     found = []
     # One after the other in turns, so that what else the machine does falls on both.
     for _ in range(repeats):
