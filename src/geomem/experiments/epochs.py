@@ -22,7 +22,15 @@ from matplotlib.figure import Figure
 from scipy.optimize import OptimizeWarning, curve_fit
 
 from geomem.experiments.digits import FOLDER, digits_sweep, ran_digits
-from geomem.experiments.experiment import Experiment, Judgement, Runs, Scale, Table, Verdict
+from geomem.experiments.experiment import (
+    Experiment,
+    Judgement,
+    Runs,
+    Scale,
+    Table,
+    Verdict,
+    verdict_of,
+)
 from geomem.experiments.images import (
     GROUPS,
     LARGE_NOISE,
@@ -287,13 +295,8 @@ def _of_laws(
     why = f"The exponent of N, and what the law leaves of a share: {text}."
     if nothing:
         why += f" Nothing is lost by {' and '.join(nothing)}."
-    if all(one.values()) and all(curve.values()):
-        return "confirmed", why
-    if any(one[name] and curve[name] for name in fits):
-        return "confirmed in this regime", why
-    if all(off.values()):
-        return "not seen", why
-    return "undecided at this scale", why
+    both = [one[name] and curve[name] for name in fits]
+    return verdict_of(all(both), any(both), all(off.values())), why
 
 
 # -------------------------------------------------------------------------------- figure

@@ -21,6 +21,7 @@ from geomem.compute.files import atomic_write_text
 from geomem.compute.progress import format_seconds, say
 from geomem.errors import InputError
 from geomem.runs.jobs import jobs_to_do
+from geomem.runs.records import RunFolder
 from geomem.runs.run import Run
 
 SCHEMA_VERSION = 1
@@ -107,6 +108,28 @@ class Experiment(ABC):
     @abstractmethod
     def draw(self, document: Mapping[str, Any]) -> Figure:
         r"""The figure, from the document alone."""
+
+
+def networks_left(path: Path) -> tuple[int, int]:
+    r"""How many networks of a sweep are not there yet, of how many."""
+    folder = RunFolder.open(path)
+    learned = {k for k, subject in enumerate(folder.subjects) if subject.kind == "learned"}
+    return len(learned & {*folder.missing()}), len(learned)
+
+
+def last_networks(path: Path, step: int, seed: int | None = None) -> tuple[Path, ...]:
+    r"""The files of the networks that a sweep has trained to a step, of one seed or of all."""
+    of_seed = "" if seed is None else f"-seed{seed}"
+    return tuple(sorted((path / "networks").glob(f"N*{of_seed}-step{step}.safetensors")))
+
+
+def verdict_of(everywhere: bool, somewhere: bool, nowhere: bool) -> Verdict:
+    r"""The verdict on a claim that holds everywhere, somewhere, or has failed everywhere."""
+    if everywhere:
+        return "confirmed"
+    if somewhere:
+        return "confirmed in this regime"
+    return "not seen" if nowhere else "undecided at this scale"
 
 
 def forecast(runs: Runs, out: Path, workers: int) -> float:

@@ -16,7 +16,16 @@ import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
 
-from geomem.experiments.experiment import Experiment, Judgement, Runs, Scale, Table, Verdict
+from geomem.experiments.experiment import (
+    Experiment,
+    Judgement,
+    Runs,
+    Scale,
+    Table,
+    Verdict,
+    last_networks,
+    verdict_of,
+)
 from geomem.experiments.images import (
     LEVEL,
     LIMITS,
@@ -78,8 +87,7 @@ class ImageDimension(Experiment):
         runs = {}
         for data in self.sets:
             step = sweep_of(data, scale).training.steps
-            networks = sorted((out / folder_of(data) / "networks").glob(f"N*-seed0-step{step}.*"))
-            files = tuple(path for path in networks if path.suffix == ".safetensors")
+            files = last_networks(out / folder_of(data), step, seed=0)
             if files:
                 runs[f"{folder_of(data)}-bundle"] = Dimensions(
                     network=files, dimension=(METHOD,), sigmas=BUNDLE, points=2
@@ -283,11 +291,8 @@ def _verdict(
             f"{_pm(one['training'][0][-1])} of {one['ambient']}"
         )
     why = f"Memorized per image, and kept at {LEVEL} rms: " + "; ".join(parts) + "."
-    if all(whole.values()) and len(whole) > 1:
-        return "confirmed", why
-    if any(whole.values()):
-        return "confirmed in this regime", why
-    return ("not seen", why) if none else ("undecided at this scale", why)
+    everywhere = all(whole.values()) and len(whole) > 1
+    return verdict_of(everywhere, any(whole.values()), bool(none)), why
 
 
 # -------------------------------------------------------------------------------- figure

@@ -16,7 +16,15 @@ import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
 
-from geomem.experiments.experiment import Experiment, Judgement, Runs, Scale, Table, Verdict
+from geomem.experiments.experiment import (
+    Experiment,
+    Judgement,
+    Runs,
+    Scale,
+    Table,
+    Verdict,
+    verdict_of,
+)
 from geomem.experiments.image_dimension import SOURCE
 from geomem.experiments.images import (
     GROUPS,
@@ -252,13 +260,9 @@ def _verdict(counted: Mapping[tuple[str, str], Sequence[int]]) -> tuple[Verdict,
     if not shares:
         return "undecided at this scale", text
     both = {noise for _, noise in first} == {"small", "large"}
-    if both and all(share >= MANY for share in shares):
-        return "confirmed", text
-    if any(share >= MANY for share in shares):
-        return "confirmed in this regime", text
-    if all(share <= 1 - MANY for share in shares):
-        return "not seen", text
-    return "undecided at this scale", text
+    mostly = [share >= MANY for share in shares]
+    opposite = all(share <= 1 - MANY for share in shares)
+    return verdict_of(both and all(mostly), any(mostly), opposite), text
 
 
 # -------------------------------------------------------------------------------- figure

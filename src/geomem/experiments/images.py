@@ -18,9 +18,8 @@ import xarray as xr
 
 from geomem.data.source import DataOptions, load_images, load_source
 from geomem.errors import InputError
-from geomem.experiments.experiment import Runs, Scale
+from geomem.experiments.experiment import Runs, Scale, networks_left
 from geomem.runs.load import load
-from geomem.runs.records import RunFolder
 from geomem.runs.sweep import Sweep
 
 SETS = ("fashion-mnist", "mnist", "olivetti", "cifar10")
@@ -161,12 +160,10 @@ def missing(out: Path, sets: Iterable[str], scale: Scale) -> list[str]:
         if not (path / "config.json").exists():
             said.append(f"Nothing is there yet of {data}; the same command goes on.")
             continue
-        folder = RunFolder.open(path)
-        learned = [k for k, s in enumerate(folder.subjects) if s.kind == "learned"]
-        left = len({*folder.missing()} & {*learned})
+        left, learned = networks_left(path)
         if left:
             said.append(
-                f"On {data} {left} of {len(learned)} networks are not there yet; the same command "
+                f"On {data} {left} of {learned} networks are not there yet; the same command "
                 "goes on."
             )
     return said

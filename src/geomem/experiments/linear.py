@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from geomem.experiments.experiment import Runs, Scale
+from geomem.experiments.experiment import Runs, Scale, last_networks, networks_left
 from geomem.findings.spectrum import Spectra
 from geomem.runs.load import load
 from geomem.runs.records import RunFolder
@@ -76,9 +76,8 @@ def spectra_of(out: Path, scale: Scale) -> Runs:
     for kind, data in KINDS.items():
         sweep, rms = sweep_of(kind, scale), _rms(kind)
         relative = tuple(float(s / rms) for s in sorted({*SIGMAS, *PAPER_SIGMAS}))
-        folder = out / f"linear-{kind}" / "networks"
-        last = sorted(folder.glob(f"N*-step{sweep.training.steps}.safetensors"))
-        runs[f"linear-{kind}-spectra"] = ScoreSpectra(network=tuple(last), sigmas=relative)
+        last = last_networks(out / f"linear-{kind}", sweep.training.steps)
+        runs[f"linear-{kind}-spectra"] = ScoreSpectra(network=last, sigmas=relative)
         runs[f"linear-{kind}-exact"] = ScoreSpectra(
             data, sizes=sweep.sizes, sigmas=relative, sets=SETS
         )
@@ -103,12 +102,10 @@ def unfinished(out: Path) -> list[str]:
     r"""A sentence for each kind of samples of which trainings are missing: a page says so."""
     said = []
     for kind in KINDS:
-        folder = RunFolder.open(out / f"linear-{kind}")
-        learned = [k for k, s in enumerate(folder.subjects) if s.kind == "learned"]
-        missing = len({*folder.missing()} & {*learned})
+        missing, learned = networks_left(out / f"linear-{kind}")
         if missing:
             said.append(
-                f"On {kind} samples {missing} of {len(learned)} planned networks are not there; "
+                f"On {kind} samples {missing} of {learned} planned networks are not there; "
                 "the same command goes on."
             )
     return said

@@ -20,7 +20,15 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 from geomem.experiments.digits import FOLDER, digits_sweep, ran_digits
-from geomem.experiments.experiment import Experiment, Judgement, Runs, Scale, Table, Verdict
+from geomem.experiments.experiment import (
+    Experiment,
+    Judgement,
+    Runs,
+    Scale,
+    Table,
+    Verdict,
+    verdict_of,
+)
 from geomem.experiments.images import (
     LEVEL,
     SETS,
@@ -235,13 +243,7 @@ def _of_phases(ends: Mapping[str, tuple[Crossing, Crossing, Any]]) -> tuple[Verd
         f"{name}: copies {span(a, n)}, dimension {span(b, n)}" for name, (a, b, n) in ends.items()
     )
     why = f"N at one half: {text}."
-    if all(before.values()):
-        return "confirmed", why
-    if any(before.values()):
-        return "confirmed in this regime", why
-    if all(after.values()):
-        return "not seen", why
-    return "undecided at this scale", why
+    return verdict_of(all(before.values()), any(before.values()), all(after.values())), why
 
 
 # -------------------------------------------------------------------------------- figure

@@ -15,7 +15,15 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 from geomem.errors import InputError
-from geomem.experiments.experiment import Experiment, Judgement, Runs, Scale, Table, Verdict
+from geomem.experiments.experiment import (
+    Experiment,
+    Judgement,
+    Runs,
+    Scale,
+    Table,
+    Verdict,
+    last_networks,
+)
 from geomem.experiments.images import folder_of, sizes_axis, sweep_of, trainings
 from geomem.findings.tangents import COUNT, NAMES, angle, turns
 from geomem.runs.load import load
@@ -59,8 +67,7 @@ class Rotation(Experiment):
         runs = {}
         for data in self.sets:
             step = sweep_of(data, scale).training.steps
-            files = (out / folder_of(data) / "networks").glob(f"N*-step{step}.safetensors")
-            networks = tuple(sorted(files))
+            networks = last_networks(out / folder_of(data), step)
             if networks:
                 runs[f"{folder_of(data)}-tangents"] = Tangents(
                     network=networks, sigmas=LEVELS, points=POINTS

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from geomem.findings.measured import MIN_UNITS, SCALED, SIDES, Measured
 from geomem.findings.rows import Row
+from geomem.findings.slopes import followed
 from geomem.information import LEAST_KEPT, integrate_log, strongest_contrast
 from geomem.measure.subject import NETWORKS
 from geomem.stats import clustered_mean, numpy_rng
@@ -203,7 +204,7 @@ def _pixels(run: Measured) -> xr.Dataset:
             ratio = np.minimum(1.0, sums[0] / np.where(sums[1] > 0, sums[1], np.inf))
             slope = np.where(ratio < 1, run.slope(member, run.main)[0].mean(-1), 1.0)
             one = (-1, *(1,) * (w.ndim - 1))
-            them = ratio.reshape(one) * (w_new + slope.reshape(one) * (w - w_new))
+            them = followed(w, w_new, ratio.reshape(one), slope.reshape(one))
         else:
             them = w
         maps[k] = integrate_log(them - e, run.sigmas)

@@ -9,7 +9,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from geomem.findings.rows import Row
-from geomem.findings.slopes import slopes
+from geomem.findings.slopes import followed, slopes
 from geomem.information import cluster_weights, integrate_log
 from geomem.measure.subject import NETWORKS
 from geomem.stats import numpy_rng
@@ -141,7 +141,7 @@ class Measured:
         ours, them, scale = self._held_out(member, control)
         if scaled:
             new, slope = them.mean(1, keepdims=True), self.slope(member, control)[0][:, None]
-            them = scale * (new + slope * (them - new))
+            them = followed(them, new, scale, slope)
         nats = integrate_log((them - ours).sum(-1), self.sigmas)
         return self.by_group("held_out", nats[:, None])[:, 0]
 
@@ -209,9 +209,7 @@ class Measured:
         if not (self.audit and control in SCALED and self.squares(member, "held_out").shape[1]):
             return np.asarray(scale * squares)
         new = self._held_out(member, control)[1].mean(1)[:, None, None]
-        return np.asarray(
-            scale * (new + self.slope(member, control)[0][:, None, None] * (squares - new))
-        )
+        return followed(squares, new, scale, self.slope(member, control)[0][:, None, None])
 
     def by_group(self, at: str, values: Array) -> Array:
         r"""Rows of images as rows of groups, their means: the unit of every test."""
@@ -286,9 +284,9 @@ class Measured:
             if scale is None:
                 return None
             new = self.both_means(member, row, "held_out", control) if self.audit else None
-            if new is not None:
-                them = new[0] + self.slope(member, control) * (them - new[0])
-            them = scale * them
+            if new is None:
+                return scale * them, own
+            return followed(them, new[0], scale, self.slope(member, control)), own
         return them, own
 
     def ratio_to(self, control: str, member: int, row: Row) -> Array | None:

@@ -31,6 +31,18 @@ Array = NDArray[np.float64]
 STEEPEST = 2.0  # beyond it few images decide; any coefficient is honest, none need be wild
 
 
+def followed(squares: Array, new: Array, scale: Array, slope: Array) -> Array:
+    r"""What a control's errors are taken for, from its own and their mean at held-out images.
+
+    Arguments:
+        squares: The control's errors, of any shape; the others broadcast against it.
+        new: Their mean over held-out images.
+        scale: The factor :math:`\rho`.
+        slope: The slope :math:`\kappa`.
+    """
+    return np.asarray(scale * (new + slope * (squares - new)))
+
+
 def slopes(control: Array, own: Array, weights: Array) -> Array:
     r"""Slopes of a model's errors on a control's over images, for each resampling.
 

@@ -2,8 +2,6 @@ r"""How long an audit takes, and how a time becomes a plan."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Self
@@ -11,13 +9,12 @@ from typing import Any, Self
 import numpy as np
 import torch
 
-from geomem.compute.threads import one_thread
 from geomem.errors import InputError
 from geomem.measure.study import Study
 from geomem.measure.subject import Description
 from geomem.models.train import TrainState
 from geomem.runs.audited import FEWEST_STEPS, MOST_STEPS, STEPS, Audited
-from geomem.runs.calls import basis_calls, measured_calls, model_calls
+from geomem.runs.calls import basis_calls, measured_calls, model_calls, timed
 from geomem.runs.run import exact_seconds
 
 
@@ -59,13 +56,13 @@ class TimedAudit(Audited):
         def call() -> None:
             denoiser(x, sigma)
 
-        return _timed(call) / len(x)
+        return timed(call) / len(x)
 
     @cached_property
     def _step_seconds(self) -> float:
         shape = self.source.data.item_shape
         state = TrainState(self.network_config, self.training, torch.zeros(2, *shape), seed=0)
-        return _timed(state.advance)
+        return timed(state.advance)
 
     def cheaper(self, seconds: float) -> str:
         r"""Settings that take less time, where this takes long."""
@@ -141,13 +138,3 @@ class TimedAudit(Audited):
         return (
             12.0 * n * d + 8.0 * 4 * 512 * n + 8.0 * 3 * d * d + 512.0 * d * 4 * 64 + record + 6e8
         )
-
-
-def _timed(action: Callable[[], Any]) -> float:
-    with one_thread():
-        action()
-        start, count = time.perf_counter(), 0
-        while time.perf_counter() - start < 0.5 or count < 2:
-            action()
-            count += 1
-    return (time.perf_counter() - start) / count

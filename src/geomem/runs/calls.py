@@ -1,10 +1,12 @@
-r"""How often a measurement calls a denoiser: what forecasts of time rest on."""
+r"""How often a measurement calls a denoiser, and how long a call takes: what forecasts rest on."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from typing import Any
 
+from geomem.compute.threads import one_thread
 from geomem.measure.bases import BLOCKS, DIRECTIONS
 from geomem.measure.study import Study
 from geomem.measure.trajectories import SIGNS
@@ -63,3 +65,14 @@ def basis_calls(images: int) -> float:
     """
     vectors = BLOCKS * (DIRECTIONS + 8)
     return 2.0 * images * 3 * vectors * 3 * PRODUCT_CALLS
+
+
+def timed(action: Callable[[], Any]) -> float:
+    r"""Seconds that an action takes on one thread of this machine, over half a second of it."""
+    with one_thread():
+        action()
+        start, count = time.perf_counter(), 0
+        while time.perf_counter() - start < 0.5 or count < 2:
+            action()
+            count += 1
+    return (time.perf_counter() - start) / count

@@ -7,7 +7,6 @@ ends with the same records.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -31,7 +30,7 @@ from geomem.measure.study import Probe, Study
 from geomem.measure.subject import Description, Subject
 from geomem.models.networks import NetworkConfig, save_network
 from geomem.models.train import Training, TrainState, checkpoint_step, train
-from geomem.runs.calls import measured_calls
+from geomem.runs.calls import measured_calls, timed
 from geomem.runs.design import choose_levels, choose_sizes, study_of
 from geomem.runs.parts import other_parts
 from geomem.runs.recipe import TrainOptions
@@ -326,13 +325,7 @@ class Sweep(Run, TrainOptions, MeasureOptions, DataOptions):
         config = self._config_of(Description("learned", width=width))
         zeros = torch.zeros(2, *self.source.data.item_shape)
         state = TrainState(config, self.training, zeros, seed=0)
-        with one_thread():
-            state.advance()
-            start, steps = time.perf_counter(), 0
-            while time.perf_counter() - start < 0.5 or steps < 2:
-                state.advance()
-                steps += 1
-        return (time.perf_counter() - start) / steps
+        return timed(state.advance)
 
     def cheaper(self, seconds: float) -> str:
         r"""Settings that take less time, where this takes long."""
