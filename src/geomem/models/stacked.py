@@ -3,7 +3,7 @@ r"""Trainings of one network shape as one: every weight gets an axis of networks
 A step of a small network keeps an accelerator busy for microseconds and takes milliseconds to
 launch. Networks that differ only in their images and seeds take the same step on a stack: their
 losses are summed, and since no weight is shared, the gradient of the sum is each one's own. On
-CUDA a step is recorded once as a graph, and replayed.
+CUDA a step is recorded once as a graph, and replayed; it is compiled where there are many.
 
 The recipe is that of :mod:`geomem.models.train`, and so are the initial weights; randomness is
 drawn on the device that trains, so that networks trained together are not, digit by digit, those
@@ -34,6 +34,7 @@ from geomem.models.train import Training, loss_weight, no_checkpoint
 from geomem.stats import seed_sequence
 
 WARM_UP = 3  # steps before a graph is recorded, as CUDA asks for
+LONG = 50_000  # steps from which compiling a step is worth its seconds
 
 
 @dataclass(frozen=True)
@@ -91,6 +92,9 @@ class StackedState:
         )
         self._draws = _Draws(config, training, members, units, seed, self.device)
         self._losses = torch.zeros(len(members), device=self.device)
+        self._losses_of = self._loss
+        if self._captures and training.steps >= LONG:
+            self._losses_of = torch.compile(self._loss)
         self._replay: Callable[[], None] | None = None
 
     @property
@@ -109,7 +113,6 @@ class StackedState:
         if not self._captures:
             for group in self._optimizer.param_groups:
                 group["lr"] = rate
-        self._draws.next()
         if self._captures and self._replay is None and self.step >= WARM_UP:
             self._replay = self._recorded()
         (self._replay or self._step)()
@@ -118,8 +121,9 @@ class StackedState:
             self.check()
 
     def _step(self) -> None:
+        self._draws.next()
         self._optimizer.zero_grad()
-        losses = self._loss()
+        losses = self._losses_of()
         losses.sum().backward()  # type: ignore[no-untyped-call]
         self._optimizer.step()
         with torch.no_grad():
@@ -144,6 +148,7 @@ class StackedState:
     def _recorded(self) -> Callable[[], None]:
         # Buffers and weights stay where they are in memory: a replay reads and writes them.
         graph = torch.cuda.CUDAGraph()
+        graph.register_generator_state(self._draws.generator)
         with torch.cuda.graph(graph):
             self._step()
         return graph.replay

@@ -1,6 +1,6 @@
 r"""Trainings of a sweep that are done together, before its networks are measured one by one.
 
-All networks of one width are one stack (:mod:`geomem.models.stacked`), trained by whoever claims
+All networks of one shape are one stack (:mod:`geomem.models.stacked`), trained by whoever claims
 it first. What it leaves in the run folder are networks; a network that stands is not trained
 again.
 """
@@ -10,7 +10,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import groupby
 from pathlib import Path
 
 from geomem.compute.claims import claim
@@ -26,7 +25,7 @@ WAIT = 0.5  # seconds between two looks at what another worker does
 
 @dataclass(frozen=True)
 class Stack:
-    r"""The trainings of one width.
+    r"""The trainings of one shape of network.
 
     Attributes:
         config: Their networks.
@@ -64,7 +63,7 @@ def stacks_of(
     config_of: Callable[[Description], NetworkConfig],
     training: Training,
 ) -> list[Stack]:
-    r"""The trainings of a run's networks, by width.
+    r"""The trainings of a run's networks, by the shape of the network.
 
     Arguments:
         trained: The subjects that are networks.
@@ -72,13 +71,14 @@ def stacks_of(
         config_of: Its network.
         training: The recipe of all.
     """
+    by_shape: dict[NetworkConfig, list[Description]] = {}
+    for subject in trained:
+        by_shape.setdefault(config_of(subject), []).append(subject)
     found = []
-    by_width = sorted(trained, key=lambda one: one.width or 0)
-    for _, same in groupby(by_width, key=lambda one: one.width):
-        subjects = list(same)
+    for config, subjects in by_shape.items():
         members = {subject.training: member_of(subject) for subject in subjects}
         moments = tuple(sorted({int(subject.step or 0) for subject in subjects}))
-        found.append(Stack(config_of(subjects[0]), training, tuple(members.values()), moments))
+        found.append(Stack(config, training, tuple(members.values()), moments))
     return found
 
 
