@@ -190,8 +190,9 @@ class TrainState:
         for k, parameter in enumerate(self.parameters):
             if self.step > 0:
                 moments = {n: tensors[f"adam.{k}.{n}"] for n in names}
+                # Its count of steps, too, is where a fused optimizer computes.
                 self.optimizer.state[parameter] = {
-                    n: v if n == "step" else v.to(self.device) for n, v in moments.items()
+                    n: v.to(self.device) for n, v in moments.items()
                 }
 
 
