@@ -82,6 +82,11 @@ class Experiment(ABC):
     """What follows from it here, and would be seen if it held."""
     limits: ClassVar[str]
     """What the CPU's scale cannot decide."""
+    gpu_limits: ClassVar[str] = (
+        "One recipe, which is not the authors', and one kind of network a set: what others would "
+        "lose is not seen here."
+    )
+    """What the larger scale cannot decide."""
     usual_sets: ClassVar[tuple[str, ...]] = ()
     """The sets of images that it is run on if none is given; none where it has its own."""
 
@@ -191,6 +196,6 @@ def document_of(experiment: Experiment, found: Judgement, scale: Scale) -> dict[
         "source": experiment.source,
         "claim": experiment.claim,
         "scale": scale,
-        "limits": experiment.limits,
+        "limits": experiment.limits if scale == "cpu" else experiment.gpu_limits,
         **json.loads(json.dumps(asdict(found), allow_nan=False)),
     }
