@@ -2,7 +2,8 @@ r"""False alarms, lead and cost of the monitor, beside what else is watched in a
 
 Run:  python benchmarks/monitor.py [--null R] [--seeds S] [--cost C] [--out PATH]
 
-An interrupted run goes on: trainings of the second part that are in the file are not done again.
+An interrupted run goes on: trainings of the second and third part that are in the file, by the
+same recipe, are not done again. How long the rest will take is said while it runs.
 
 *Null*: R trainings of small networks whose data are fresh draws at every step, so that nothing can
 be memorized; the "training images" are a set of the same law that is never trained on. They are
@@ -12,9 +13,9 @@ the plain gap: a mean error at held-out images 2 standard errors above that at t
 
 *Lead*: digits, N = 128 and 512, S seeds of everything (images, weights, noise). Held-out loss:
 the same nats at all 400 held-out images, at steps 10 % apart, whose minimum is compared with the
-step of the monitor's warning. Copies: the first look at which more than 1 % of 128 samples are
-copies, at 95 %. The stable rank of the weights, |W|²/|W|_2² averaged over the matrices, has no
-threshold of its own, so only its values are given.
+step of the monitor's warning. Copies: the first look, or the end, at which more than 1 % of 128
+samples are copies, at 95 %. The stable rank of the weights, |W|²/|W|_2² averaged over the
+matrices, has no threshold of its own, so only its values are given.
 
 *Cost*: the monitor with its defaults, in a run folder, in C trainings of an MLP and of a U-Net.
 """
@@ -46,15 +47,16 @@ from geomem.models.networks import NetworkConfig, PreconditionedDenoiser
 from geomem.models.sample import heun, sigma_steps
 from geomem.models.train import Training, TrainState
 from geomem.monitor import MemorizationMonitor
+from geomem.monitor.images import MOST_RESERVED
 from geomem.monitor.spacing import Spacing
 from geomem.stats import Proportion, torch_rng
 
 NULL_STEPS, NULL_GROWTH = 200, 1.24
 NULL_POINTS = {"training": 48, "held_out": 48, "reserved": 24}
 NULL_SIGMAS = (0.1, 0.2, 0.4, 0.8, 1.6)
-# Of 512 images the held-out loss has not turned by then: the lead is longer than the training.
-LEAD_STEPS = {128: 2000, 512: 5000}
-EVERY, GROWTH, FINE = 25, 1.34, 1.1
+# Twice as long as the held-out loss needs to turn in most trainings; 20 looks reach to the end.
+LEAD_STEPS = {128: 2000, 512: 16_000}
+EVERY, GROWTH, FINE = 25, 1.4, 1.1
 HELD_OUT, SAMPLES = 400, 128
 
 
@@ -216,6 +218,11 @@ class HeldOutLoss:
         return float(np.trapezoid(density, self.sigmas.log().numpy()))
 
 
+def recipe_of(N: int) -> dict[str, Any]:
+    r"""What a known training must have been made with, to be one of these."""
+    return {"steps": LEAD_STEPS[N], "every": EVERY, "growth": GROWTH, "reserved": MOST_RESERVED}
+
+
 def lead_training(N: int, seed: int) -> dict[str, Any]:
     r"""One training on digits: when does what become visible?"""
     data = geomem.load_data("digits")
@@ -239,6 +246,7 @@ def lead_training(N: int, seed: int) -> dict[str, Any]:
         if monitor.step(state.average) is not None:
             copies[state.step] = copies_of(state.average, train, held_out, seed)
             ranks[state.step] = stable_rank(state.average)
+    copies[steps] = copies_of(state.average, train, held_out, seed)
     assert not monitor.fault, monitor.fault
     warned = monitor.warning
 
@@ -251,6 +259,7 @@ def lead_training(N: int, seed: int) -> dict[str, Any]:
     return {
         "N": N,
         "seed": seed,
+        "recipe": recipe_of(N),
         "looks": [look.step for look in monitor.history],
         "warning": warned.step if warned else None,
         "gap": first([look.step for look in monitor.history if gap_alarm(look)]),
@@ -283,7 +292,7 @@ def middle(steps: Sequence[int | None]) -> dict[str, Any]:
 
 def lead(seeds: int, known: Sequence[dict[str, Any]], save: Callable[[Any], None]) -> None:
     r"""Trainings that are not known yet, saved one by one: an interrupted run goes on."""
-    rows = list(known)
+    rows = [row for row in known if row.get("recipe") == recipe_of(row["N"])]
     there = {(row["N"], row["seed"]) for row in rows}
     wanted = [(N, seed) for N in LEAD_STEPS for seed in range(seeds) if (N, seed) not in there]
     progress = Progress(len(wanted), "digits")
