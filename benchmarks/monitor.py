@@ -403,7 +403,7 @@ def cost_training(name: str, data: str, repeat: int) -> dict[str, Any]:
 
 def cost(repeats: int, known: Sequence[dict[str, Any]], save: Callable[[Any], None]) -> None:
     r"""Trainings that are not known yet, saved one by one: an interrupted run goes on."""
-    rows = [row for row in known if "beyond" in row and COST_PLANS[row["name"]][1] == row["steps"]]
+    rows = [row for row in known if "repeat" in row and COST_PLANS[row["name"]][1] == row["steps"]]
     there = {(row["name"], row["repeat"]) for row in rows}
     # One after the other in turns, so that what else the machine does falls on both.
     wanted = [(name, r) for r in range(repeats) for name in COST_PLANS if (name, r) not in there]

@@ -37,23 +37,28 @@ class Forecast:
         size = next(p["batch_size"] for p in study.content["probes"] if "batch_size" in p)
         counts = [len(x) * study.draws for x in images]
         rows = min(size, max(counts))
-        self._batch = images[0][torch.arange(rows) % len(images[0])]
-        # Before its batches, one point of each kind is asked twice.
-        self._calls = (sum(math.ceil(n / size) for n in counts) + 2) * len(study.sigmas)
-        self._began = self._known = False
+        self._rows = images[0][torch.arange(rows) % len(images[0])]
+        self._batches = sum(math.ceil(n / size) for n in counts) * len(study.sigmas)
+        # Before its batches, one point of each kind is asked twice at each level.
+        self._singles = 2 * len(counts) * len(study.sigmas)
+        self._few: float | None = None  # seconds of a call with few rows
+        self._known = False
         self.needs = 0.0
 
-    def affords(self, denoiser: AtRest) -> bool:
-        r"""Whether a look can be paid for by now; finds out what can be found out by now."""
-        if self._spacing.share == math.inf:
+    def allows(self, denoiser: AtRest) -> bool:
+        r"""Whether there may be a look, where what it :attr:`needs` is there.
+
+        Before the first look that is what it takes to find out more, which is done here.
+        """
+        if self._known or self._spacing.share == math.inf:
             return True
-        if not self._began:
+        if self._few is None:
             self._seconds(denoiser, FEW)  # what is asked for the first time takes longer
-            rows = len(self._batch)
-            self.needs = self._overhead + self._seconds(denoiser, FEW) * max(1.0, rows / FEW)
-            self._began = True
-        if not self._known and self._spacing.affords(self.needs):
-            self.needs = self._overhead + self._seconds(denoiser, len(self._batch)) * self._calls
+            self._few = self._seconds(denoiser, FEW)
+            self.needs = self._overhead + self._few * max(1.0, len(self._rows) / FEW)
+        if self._spacing.affords(self.needs):
+            batch = self._seconds(denoiser, len(self._rows))
+            self.needs = self._overhead + batch * self._batches + self._few * self._singles
             self._known = True
         return self._known and self._spacing.affords(self.needs)
 
@@ -62,7 +67,7 @@ class Forecast:
         self.needs, self._known = seconds, True
 
     def _seconds(self, denoiser: AtRest, rows: int) -> float:
-        x, before = self._batch[:rows].to(denoiser.device), self._spacing.clock()
+        x, before = self._rows[:rows].to(denoiser.device), self._spacing.clock()
         with torch.no_grad():
             denoiser(x, self._sigmas[0].to(x)).cpu()
         return self._spacing.clock() - before

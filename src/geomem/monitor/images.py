@@ -31,7 +31,7 @@ KEYS = ("input", "pixel_values", "images", "image", "x")  # of items that are di
 TELLING = 32  # pixels by which two images are told apart before all of them are compared
 # Seconds until the directions are there: a part that is always the same, and so many products of
 # the reserved images with each other.
-SETUP, PRODUCTS = 0.2, 50
+SETUP, PRODUCTS = 0.4, 50
 MOST_RESERVED = 256  # more sharpen the linear control little, and a look pays for each direction
 
 

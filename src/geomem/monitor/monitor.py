@@ -255,7 +255,7 @@ class MemorizationMonitor:
         with spacing.paying():
             try:
                 with at_rest(denoiser) as calm:
-                    if wait and not ready.forecast.affords(calm):
+                    if wait and not ready.forecast.allows(calm):
                         return None
                     before = spacing.clock()
                     found = self._look(calm, ready)
