@@ -22,8 +22,10 @@ CONFIG = NetworkConfig("mlp", (4,), sigma_data=float(DATA.std()), width=32, bloc
 RECIPE = Training(steps=40, batch_size=16)
 
 
-def state(*, seed: int = 0, unit: int = 0, recipe: Training = RECIPE) -> TrainState:
-    return TrainState(CONFIG, recipe, DATA, seed=seed, unit=unit)
+def state(
+    *, seed: int = 0, unit: int = 0, recipe: Training = RECIPE, device: torch.device | None = None
+) -> TrainState:
+    return TrainState(CONFIG, recipe, DATA, seed=seed, unit=unit, device=str(device or "cpu"))
 
 
 def run(state: TrainState, every: int = 1000, checkpoint: Path | None = None) -> TrainState:
@@ -54,17 +56,17 @@ def differing() -> list[TrainState]:
 
 
 @pytest.mark.parametrize("stop", [1, 20, 39])
-def test_going_on_is_exact(tmp_path: Path, stop: int) -> None:
+def test_going_on_is_exact(tmp_path: Path, stop: int, device: torch.device) -> None:
     # 20 + 20 steps through a file are the 40 steps, bit for bit: weights, their average,
     # Adam's moments and the state of the randomness.
-    whole = run(state())
-    first = state()
+    whole = run(state(device=device))
+    first = state(device=device)
     steps = train(first, stop, tmp_path / "checkpoint")
     assert next(steps).step == stop
     assert isinstance(steps, Generator)
     steps.close()  # interrupted
     assert checkpoint_step(tmp_path / "checkpoint") == stop
-    second = run(state(), 7, tmp_path / "checkpoint")
+    second = run(state(device=device), 7, tmp_path / "checkpoint")
     assert second.step == 40
     assert same(whole, second)
     assert second.loss == whole.loss

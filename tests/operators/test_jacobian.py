@@ -2,6 +2,7 @@ r"""Products with Jacobians against dense ones, also through attention."""
 
 from __future__ import annotations
 
+import copy
 import gc
 import math
 import time
@@ -57,11 +58,14 @@ def network() -> nn.Module:
 
 
 @pytest.fixture(scope="module")
-def dense(network: nn.Module) -> Tensor:
-    r"""The dense Jacobian in float64 at one point, by plain autograd, row by row."""
-    J = slow.jacobian(network.double(), normal(0, 1, 8, 8), level(0.5))
-    network.float()
-    return J
+def dense(network: nn.Module, device: torch.device) -> Tensor:
+    r"""The dense Jacobian in float64 at one point, by plain autograd, row by row.
+
+    On the same device as what is compared: the U-Net embeds times in float32, and sine and
+    cosine are not the same floats everywhere.
+    """
+    own = copy.deepcopy(network).to(device, torch.float64)
+    return slow.jacobian(own, normal(0, 1, 8, 8).to(device), level(0.5).to(device)).cpu()
 
 
 def relative(a: Tensor, b: Tensor) -> float:
@@ -81,7 +85,7 @@ def test_products_through_attention(
     strategy: Strategy,
     device: torch.device,
 ) -> None:
-    network = network.to(device, dtype)
+    network = copy.deepcopy(network).to(device, dtype)
     assert any("attentions" in name for name, _ in network.named_modules())
     x, sigma = normal(0, 1, 8, 8).to(device, dtype), torch.tensor(0.5).to(device, dtype)
     V = normal(1, 64, 5)
@@ -102,26 +106,25 @@ def test_products_through_attention(
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-10), (torch.float32, 1e-5)])
 def test_diagonals_through_attention(
-    network: nn.Module, dense: Tensor, dtype: torch.dtype, tolerance: float
+    network: nn.Module, dense: Tensor, dtype: torch.dtype, tolerance: float, device: torch.device
 ) -> None:
-    network = network.to(dtype)
-    x = torch.cat([normal(0, 1, 8, 8)[None], normal(5, 2, 1, 8, 8)]).to(dtype)
+    network = copy.deepcopy(network).to(device, dtype)
+    x = torch.cat([normal(0, 1, 8, 8)[None], normal(5, 2, 1, 8, 8)]).to(device, dtype)
     U = normal(1, 64, 4)
-    sigma = torch.tensor(0.5, dtype=dtype)
-    diagonal = jacobian_diagonal(network, x, sigma, U)
+    sigma = torch.tensor(0.5, dtype=dtype, device=device)
+    diagonal = jacobian_diagonal(network, x, sigma, U).cpu()
     assert diagonal.dtype == torch.float64
     expected = (U * (dense @ U)).sum(0)
     scale = float(dense.norm() * U.square().sum(0).max())  # the sum cancels, its terms do not
     assert float((diagonal[0] - expected).abs().max()) < tolerance * scale
     own = torch.stack([U, normal(2, 64, 4), normal(3, 64, 4)])  # a set of directions a point
-    each = jacobian_diagonal(network, x, sigma, own)
+    each = jacobian_diagonal(network, x, sigma, own).cpu()
     torch.testing.assert_close(each[0], diagonal[0], rtol=0, atol=tolerance * scale)
-    other = jacobian_diagonal(network, x[1:2], sigma, own[1])
+    other = jacobian_diagonal(network, x[1:2], sigma, own[1]).cpu()
     torch.testing.assert_close(each[1], other[0], rtol=0, atol=tolerance * scale)
 
 
 def test_asking_does_not_leave_gradients_behind(network: nn.Module) -> None:
-    network = network.float()
     x = normal(0, 1, 8, 8).float()
     with torch.no_grad():  # and it works where gradients are switched off
         diagonal = jacobian_diagonal(network, x[None], torch.tensor(0.5), torch.eye(64)[:, :2])

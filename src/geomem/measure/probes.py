@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import xarray as xr
 
 from geomem.arguments import Number, Text, Whole, checked
+from geomem.compute.products import float32_products
 from geomem.errors import InputError
 from geomem.measure.alike import Alike
 from geomem.measure.copies import Copies
@@ -119,7 +120,8 @@ def measure(subject: Subject, study: Study, report: Report = lambda share: None)
     record, done = xr.Dataset(), 0.0
     for probe, weight in zip(probes, weights, strict=True):
         start, share = done / sum(weights), weight / sum(weights)
-        found = probe(subject, study, lambda part, a=start, b=share: report(a + b * part))  # type: ignore[misc]
+        with float32_products():
+            found = probe(subject, study, lambda part, a=start, b=share: report(a + b * part))  # type: ignore[misc]
         _check(found, probe, record)
         record = record.merge(found, join="outer")
         done += weight

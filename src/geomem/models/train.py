@@ -15,7 +15,7 @@ import copy
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -140,7 +140,7 @@ class TrainState:
         with torch.autocast(x_0.device.type, torch.bfloat16, enabled=half):
             denoised = self.denoiser(x_0 + expand(sigma, x_0) * z, sigma)
         error = denoised - x_0
-        weight = ((1 + s**2) / s**2 / sigma_data**2).to(self.device)
+        weight = loss_weight(s, sigma_data).to(self.device)
         loss: Tensor = (weight * error.square().flatten(1).mean(1)).mean()
         return loss
 
@@ -174,7 +174,7 @@ class TrainState:
         except FileNotFoundError:
             raise  # none is none, not a damaged one
         except (OSError, KeyError, RuntimeError, SafetensorError) as error:
-            raise _no_checkpoint(path) from error
+            raise no_checkpoint(path) from error
 
     def _tensors(self) -> dict[str, Tensor]:
         tensors = {"step": torch.tensor(self.step), "rng": self.rng.get_state()}
@@ -190,14 +190,29 @@ class TrainState:
         for k, parameter in enumerate(self.parameters):
             if self.step > 0:
                 moments = {n: tensors[f"adam.{k}.{n}"] for n in names}
+                # Its count of steps, too, is where a fused optimizer computes.
                 self.optimizer.state[parameter] = {
-                    n: v if n == "step" else v.to(self.device) for n, v in moments.items()
+                    n: v.to(self.device) for n, v in moments.items()
                 }
 
 
+class Trainable(Protocol):
+    r"""What :func:`train` needs of a state: of one training, or of many together."""
+
+    step: int
+    training: Training
+
+    def advance(self) -> None: ...
+    def save(self, path: Path) -> None: ...
+    def load(self, path: Path) -> None: ...
+
+
+State = TypeVar("State", bound=Trainable)
+
+
 def train(
-    state: TrainState, every: int, checkpoint: Path | None = None, moments: Collection[int] = ()
-) -> Iterator[TrainState]:
+    state: State, every: int, checkpoint: Path | None = None, moments: Collection[int] = ()
+) -> Iterator[State]:
     r"""Trains to the end, and yields the state every so many steps and at the end.
 
     Arguments:
@@ -217,7 +232,7 @@ def train(
             yield state
 
 
-def _went_on(state: TrainState, checkpoint: Path) -> bool:
+def _went_on(state: Trainable, checkpoint: Path) -> bool:
     # Another process that does the same training may take its checkpoint away at any time.
     try:
         state.load(checkpoint)
@@ -238,8 +253,14 @@ def checkpoint_step(path: Path) -> int:
     except FileNotFoundError:
         return 0
     except (OSError, SafetensorError) as error:
-        raise _no_checkpoint(path) from error
+        raise no_checkpoint(path) from error
 
 
-def _no_checkpoint(path: Path) -> InputError:
+def loss_weight(s: Tensor, sigma_data: float) -> Tensor:
+    r"""EDM's weight of a squared error, by the level in units of the data's deviation."""
+    return (1 + s**2) / s**2 / sigma_data**2
+
+
+def no_checkpoint(path: Path) -> InputError:
+    r"""What is said of a file that no training goes on from."""
     return InputError(f"{path} is not a checkpoint of this training; delete it")

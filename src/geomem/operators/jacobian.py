@@ -14,7 +14,8 @@ from __future__ import annotations
 import copy
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from typing import Annotated, Any, Literal, get_args
 
@@ -26,6 +27,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from geomem.arguments import Number, Values, Whole, check, checked
 from geomem.checks import admit, check_answer
+from geomem.compute.products import float32_products
 from geomem.denoiser import Denoiser, is_exact
 from geomem.errors import InputError
 from geomem.operators.linear import LinearOperator, median_seconds, random_signs
@@ -35,6 +37,13 @@ Strategy = Literal["shared", "repeated"]
 # More cotangents at a time gain nothing on U-Nets and cost memory; small networks, which spend
 # their time in calls, are up to twice as fast with as many as this memory holds.
 _COLUMNS, _SMALL = 98, 2**26
+
+
+@contextmanager
+def plain_formulas() -> Iterator[None]:
+    r"""Attention by its plain formula, and products in full float32."""
+    with sdpa_kernel(SDPBackend.MATH), float32_products():
+        yield
 
 
 def one_point(x: Tensor, sigma: Tensor | float) -> tuple[Tensor, Tensor]:
@@ -137,7 +146,7 @@ class DenoiserJacobian(LinearOperator):
             self._admitted = True
         columns = V.detach().T.reshape(-1, *self.x.shape).to(self.x)
         # Attention's fast kernels have no second derivative and no rule for batches of them.
-        with sdpa_kernel(SDPBackend.MATH):
+        with plain_formulas():
             products = [p.flatten(1).T for p in self._first_that_works(columns, push, pull)]
         if not all(bool(torch.isfinite(product).all()) for product in products):
             raise InputError(_NOT_FINITE)
@@ -306,7 +315,7 @@ def _kept_bytes(denoiser: Denoiser, x: Tensor, sigma: Tensor, batch: int) -> int
         return tensor.detach()
 
     point = x.expand(batch, *x.shape).clone().requires_grad_()
-    with sdpa_kernel(SDPBackend.MATH), torch.enable_grad():
+    with plain_formulas(), torch.enable_grad():
         with saved_tensors_hooks(note, lambda tensor: tensor):
             y = denoiser(point, sigma)
         return sum(tensor.untyped_storage().nbytes() for tensor in kept.values()) + y.nbytes
@@ -366,7 +375,7 @@ def jacobian_diagonal(
     if U.numel() == 0:
         return torch.zeros(len(x), U.shape[-1], dtype=torch.float64, device=x.device)
     admit(denoiser, x[0].detach(), sigma)
-    with sdpa_kernel(SDPBackend.MATH), torch.enable_grad():
+    with plain_formulas(), torch.enable_grad():
         point = x.detach().clone().requires_grad_()
         y = check_answer(denoiser(point, sigma), point, sigma)
         # Points of a batch do not see each other, so one backward pass serves them all.

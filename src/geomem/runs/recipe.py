@@ -44,6 +44,9 @@ class TrainOptions:
     mixed_precision: Literal["bf16"] | None = None
     """bf16 trains with products in bfloat16, faster where the machine has them; measuring is
     in float32 in any case."""
+    together: bool = False
+    """Train all MLPs of one width as one stack: where a step of one network leaves a device idle,
+    as on an accelerator, many take little longer than one."""
     control: Literal["auto", "population", "reference", "linear"] = "auto"
     """What networks are compared with: auto takes the population where it is known, else a
     reference network that never saw the measured images where the pool allows it, else the
@@ -53,11 +56,17 @@ class TrainOptions:
     share of the excess is variance. N too large for that are trained once."""
 
     def check_budget(self) -> None:
-        r"""Refuses a training whose length is not said once.
+        r"""Refuses a training whose length is not said once, or not one for all.
 
         Raises:
-            InputError: If steps and epochs are both given, or are measured after the end.
+            InputError: If steps and epochs are both given, or are measured after the end, or
+                trainings of different length are to be one stack.
         """
+        if self.together and (self.epochs is not None or self.mixed_precision is not None):
+            raise InputError(
+                "`together` trains all N for the same number of steps, in float32; leave out "
+                "`epochs` and `mixed_precision`"
+            )
         if self.epochs is None:
             if self.measured_epochs:
                 raise InputError("`measured_epochs` needs `epochs`; pass `measured_steps`, or both")

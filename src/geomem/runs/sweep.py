@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from geomem.arguments import Whole, checked
+from geomem.compute.executor import Executor
 from geomem.compute.threads import one_thread
 from geomem.data.source import KNOWN_NAMES, DataOptions, Source, load_source
 from geomem.data.splits import nested_subsets
@@ -28,14 +29,17 @@ from geomem.measure.probes import MeasureOptions
 from geomem.measure.sketches import Sketches
 from geomem.measure.study import Probe, Study
 from geomem.measure.subject import Description, Subject
-from geomem.models.networks import NetworkConfig, save_network
+from geomem.models.networks import NetworkConfig, load_network, save_network
+from geomem.models.stacked import Member
 from geomem.models.train import Training, TrainState, checkpoint_step, train
 from geomem.runs.calls import measured_calls, timed
 from geomem.runs.design import choose_levels, choose_sizes, study_of
+from geomem.runs.jobs import jobs_to_do
 from geomem.runs.parts import other_parts
 from geomem.runs.recipe import TrainOptions
 from geomem.runs.records import RunFolder
 from geomem.runs.run import Run, exact_seconds
+from geomem.runs.together import network_path, stacks_of, train_together
 from geomem.stats import numpy_rng
 
 
@@ -134,7 +138,13 @@ class Sweep(Run, TrainOptions, MeasureOptions, DataOptions):
         if self.disjoint > 1:
             split, others = other_parts(whole, source.groups, sizes, self.points, self.disjoint)
             probes, parts = [Sketches()], {"part_sizes": split, "parts": others}
-        budget = {"epochs": self.epochs, "mixed_precision": self.mixed_precision}
+        if self.together and self.network_config.kind != "mlp":
+            raise InputError("`together` stacks MLPs, and this is a U-Net; leave it out")
+        budget = {
+            "epochs": self.epochs,
+            "mixed_precision": self.mixed_precision,
+            "together": self.together,
+        }
         return study_of(
             source,
             {
@@ -244,27 +254,22 @@ class Sweep(Run, TrainOptions, MeasureOptions, DataOptions):
         report: Callable[[float], None],
     ) -> Iterator[tuple[int, Subject, float]]:
         subjects = folder.subjects
-        wanted = {subjects[k].step: k for k in numbers}
-        recipe = subjects[numbers[-1]]
-        reference, part = recipe.kind == "reference", recipe.part or 0
-        order = study.content["parts"][part - 1] if part else study.content["order"]
-        index = study.content["reference"] if reference else order[: recipe.num_samples]
-        config = self._config_of(recipe)
-        training = self._training_of(recipe)
+        recipe, wanted = subjects[numbers[-1]], {subjects[k].step: k for k in numbers}
+        member, networks = self._member(recipe, study), folder.path / "networks"
+        # The reference is measured at the training points of the others.
+        own = None if recipe.kind == "reference" else self._index(recipe, study)
+        if self.together:
+            for done, number in enumerate(numbers, start=1):
+                found = network_path(networks, member.name, int(subjects[number].step or 0))
+                denoiser = load_network(found).to(device)
+                measured = Subject(subjects[number], denoiser, torch.float32, device, own)
+                yield number, measured, done / len(numbers)
+            return
+        config, training = self._config_of(recipe), self._training_of(recipe)
         state = TrainState(
-            config,
-            training,
-            self.source.data.tensor(index),
-            seed=self.seed,
-            # All sizes and parts of one seed share initial weights and draws of levels: only
-            # the images differ.
-            unit=int(recipe.seed or 0),
-            device=device,
+            config, training, member.data, seed=self.seed, unit=member.unit, device=device
         )
-        width = "" if recipe.width is None else f"-width{recipe.width:04d}"
-        name = "reference-" * reference + f"N{recipe.num_samples:06d}{width}-seed{recipe.seed}"
-        name += f"-part{part}" if part else ""
-        checkpoint = folder.path / "checkpoints" / f"{name}.safetensors"
+        checkpoint = folder.path / "checkpoints" / f"{member.name}.safetensors"
         if checkpoint_step(checkpoint) > min(int(step or 0) for step in wanted):
             checkpoint.unlink(missing_ok=True)  # a record was deleted that lies before it
         steps = training.steps
@@ -273,13 +278,47 @@ class Sweep(Run, TrainOptions, MeasureOptions, DataOptions):
             report(share)
             if moment.step in wanted:
                 number = wanted[moment.step]
-                path = folder.path / "networks" / f"{name}-step{moment.step}"
-                save_network(moment.average, config, path)
-                # The reference is measured at the training points of the others.
-                own = None if reference else index
+                save_network(
+                    moment.average, config, network_path(networks, member.name, moment.step)
+                )
                 subject = Subject(subjects[number], moment.average, torch.float32, device, own)
                 yield number, subject, share + (0.13 if moment.step == steps else 0.0)
         checkpoint.unlink(missing_ok=True)
+
+    def _index(self, recipe: Description, study: Study) -> list[int]:
+        if recipe.kind == "reference":
+            return list(study.content["reference"])
+        part = recipe.part or 0
+        order = study.content["parts"][part - 1] if part else study.content["order"]
+        return list(order[: recipe.num_samples])
+
+    def _member(self, recipe: Description, study: Study) -> Member:
+        # The training that a network is a moment of, by the name of its files.
+        width = "" if recipe.width is None else f"-width{recipe.width:04d}"
+        name = "reference-" * (recipe.kind == "reference")
+        name += f"N{recipe.num_samples:06d}{width}-seed{recipe.seed}"
+        name += f"-part{recipe.part}" * bool(recipe.part)
+        # All sizes and parts of one seed share initial weights and draws of levels: only the
+        # images differ.
+        images = self.source.data.tensor(self._index(recipe, study))
+        return Member(name, images, int(recipe.seed or 0))
+
+    def _work(
+        self,
+        folder: RunFolder,
+        study: Study,
+        numbers: Sequence[int] | None,
+        executor: Executor,
+        device: str,
+        quiet: bool,
+    ) -> list[int]:
+        if self.together and jobs_to_do(folder, numbers):
+            trained = [s for s in folder.subjects if s.kind in ("learned", "reference")]
+            stacks = stacks_of(
+                trained, lambda one: self._member(one, study), self._config_of, self.training
+            )
+            train_together(folder.path, stacks, seed=self.seed, device=device, quiet=quiet)
+        return super()._work(folder, study, numbers, executor, device, quiet)
 
     # ----------------------------------------------------------------------------- forecast
 
@@ -292,6 +331,8 @@ class Sweep(Run, TrainOptions, MeasureOptions, DataOptions):
         # One training passes through all steps at which it is measured.
         last, same = subject.step or 0, self._same_training(subject, study)
         steps = last - max((step for step in same if step < last), default=0)
+        if self.together:
+            steps = 0  # forecast when they begin, on the device that trains
         calls = measured_calls(study, self._jacobians, self.samples, self.trajectories)
         # A step is three calls of its batch, forwards and backwards.
         a_step = self._step_seconds[subject.width]
