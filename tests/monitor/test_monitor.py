@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import math
+import random
 import shutil
 from pathlib import Path
 from typing import Any
@@ -168,6 +169,23 @@ def test_data_sets_of_items_are_taken_as_tensors_are(form: Any) -> None:
     assert not items.fault
     assert digest(items) == digest(plain)
     assert digest(monitor_of(TRAIN.numpy(), HELD_OUT.double().numpy())) == digest(plain)
+    half = monitor_of(TRAIN.bfloat16(), Items(HELD_OUT.bfloat16(), form))
+    assert digest(half) == digest(monitor_of(TRAIN.bfloat16().float(), HELD_OUT.bfloat16()))
+
+
+def test_images_that_are_mirrored_at_random_are_the_same_when_a_training_is_resumed() -> None:
+    def mirrored(x: Tensor) -> Tensor:
+        shift = random.random() + np.random.rand()
+        return (x.flip(0) if torch.rand(()) < 0.5 else x) + 1e-3 * shift
+
+    monitors = []
+    for seed in range(2):  # of the training
+        torch.manual_seed(seed), np.random.seed(seed), random.seed(seed)
+        before = torch.get_rng_state(), random.getstate(), str(np.random.get_state())
+        monitors.append(monitor_of(Items(TRAIN, mirrored), Items(HELD_OUT, mirrored)))
+        assert torch.equal(torch.get_rng_state(), before[0])
+        assert (random.getstate(), str(np.random.get_state())) == before[1:]
+    assert digest(monitors[0]) == digest(monitors[1]) != digest(monitor_of(TRAIN, HELD_OUT))
 
 
 def test_images_that_cannot_be_used_are_said_once_and_stop_nothing(

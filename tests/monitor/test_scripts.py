@@ -152,7 +152,7 @@ def test_text_to_image_lora(tmp_path: Path) -> None:
     # What is measured is the latents' means, scaled as the script scales them.
     assert monitor._known is not None
     assert monitor._known.study.item_shape == (4, 8, 8)
-    assert float(there["latents_of"](sets[0])[3].abs().max()) <= 0.5
+    assert float(there["Latents"](sets[0])[3].abs().max()) <= 0.5
     assert (tmp_path / "monitor" / "summary.json").exists()
 
 

@@ -11,6 +11,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from geomem.errors import InputError
+from geomem.measure.probes import measure
 from geomem.monitor import MemorizationMonitor, images, ready
 from geomem.monitor import monitor as module
 from geomem.monitor.spacing import Spacing
@@ -69,7 +71,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
     monkeypatch.setattr(module, "Spacing", partial(Spacing, clock=clock))
     monkeypatch.setattr(images, "_study", clock.delayed(images._study, SETUP))
-    monkeypatch.setattr(ready, "measure", clock.delayed(ready.measure, SETUP))
+    monkeypatch.setattr(ready, "measure", clock.delayed(measure, SETUP))
     return clock
 
 
@@ -146,7 +148,8 @@ def test_a_training_too_short_for_a_look_pays_for_none(clock: Clock, tmp_path: P
     assert monitor.seconds[0] == 0
     beyond, _ = trained(monitor, denoiser, 100)
     assert max(beyond) <= 0
-    assert monitor.history == denoiser.rows == []
+    assert not monitor.history
+    assert not denoiser.rows
     assert not out.exists()
 
 
@@ -195,5 +198,5 @@ def test_levels_are_there_when_they_are_asked_for(clock: Clock) -> None:
     assert monitor.sigmas.shape == (5,)
     assert monitor.seconds[0] > 0
     broken = MemorizationMonitor(TRAIN, TRAIN)
-    with pytest.raises(module.InputError, match="no noise levels: 16 of 16 held-out"):
+    with pytest.raises(InputError, match="no noise levels: 16 of 16 held-out"):
         _ = broken.sigmas

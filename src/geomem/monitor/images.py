@@ -23,6 +23,7 @@ from geomem.findings.measured import MIN_UNITS
 from geomem.measure.alike import Alike
 from geomem.measure.errors import Errors
 from geomem.measure.study import Study
+from geomem.monitor.rest import own_randomness
 from geomem.runs.design import choose_levels, study_of
 from geomem.stats import numpy_rng
 
@@ -80,8 +81,9 @@ def study_in_pieces(
             f"chance; pass at least {MIN_UNITS} and {2 * MIN_UNITS}"
         )
     order = [numpy_rng(seed, f"monitor/{k}").permutation(n) for k, n in enumerate(sizes)]
-    pool = yield from _take("train", train, order[0][:points], clock)
-    rest = yield from _take("held_out", held_out, order[1][: measured + MOST_RESERVED], clock)
+    pool = yield from _take("train", train, order[0][:points], seed, clock)
+    others = order[1][: measured + MOST_RESERVED]
+    rest = yield from _take("held_out", held_out, others, seed, clock)
     if pool.shape[1:] != rest.shape[1:]:
         raise InputError(
             f"training images have shape {tuple(pool.shape[1:])} and held-out ones "
@@ -137,7 +139,7 @@ def _in_memory(images: Any) -> bool:
 
 
 def _take(
-    name: str, images: Any, index: NDArray[np.int64], clock: Callable[[], float]
+    name: str, images: Any, index: NDArray[np.int64], seed: int, clock: Callable[[], float]
 ) -> Generator[float, None, NDArray[np.float32]]:
     rows: list[Any] = []
     if _in_memory(images):
@@ -146,9 +148,10 @@ def _take(
     else:
         for number in index.tolist():
             before = clock()
-            rows.append(_image(name, images[number])[None])
+            with own_randomness(seed + number):
+                rows.append(_image(name, images[number])[None])
             yield clock() - before  # the next one takes as long
-    parts = [r.detach().cpu().numpy() if isinstance(r, Tensor) else np.asarray(r) for r in rows]
+    parts = [_plain(r) for r in rows]
     shapes = {part.shape[1:] for part in parts}
     if len(shapes) > 1 or any(part.dtype.kind != "f" for part in parts):
         raise InputError(
@@ -190,6 +193,14 @@ def _check_apart(train: Any, held_out: NDArray[np.float32]) -> None:
         )
 
 
+def _plain(images: Any) -> NDArray[Any]:
+    if not isinstance(images, Tensor):
+        return np.asarray(images)
+    # Half precision of some kinds is unknown to numpy.
+    found = images.detach().cpu()
+    array: NDArray[Any] = (found.float() if found.is_floating_point() else found).numpy()
+    return array
+
+
 def _floats(images: Any) -> NDArray[np.float32]:
-    plain = images.detach().cpu().numpy() if isinstance(images, Tensor) else np.asarray(images)
-    return np.ascontiguousarray(plain, dtype=np.float32)
+    return np.ascontiguousarray(_plain(images), dtype=np.float32)
