@@ -129,11 +129,13 @@ class MemorizationMonitor:
             self._writers = [writer_of(target) for target in targets]
             work = get_ready(study, out, seed, time.time(), self._spacing)
             self._pieces = Pieces(work, self._spacing)
+            interrupted = out is not None and out.is_dir() and any(out.iterdir())
         except Exception as error:
             self._give_up(error)
+            return
         # A training that was interrupted has its history at once; others may be too short for a
         # single look, and shall not pay for being ready for one.
-        if share == math.inf or (out is not None and Path(out).exists()):
+        if share == math.inf or interrupted:
             self._ready(wait=False)
 
     # -------------------------------------------------------------------------- the loop
