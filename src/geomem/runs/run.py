@@ -231,7 +231,9 @@ class Run(ABC):
         jobs, subjects = jobs_to_do(folder, numbers), folder.subjects
         if not jobs:
             return []
-        costs = {job: sum(self.seconds(subjects[k], study) for k in job) for job in jobs}
+        costs = dict.fromkeys(jobs, 1.0)  # of a quiet run nobody is told how long it takes
+        if not quiet:
+            costs = {job: sum(self.seconds(subjects[k], study) for k in job) for job in jobs}
         workers = min(executor.workers(), len(jobs))
         left = sum(costs.values()) / workers
         forecast = Forecast(max(left, max(costs.values())), workers * self.num_bytes(study))
