@@ -32,6 +32,7 @@ from geomem.stats import seed_sequence
 
 SECONDS = 1.0  # between two checkpoints: a short training need not write any
 
+
 @dataclass(frozen=True)
 class Training:
     r"""The training recipe.
