@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -136,7 +137,7 @@ def test_an_exception_in_training_keeps_what_is_done(
 
 
 def test_a_record_that_is_lost_is_made_again(tiny: Path, tmp_path: Path) -> None:
-    TINY.run(tmp_path / "run", processes=1, quiet=True)
+    shutil.copytree(tiny, tmp_path / "run")
     for name in ("000002.nc", "000004.nc"):
         (tmp_path / "run" / "records" / name).unlink()
     TINY.run(tmp_path / "run", processes=1, quiet=True)
