@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+import scipy.linalg  # noqa: F401  (it has a BLAS of its own, limited only once it is here)
 import torch
 from hypothesis import settings
+from threadpoolctl import threadpool_limits
 
 from geomem.compute.executor import Executor
 from geomem.compute.local import LocalExecutor
@@ -27,6 +29,7 @@ settings.load_profile("geomem")
 
 # Small matrices: two threads take longer than one, and much longer on a machine that is busy.
 torch.set_num_threads(1)
+threadpool_limits(limits=1, user_api="blas")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
