@@ -21,8 +21,9 @@ def main() -> None:
     PAGES.mkdir(exist_ok=True)
     for folder in map(Path, sys.argv[1:]):
         for name in EXPERIMENTS:
-            if (folder / f"{name}.json").exists():
-                shutil.copyfile(folder / f"{name}.json", PAGES / f"{name}.json")
+            for file in (f"{name}.json", f"{name}-made.json"):
+                if (folder / file).exists():
+                    shutil.copyfile(folder / file, PAGES / file)
     for path in PAGES.glob("*.json"):  # without spaces and line ends half as large
         document = json.loads(path.read_text(encoding="utf-8"))
         path.write_text(json.dumps(document, separators=(",", ":")) + "\n", encoding="utf-8")

@@ -182,7 +182,9 @@ def judged(experiment: Experiment, out: Path, scale: Scale) -> dict[str, Any]:
     """
     document = document_of(experiment, experiment.judge(out, scale), scale)
     names = (*experiment.trainings(scale), *experiment.measurements(out, scale))
-    document["made"] = made(out / name for name in names)
+    # Apart from the document, which is the same however often its runs were interrupted.
+    sessions_of = made(out / name for name in names)
+    atomic_write_text(out / f"{experiment.name}-made.json", json.dumps(sessions_of) + "\n")
     path = out / f"{experiment.name}.json"
     atomic_write_text(path, json.dumps(document, indent=1, allow_nan=False) + "\n")
     return document

@@ -21,36 +21,23 @@ def page_of(document: Document) -> str:
         f"![{document['title']}]({name}.png)",
         *(part for table in document["tables"] for part in _table(table)),
         f"**What this scale cannot decide.** {document['limits']}",
-        *_made(document),
     ]
     return "\n\n".join(parts) + "\n"
 
 
-def _made(document: Document) -> list[str]:
-    runs = document.get("made")
+def list_of(documents: Iterable[Document], made: Mapping[str, Sequence[str]]) -> str:
+    r"""The page that lists experiments with their verdicts, and links to each.
+
+    Arguments:
+        documents: The experiments.
+        made: By name of an experiment how its runs were made, as far as that is known.
+    """
+    known = sorted(documents, key=lambda d: d["name"])
+    runs = sorted({run for d in known for run in made.get(d["name"], ())})
     if not runs:
         return []
-    of = document.get("geomem", "")
-    return [f"**Made**, counting sessions that came to their end, with geomem {of}: "
-            f"{'; '.join(runs)}."]  # fmt: skip
-
-
-def list_of(documents: Iterable[Document]) -> str:
-    r"""The page that lists experiments with their verdicts, and links to each."""
-    known = sorted(documents, key=lambda d: d["name"])
-    rows = [[f"[{d['title']}]({d['name']}.md)", f"**{d['verdict']}**", d["why"]] for d in known]
-    parts = [
-        "# The paper's experiments",
-        "What the authors report, run again with errors and controls, and judged by a rule that "
-        "stands in the source of each experiment (`src/geomem/experiments`). Each page is made "
-        "again by its command. What reviewers asked is answered in [](questions.md); numbers of "
-        "other papers stand beside ours in [](../published.md).",
-        _grid(["experiment", "verdict", "why"], rows),
-        "```{toctree}\n:hidden:\n\n"
-        + "\n".join(["questions", *(d["name"] for d in known)])
-        + "\n```",
-    ]
-    return "\n\n".join(parts) + "\n"
+    said = "Folders of runs, and the sessions in them that came to their end:"
+    return ["## With what, where and for how long", said, "\n".join(f"- {run}" for run in runs)]
 
 
 def _table(table: Mapping[str, Any]) -> tuple[str, str]:

@@ -31,6 +31,14 @@ def publish(document: Mapping[str, Any], out: Path) -> Path:
     return out / f"{name}.md"
 
 
+def made_in(folder: Path) -> dict[str, Any]:
+    r"""By name of an experiment how its runs were made, from what stands beside its document."""
+    return {
+        path.stem.removesuffix("-made"): json.loads(path.read_text(encoding="utf-8"))
+        for path in sorted(folder.glob("*-made.json"))
+    }
+
+
 def publish_all(folder: Path) -> list[Path]:
     r"""Writes the pages of all documents in a folder, ``index.md`` that lists them, and
     ``questions.md`` that asks them.
@@ -45,6 +53,6 @@ def publish_all(folder: Path) -> list[Path]:
     ]
     if not documents:
         raise InputError(f"{folder} holds no document of an experiment; copy NAME.json into it")
-    atomic_write_text(folder / "index.md", list_of(documents))
+    atomic_write_text(folder / "index.md", list_of(documents, made_in(folder)))
     atomic_write_text(folder / "questions.md", questions_page(documents))
     return [publish(document, folder) for document in documents]
