@@ -124,7 +124,7 @@ def test_an_exception_in_training_keeps_what_is_done(
             raise KeyboardInterrupt
         advance(self)
 
-    monkeypatch.setattr(Sweep, "_step_seconds", {None: 0.001})
+    monkeypatch.setattr(Sweep, "_step_seconds", lambda self, width, device: 0.001)
     monkeypatch.setattr(TrainState, "advance", interrupted)
     with pytest.raises(KeyboardInterrupt):
         TINY.run(tmp_path / "run", processes=1, quiet=True)
@@ -317,7 +317,7 @@ def test_images_are_in_the_records_only_if_asked(tmp_path: Path) -> None:
 
 
 def test_a_training_measured_on_its_way_is_forecast_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Sweep, "_step_seconds", {None: 1.0})
+    monkeypatch.setattr(Sweep, "_step_seconds", lambda self, width, device: 1.0)
 
     def training_seconds(**settings: Any) -> float:
         sweep = replace(TINY, samples=0, trajectories=0, jacobian_points=0, **settings)

@@ -20,6 +20,7 @@ from typing import Annotated, Any, Literal, get_args, get_type_hints
 import tyro
 
 from geomem.arguments import Whole, checked
+from geomem.compute.devices import pace
 from geomem.compute.executor import Executor
 from geomem.compute.local import LocalExecutor
 from geomem.compute.progress import say
@@ -49,6 +50,11 @@ class ComputeOptions:
         if self.executor == "local":
             return LocalExecutor(self.processes)
         return RayExecutor(self.processes, self.address, float(self.device.startswith("cuda")))
+
+    @property
+    def pace(self) -> int:
+        r"""How many units advance at a time as if each of them were alone."""
+        return pace(self.build(), self.device)
 
 
 def values_of(*groups: Any) -> dict[str, Any]:

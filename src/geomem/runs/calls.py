@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from geomem.compute.devices import wait_for
 from geomem.compute.threads import one_thread
 from geomem.measure.bases import BLOCKS, DIRECTIONS
 from geomem.measure.study import Study
@@ -67,12 +68,19 @@ def basis_calls(images: int) -> float:
     return 2.0 * images * 3 * vectors * 3 * PRODUCT_CALLS
 
 
-def timed(action: Callable[[], Any]) -> float:
-    r"""Seconds that an action takes on one thread of this machine, over half a second of it."""
+def timed(action: Callable[[], Any], device: str = "cpu") -> float:
+    r"""Seconds that an action takes on one thread of this machine, over half a second of it.
+
+    Arguments:
+        action: What is timed; once before, since first calls load and allocate.
+        device: Where it computes, and is waited for.
+    """
     with one_thread():
         action()
+        wait_for(device)
         start, count = time.perf_counter(), 0
         while time.perf_counter() - start < 0.5 or count < 2:
             action()
+            wait_for(device)
             count += 1
     return (time.perf_counter() - start) / count

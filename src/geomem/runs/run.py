@@ -18,6 +18,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import xarray as xr
 
+from geomem.compute.devices import pace
 from geomem.compute.executor import Executor
 from geomem.compute.files import clean_temporary
 from geomem.compute.local import LocalExecutor
@@ -77,12 +78,16 @@ class Run(ABC):
         """
 
     @abstractmethod
-    def seconds(self, subject: Description, study: Study) -> float:
-        r"""Seconds that a subject takes, roughly: for progress and forecast."""
+    def seconds(self, subject: Description, study: Study, device: str = "cpu") -> float:
+        r"""Seconds that a subject takes on a device, roughly: for progress and forecast."""
 
     @abstractmethod
     def num_bytes(self, study: Study) -> float:
         r"""Bytes of memory that one worker takes, roughly."""
+
+    def seconds_left(self, folder: RunFolder, study: Study, job: Numbers, device: str) -> float:
+        r"""Seconds that a job still takes; less than its subjects where a part of it is done."""
+        return sum(self.seconds(folder.subjects[number], study, device) for number in job)
 
     def cheaper(self, seconds: float) -> str:
         r"""Settings that take less time, said where a run will take long."""
@@ -231,9 +236,9 @@ class Run(ABC):
         jobs, subjects = jobs_to_do(folder, numbers), folder.subjects
         if not jobs:
             return []
-        costs = {job: sum(self.seconds(subjects[k], study) for k in job) for job in jobs}
+        costs = {job: self.seconds_left(folder, study, job, device) for job in jobs}
         workers = min(executor.workers(), len(jobs))
-        left = sum(costs.values()) / workers
+        left = sum(costs.values()) / min(pace(executor, device), len(jobs))
         forecast = Forecast(max(left, max(costs.values())), workers * self.num_bytes(study))
         if not quiet:
             if account := self.source.data.account:
