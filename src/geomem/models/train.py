@@ -191,9 +191,7 @@ class TrainState:
             if self.step > 0:
                 moments = {n: tensors[f"adam.{k}.{n}"] for n in names}
                 # Its count of steps, too, is where a fused optimizer computes.
-                self.optimizer.state[parameter] = {
-                    n: v.to(self.device) for n, v in moments.items()
-                }
+                self.optimizer.state[parameter] = {n: v.to(self.device) for n, v in moments.items()}
 
 
 class Trainable(Protocol):

@@ -126,6 +126,7 @@ class TimedAudit(Audited):
         fullest: Self | None = None
         for fewer in tries:
             planned = replace(self, **fewer, controls=self.chosen)
+            planned.__dict__["_timed"] = self.__dict__.setdefault("_timed", {})
             measuring = planned._measuring(workers, device)
             if measuring > 0.8 * seconds:
                 continue
