@@ -12,6 +12,7 @@ from importlib import import_module
 from typing import Any
 
 from geomem import __version__
+from geomem.compute.ranks import num_ranks
 from geomem.compute.signals import signals_interrupt
 from geomem.errors import GeomemError
 
@@ -38,18 +39,29 @@ COMMANDS = {
     "cite": ("cli.cite:CiteCommand", "how to cite the paper and the software"),
 }
 
+TRAIN = ("demo", "sweep", "plan", "reproduce")  # on all ranks, where a launcher started several
+
 EXIT_FAULT, EXIT_INPUT, EXIT_INTERRUPTED = 1, 2, 130
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     r"""Entry point of ``geomem``; leaves with the exit status."""
     with signals_interrupt():
-        status = run(list(sys.argv[1:] if arguments is None else arguments))
+        given = list(sys.argv[1:] if arguments is None else arguments)
+        status = _run_on_ranks(given) if given[:1] and given[0] in TRAIN else run(given)
     try:
         sys.stdout.flush()
     except (OSError, ValueError):
         _quiet_stdout()
     sys.exit(status)
+
+
+def _run_on_ranks(arguments: list[str]) -> int:
+    if num_ranks() == 1:
+        return run(arguments)
+    from geomem.cli.ranks import run_on_ranks
+
+    return run_on_ranks(lambda: run(arguments))
 
 
 def run(arguments: list[str]) -> int:

@@ -8,6 +8,7 @@ from typing import Any
 
 from geomem.compute.executor import Executor
 from geomem.compute.local import LocalExecutor
+from geomem.errors import InputError
 
 SHARED = 2  # 12 trainings of a small U-Net on one H200 advanced 2.3 times as fast as one
 
@@ -20,6 +21,23 @@ def is_accelerator(device: str) -> bool:
         [False, False, True, True]
     """
     return device.partition(":")[0] != "cpu"
+
+
+def check_device(device: str) -> None:
+    r"""Refuses a device that is not there.
+
+    Raises:
+        InputError: If torch cannot compute on it.
+    """
+    import torch
+
+    try:
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError, ValueError) as error:
+        reason = str(error).partition("\n")[0]
+        raise InputError(
+            f"`device` is {device!r}, which is not there ({reason}); pass cpu"
+        ) from error
 
 
 def wait_for(device: str) -> None:

@@ -18,14 +18,13 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import xarray as xr
 
-from geomem.compute.devices import pace
+from geomem.compute.devices import check_device, pace
 from geomem.compute.executor import Executor
 from geomem.compute.files import clean_temporary
 from geomem.compute.local import LocalExecutor
 from geomem.compute.progress import Forecast, Progress, say
 from geomem.compute.threads import one_thread
 from geomem.data.source import Source
-from geomem.errors import InputError
 from geomem.measure.study import Study
 from geomem.measure.subject import Description, Subject
 from geomem.runs.jobs import Numbers, Task, jobs_to_do, run_job
@@ -98,20 +97,12 @@ class Run(ABC):
         write_results(folder, dataset)
 
     def check_device(self, device: str) -> None:
-        r"""Refuses a device that is not there.
+        r"""Refuses a device that is not there, or that this kind of run cannot use.
 
         Raises:
             InputError: If torch cannot compute on it.
         """
-        import torch
-
-        try:
-            torch.zeros(1, device=device)
-        except (RuntimeError, AssertionError, ValueError) as error:
-            reason = str(error).partition("\n")[0]
-            raise InputError(
-                f"`device` is {device!r}, which is not there ({reason}); pass cpu"
-            ) from error
+        check_device(device)
 
     # --------------------------------------------------------------------------- as config
 

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from geomem.arguments import Whole, checked
 from geomem.compute.executor import Executor
+from geomem.compute.ranks import leads
 from geomem.compute.threads import one_thread
 from geomem.data.source import KNOWN_NAMES, DataOptions, Source, load_source
 from geomem.data.splits import nested_subsets
@@ -31,6 +32,7 @@ from geomem.measure.sketches import Sketches
 from geomem.measure.study import Probe, Study
 from geomem.measure.subject import Description, Subject
 from geomem.models.networks import NetworkConfig, load_network, save_network
+from geomem.models.parallel import new_state
 from geomem.models.stacked import Member
 from geomem.models.train import Training, TrainState, checkpoint_step, train
 from geomem.runs.calls import measured_calls, timed
@@ -267,7 +269,7 @@ class Sweep(Run, TrainOptions, MeasureOptions, DataOptions):
                 yield number, measured, done / len(numbers)
             return
         config, training = self._config_of(recipe), self._training_of(recipe)
-        state = TrainState(
+        state = new_state(
             config, training, member.data, seed=self.seed, unit=member.unit, device=device
         )
         checkpoint = self._checkpoint(folder, member.name)
@@ -310,6 +312,32 @@ class Sweep(Run, TrainOptions, MeasureOptions, DataOptions):
         images = self.source.data.tensor(self._index(recipe, study))
         return Member(self._name(recipe), images, int(recipe.seed or 0))
 
+    def check_device(self, device: str) -> None:
+        r"""Refuses what cannot be trained there, on all ranks where there are several.
+
+        Raises:
+            InputError: If the device is not there, or ranks cannot share the trainings.
+        """
+        super().check_device(device)
+        ranks = leads()
+        if ranks is None:
+            return
+        if ":" in device:
+            raise InputError(
+                f"`device` is {device}, and each of {ranks.count} ranks takes one of its own; "
+                f"pass {device.partition(':')[0]}"
+            )
+        if self.together:
+            raise InputError(
+                f"`together` trains on one device, and a launcher started {ranks.count} ranks; "
+                "leave it out, or start one process"
+            )
+        if self.training.batch_size < ranks.count:
+            raise InputError(
+                f"`batch_size` is {self.training.batch_size}, which {ranks.count} ranks cannot "
+                "share; pass a larger one, or start fewer processes"
+            )
+
     def _work(
         self,
         folder: RunFolder,
@@ -337,7 +365,7 @@ class Sweep(Run, TrainOptions, MeasureOptions, DataOptions):
             return exact_seconds(study, subject.num_samples) + asked
         calls = measured_calls(study, self._jacobians, self.samples, self.trajectories)
         # A step is three calls of its batch, forwards and backwards.
-        a_step, batch = self._step_seconds(subject.width, device), self.training.batch_size
+        a_step, batch = self._step_seconds(subject.width, device), self._share
         return a_step * self._own_steps(subject, study) + calls * a_step / (3 * batch) + asked
 
     def seconds_left(self, folder: RunFolder, study: Study, job: Numbers, device: str) -> float:
@@ -385,9 +413,17 @@ class Sweep(Run, TrainOptions, MeasureOptions, DataOptions):
         if (width, device) not in known:
             config = self._config_of(Description("learned", width=width))
             zeros = torch.zeros(2, *self.source.data.item_shape)
-            state = TrainState(config, self.training, zeros, seed=0, device=device)
+            # Several ranks take a step as long as that of the largest share of its batch.
+            share = replace(self.training, batch_size=self._share)
+            state = TrainState(config, share, zeros, seed=0, device=device)
             known[width, device] = timed(state.advance, device)
         return known[width, device]
+
+    @property
+    def _share(self) -> int:
+        # The rows of a batch that one rank computes, at most.
+        ranks = leads()
+        return -(-self.training.batch_size // (1 if ranks is None else ranks.count))
 
     def cheaper(self, seconds: float) -> str:
         r"""Settings that take less time, where this takes long."""
