@@ -59,6 +59,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _run_on_ranks(arguments: list[str]) -> int:
     if num_ranks() == 1:
         return run(arguments)
+    # Lost ranks are told of in sentences: torch adds a stack trace for each connection.
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     from geomem.cli.ranks import run_on_ranks
 
     return run_on_ranks(lambda: run(arguments))

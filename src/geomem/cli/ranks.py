@@ -2,6 +2,7 @@ r"""A command that a launcher started several times: rank 0 does it, the others 
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Callable
 
@@ -15,7 +16,7 @@ def run_on_ranks(command: Callable[[], int]) -> int:
     r"""Runs a command on rank 0, which trains on all; returns its exit status, on each rank.
 
     Arguments:
-        command: What rank 0 does.
+        command: What rank 0 does, and returns its exit status.
     """
     try:
         ranks = Ranks.meet()
@@ -31,8 +32,7 @@ def run_on_ranks(command: Callable[[], int]) -> int:
     except SystemExit as stop:  # after help, or what the parser says
         status = stop.code if isinstance(stop.code, int) else 1
     finally:
-        why = ranks.failure()
-        if status and why:
-            say(why)
+        if status == 128 + signal.SIGINT and (why := ranks.failure()):
+            say(why)  # what the launcher ended this one for
         ranks.end(status)
     return status

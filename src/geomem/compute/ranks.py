@@ -25,12 +25,14 @@ from typing import Any
 
 from geomem.compute.devices import check_device
 from geomem.compute.progress import say
-from geomem.errors import GeomemError
+from geomem.errors import GeomemError, InputError
 
 WAIT = 0.02  # seconds between two looks for an order
 MEETING = 300.0  # seconds that ranks have to come
+GOODBYE = 2.0  # seconds in which a process that ends says why
 PATIENCE = 10.0  # seconds to end by itself, for a process that has no other to work with
 FOREVER = timedelta(days=365)  # rank 0 may measure for days between two steps
+AGAIN = "the same command goes on where it stopped"
 PLACE = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 
 
@@ -42,9 +44,9 @@ def num_ranks() -> int:
 
 
 class Ended(Exception):  # noqa: N818  (the usual end of a rank)
-    r"""Rank 0 has ended, with an exit status."""
+    r"""Rank 0 has ended, with an exit status; it is None if it is gone without one."""
 
-    def __init__(self, status: int) -> None:
+    def __init__(self, status: int | None) -> None:
         super().__init__(status)
         self.status = status
 
@@ -65,6 +67,7 @@ class Ranks:
     _store: Any = field(repr=False)
     _orders: int = 0
     _joined: bool = False
+    _over: threading.Event = field(default_factory=threading.Event, repr=False)
 
     @classmethod
     def meet(cls) -> Ranks:
@@ -98,7 +101,8 @@ class Ranks:
             content: What is to be done; it can be pickled.
 
         Raises:
-            GeomemError: If a rank cannot do it, or is lost.
+            InputError: If a rank has no such device.
+            GeomemError: If a rank is lost.
         """
         self._store.set(f"order-{self._orders}", device)
         self._orders += 1
@@ -106,7 +110,7 @@ class Ranks:
             began = time.monotonic()
             while self._store.add("ready", 0) < self.count - 1:
                 if why := self.failure():
-                    raise GeomemError(why)
+                    raise InputError(why)
                 if time.monotonic() - began > MEETING:
                     raise GeomemError(
                         f"{self._store.add('met', 0)} of {self.count} ranks have come; start all "
@@ -128,13 +132,14 @@ class Ranks:
 
     def end(self, status: int) -> None:
         r"""Tells the other ranks how rank 0 ends."""
+        self._over.set()
         with suppress(RuntimeError):
             self._store.set("end", str(status))
             self._part(clean=status == 0)
             # Where this process keeps the store the others must have read it before it goes.
-            began = time.monotonic()
-            while self._store.add("left", 0) < self._store.add("met", 0) - 1:
-                if time.monotonic() - began > PATIENCE / 2:
+            end = time.monotonic() + (0.0 if _is_launched() else GOODBYE)
+            while time.monotonic() < end:
+                if self._store.add("left", 0) >= self._store.add("met", 0) - 1:
                     break
                 time.sleep(WAIT)
 
@@ -162,6 +167,7 @@ class Ranks:
 
     def leave(self) -> None:
         r"""Says good-bye to rank 0, which has ended."""
+        self._over.set()
         with suppress(RuntimeError):
             self._part(clean=True)
             self._store.add("left", 1)
@@ -186,7 +192,7 @@ class Ranks:
             self._orders += 1
             return str(self._store.get(key).decode())
         except RuntimeError as error:  # the store went with rank 0, or with the launcher
-            raise Ended(1) from error
+            raise Ended(None) from error
 
     def _own(self, device: str) -> str:
         return device if device == "cpu" else f"{device}:{self.local}"
@@ -224,10 +230,9 @@ class Ranks:
             yield
         except RuntimeError as error:
             if self.rank:
-                status = self.ended(patience=2.0)
-                raise Ended(1 if status is None else status) from error
-            why = self.failure(patience=2.0) or "a rank was lost (killed, or out of memory)"
-            raise GeomemError(f"{why}; the same command goes on where it stopped") from error
+                raise Ended(self.ended(GOODBYE)) from error
+            why = self.failure(GOODBYE) or "a rank was lost (killed, or out of memory)"
+            raise GeomemError(f"{why}; {AGAIN}") from error
 
     def _join(self, device: str) -> None:
         from accelerate import PartialState
@@ -249,6 +254,7 @@ class Ranks:
 
         if self._joined and (clean or torch.distributed.get_backend() == "gloo"):
             torch.distributed.destroy_process_group()
+            import_module("accelerate").PartialState._reset_state()
         self._joined = False
 
     def _watch(self, store: Any) -> None:
@@ -256,11 +262,13 @@ class Ranks:
         status = 1
         with suppress(RuntimeError):
             while not store.check(["end" if self.rank else "failed"]):
-                time.sleep(1.0)
+                if self._over.wait(1.0):
+                    return
             status = int(store.get("end")) if self.rank else 1
-        time.sleep(PATIENCE)
+        if self._over.wait(PATIENCE):
+            return
         if self.rank == 0:
-            say(self.failure() or "the launcher is gone; the same command goes on where it stopped")
+            say(self.failure() or f"the launcher is gone; {AGAIN}")
         os._exit(status)
 
 
@@ -311,14 +319,18 @@ def following() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before[1])
 
 
+def _is_launched() -> bool:
+    # By a launcher that keeps the store; else rank 0 does.
+    return os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+
+
 def _connect(rank: int) -> Any:
     distributed: Any = import_module("torch.distributed")
-    launched = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"  # the launcher keeps it
     return distributed.TCPStore(
         os.environ["MASTER_ADDR"],
         int(os.environ["MASTER_PORT"]),
         int(os.environ["WORLD_SIZE"]),
-        is_master=rank == 0 and not launched,
+        is_master=rank == 0 and not _is_launched(),
         timeout=timedelta(seconds=MEETING),
         wait_for_workers=False,
         multi_tenant=True,

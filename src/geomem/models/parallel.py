@@ -13,13 +13,14 @@ and what one number of ranks has begun another one goes on with.
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
 
 from geomem.compute.progress import say
-from geomem.compute.ranks import Ended, Ranks, following, leads
+from geomem.compute.ranks import AGAIN, Ended, Ranks, following, leads
 from geomem.compute.threads import one_thread
 from geomem.errors import GeomemError
 from geomem.models.networks import NetworkConfig
@@ -115,14 +116,14 @@ def follow(ranks: Ranks) -> int:
                     state.advance()
     except Ended as end:
         ranks.leave()
-        return end.status
+        if end.status is None:
+            say(f"rank {ranks.rank}: rank 0 is lost; {AGAIN}")
+        return 1 if end.status is None else end.status
     except Exception as error:
         known = isinstance(error, GeomemError)
         why = str(error) if known else f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
-        ranks.fail(why)
-        status = ranks.ended(patience=5.0)
-        ranks.leave()
-        if status is None:
-            say(f"rank {ranks.rank} failed: {why}")
-        return status or (error.exit_status if isinstance(error, GeomemError) else 1)
+        ranks.fail(why)  # rank 0 says it
+        if os.environ.get("GEOMEM_DEBUG"):
+            raise
+        return error.exit_status if isinstance(error, GeomemError) else 1
     raise AssertionError("orders end with rank 0")
