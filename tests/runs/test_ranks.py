@@ -7,6 +7,7 @@ Two ranks compute the same sums in another order: float32 products and Adam's di
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -17,6 +18,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from geomem.cli.main import run as command
 from geomem.cli.options import ComputeOptions
 from geomem.cli.ranks import run_on_ranks
 from geomem.compute.ranks import Ranks, leading, num_ranks
@@ -138,7 +140,7 @@ def test_the_parts_of_a_gradient_add_up_to_it(count: int, batch: int) -> None:
         torch.testing.assert_close(total, one.grad, rtol=1e-5, atol=1e-6)
     assert sum(state.loss for state in parts) == pytest.approx(whole.loss, rel=1e-5)
     rows = [list(range(batch))[state._rows()] for state in parts]
-    assert sum(rows, []) == list(range(batch))
+    assert [k for part in rows for k in part] == list(range(batch))
     assert max(map(len, rows)) - min(map(len, rows)) <= 1
 
 
@@ -205,5 +207,91 @@ def test_ranks_that_do_not_come_are_told_of(monkeypatch: pytest.MonkeyPatch) -> 
     for name, value in places(2, 1, free_port()).items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr("geomem.compute.ranks.MEETING", 0.2)
-    with pytest.raises(GeomemError, match="rank 1 of 2 .* start all with accelerate launch"):
+    with pytest.raises(GeomemError, match=r"rank 1 of 2 .* start all with accelerate launch"):
         Ranks.meet()
+
+
+# ----------------------------------------------------------- processes that fail or are killed
+
+FAILING = """
+import os, signal, sys
+from geomem.cli.main import main
+from geomem.models.parallel import SharedState
+who, how = sys.argv.pop(1).split(":")
+update = SharedState._update_average
+
+def failing(self):
+    update(self)
+    if self.step == 20 and os.environ["RANK"] == who:
+        if how == "raise":
+            raise RuntimeError("this card is broken")
+        pid = os.getppid() if how == "interrupt the launcher" else os.getpid()
+        os.kill(pid, signal.SIGKILL if how == "kill" else signal.SIGINT)
+
+SharedState._update_average = failing
+main()
+"""
+AGAIN = "the same command goes on where it stopped"
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("ranks") / "whole"
+    assert command([*OPTIONS, "--processes", "1", "--out", str(out)]) == 0
+    return out
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("failing", "statuses", "said"),
+    [
+        ("1:raise", (1, 1), f"rank 1 failed: RuntimeError: this card is broken; {AGAIN}"),
+        ("1:kill", (1, -signal.SIGKILL), f"a rank was lost (killed, or out of memory); {AGAIN}"),
+        ("0:raise", (1, 1), "a fault of geomem, RuntimeError: this card is broken"),
+        ("0:kill", (-signal.SIGKILL, 1), f"rank 1: rank 0 is lost; {AGAIN}"),
+        ("0:interrupt", (130, 130), f"interrupted; {AGAIN}"),
+        ("1:interrupt", (0, 0), "report.html"),  # rank 0 alone decides about Ctrl-C
+    ],
+)
+def test_ranks_end_together_and_one_process_goes_on(
+    whole: Path, tmp_path: Path, failing: str, statuses: tuple[int, int], said: str
+) -> None:
+    program = tmp_path / "failing.py"
+    program.write_text(FAILING)
+    out, port = tmp_path / "run", free_port()
+    arguments = [str(program), failing, *OPTIONS, "--out", str(out)]
+    ranks = [started(arguments, places(2, rank, port)) for rank in (0, 1)]
+    texts = [rank.communicate(timeout=60)[0] for rank in ranks]
+    assert tuple(rank.returncode for rank in ranks) == statuses
+    assert said in "".join(texts)
+    assert "Traceback" not in "".join(texts)
+    assert command([*OPTIONS, "--processes", "1", "--out", str(out)]) == 0
+    assert apart(whole, out) < ROUNDING
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("failing", "status", "said"),
+    [
+        ("2:none", 0, "report.html"),
+        ("1:raise", 1, f"rank 1 failed: RuntimeError: this card is broken; {AGAIN}"),
+        ("1:kill", 1, ""),  # who hears of it first, rank 0 or the launcher, says so
+        ("0:kill", 1, ""),
+        ("0:interrupt the launcher", 1, f"interrupted; {AGAIN}"),
+    ],
+)
+def test_a_launcher_ends_with_its_ranks(
+    whole: Path, tmp_path: Path, failing: str, status: int, said: str
+) -> None:
+    program = tmp_path / "failing.py"
+    program.write_text(FAILING)
+    out = tmp_path / "run"
+    launcher = "-m torch.distributed.run --nproc_per_node 3 --master_port".split()
+    arguments = [*launcher, str(free_port()), str(program), failing, *OPTIONS, "--out", str(out)]
+    process = started(arguments, {})
+    text = process.communicate(timeout=90)[0]
+    assert bool(process.returncode) == bool(status)
+    assert said in text
+    assert text.count("report.html") == (status == 0)  # it is said once
+    assert command([*OPTIONS, "--processes", "1", "--out", str(out)]) == 0
+    assert apart(whole, out) < ROUNDING
