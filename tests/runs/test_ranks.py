@@ -23,7 +23,7 @@ from geomem.cli.options import ComputeOptions
 from geomem.cli.ranks import run_on_ranks
 from geomem.compute.ranks import Ranks, leading, num_ranks
 from geomem.errors import GeomemError, InputError
-from geomem.models.parallel import SharedState, new_state
+from geomem.models.parallel import SharedState, follow, new_state
 from geomem.models.train import Training, TrainState, train
 from geomem.runs.jobs import jobs_to_do
 from tests.models.test_train import CONFIG, DATA
@@ -125,6 +125,36 @@ class Alone(Ranks):
 
     def add(self, tensors: object) -> None:
         pass
+
+
+class Store(dict[str, bytes]):
+    r"""The store of launchers, in this process."""
+
+    def check(self, keys: list[str]) -> bool:
+        return all(key in self for key in keys)
+
+    def set(self, key: str, text: str) -> None:
+        self[key] = text.encode()
+
+    def add(self, key: str, amount: int) -> int:
+        self[key] = str(int(self.get(key, b"0")) + amount).encode()
+        return int(self[key])
+
+
+def test_a_rank_without_a_device_of_its_own_is_refused_on_all() -> None:
+    store = Store()
+    store.set("order-0", "nowhere")
+    assert follow(Ranks(1, 2, 1, store)) == 2
+    assert not store.check(["ready"])
+    with pytest.raises(InputError, match="rank 1 failed: `device` is 'nowhere:1', which is not"):
+        Ranks(0, 2, 0, store).order("nowhere", None)
+
+
+def test_a_rank_without_orders_ends_as_rank_0_does() -> None:
+    store = Store()
+    store.set("end", "130")
+    assert follow(Ranks(1, 2, 1, store)) == 130
+    assert int(store["left"]) == 1  # rank 0 may go
 
 
 @pytest.mark.parametrize(("count", "batch"), [(2, 16), (3, 16), (5, 7)])
