@@ -1,8 +1,9 @@
 r"""False alarms, lead and cost of the monitor, beside what else is watched in a training.
 
-Run:  python benchmarks/monitor.py [--null R] [--seeds S] [--cost C] [--out PATH]
+Run:  python benchmarks/monitor.py [--null R] [--seeds S] [--cost C] [--again] [--out PATH]
 
-An interrupted run goes on: trainings of the second part that are in the file are not done again.
+An interrupted run goes on: trainings of the second and third part that are in the file, by the
+same recipe, are not done again. How long the rest will take is said while it runs.
 
 *Null*: R trainings of small networks whose data are fresh draws at every step, so that nothing can
 be memorized; the "training images" are a set of the same law that is never trained on. They are
@@ -12,11 +13,13 @@ the plain gap: a mean error at held-out images 2 standard errors above that at t
 
 *Lead*: digits, N = 128 and 512, S seeds of everything (images, weights, noise). Held-out loss:
 the same nats at all 400 held-out images, at steps 10 % apart, whose minimum is compared with the
-step of the monitor's warning. Copies: the first look at which more than 1 % of 128 samples are
-copies, at 95 %. The stable rank of the weights, |W|²/|W|_2² averaged over the matrices, has no
-threshold of its own, so only its values are given.
+step of the monitor's warning. Copies: the first look, or the end, at which more than 1 % of 128
+samples are copies, at 95 %. The stable rank of the weights, |W|²/|W|_2² averaged over the
+matrices, has no threshold of its own, so only its values are given.
 
-*Cost*: the monitor with its defaults, in a run folder, in C trainings of an MLP and of a U-Net.
+*Cost*: the monitor with its defaults, in a run folder, in C trainings of an MLP and of a U-Net; and
+by how many seconds it was beyond its share where it was so the most, after any step.
+Run it on a machine that does nothing else; --again drops what is in the file.
 """
 
 from __future__ import annotations
@@ -46,15 +49,16 @@ from geomem.models.networks import NetworkConfig, PreconditionedDenoiser
 from geomem.models.sample import heun, sigma_steps
 from geomem.models.train import Training, TrainState
 from geomem.monitor import MemorizationMonitor
+from geomem.monitor.images import MOST_RESERVED
 from geomem.monitor.spacing import Spacing
 from geomem.stats import Proportion, torch_rng
 
 NULL_STEPS, NULL_GROWTH = 200, 1.24
 NULL_POINTS = {"training": 48, "held_out": 48, "reserved": 24}
 NULL_SIGMAS = (0.1, 0.2, 0.4, 0.8, 1.6)
-# Of 512 images the held-out loss has not turned by then: the lead is longer than the training.
-LEAD_STEPS = {128: 2000, 512: 5000}
-EVERY, GROWTH, FINE = 25, 1.34, 1.1
+# Twice as long as the held-out loss needs to turn in most trainings; 20 looks reach to the end.
+LEAD_STEPS = {128: 2000, 512: 16_000}
+EVERY, GROWTH, FINE = 25, 1.4, 1.1
 HELD_OUT, SAMPLES = 400, 128
 
 
@@ -216,6 +220,11 @@ class HeldOutLoss:
         return float(np.trapezoid(density, self.sigmas.log().numpy()))
 
 
+def recipe_of(N: int) -> dict[str, Any]:
+    r"""What a known training must have been made with, to be one of these."""
+    return {"steps": LEAD_STEPS[N], "every": EVERY, "growth": GROWTH, "reserved": MOST_RESERVED}
+
+
 def lead_training(N: int, seed: int) -> dict[str, Any]:
     r"""One training on digits: when does what become visible?"""
     data = geomem.load_data("digits")
@@ -239,6 +248,7 @@ def lead_training(N: int, seed: int) -> dict[str, Any]:
         if monitor.step(state.average) is not None:
             copies[state.step] = copies_of(state.average, train, held_out, seed)
             ranks[state.step] = stable_rank(state.average)
+    copies[steps] = copies_of(state.average, train, held_out, seed)
     assert not monitor.fault, monitor.fault
     warned = monitor.warning
 
@@ -251,6 +261,7 @@ def lead_training(N: int, seed: int) -> dict[str, Any]:
     return {
         "N": N,
         "seed": seed,
+        "recipe": recipe_of(N),
         "looks": [look.step for look in monitor.history],
         "warning": warned.step if warned else None,
         "gap": first([look.step for look in monitor.history if gap_alarm(look)]),
@@ -283,7 +294,7 @@ def middle(steps: Sequence[int | None]) -> dict[str, Any]:
 
 def lead(seeds: int, known: Sequence[dict[str, Any]], save: Callable[[Any], None]) -> None:
     r"""Trainings that are not known yet, saved one by one: an interrupted run goes on."""
-    rows = list(known)
+    rows = [row for row in known if row.get("recipe") == recipe_of(row["N"])]
     there = {(row["N"], row["seed"]) for row in rows}
     wanted = [(N, seed) for N in LEAD_STEPS for seed in range(seeds) if (N, seed) not in there]
     progress = Progress(len(wanted), "digits")
@@ -353,7 +364,15 @@ def finite(value: Any) -> Any:
 # --------------------------------------------------------------------------------------- cost
 
 
-def cost_training(name: str, data: str, config: dict[str, Any], steps: int) -> dict[str, Any]:
+COST_SHARE = 0.05
+COST_PLANS: dict[str, tuple[dict[str, Any], int]] = {
+    "MLP, digits": ({"kind": "mlp", "width": 128, "blocks": 2}, 20_000),
+    "U-Net, digits": ({"kind": "unet", "channels": (8, 16)}, 2000),
+}
+
+
+def cost_training(name: str, data: str, repeat: int) -> dict[str, Any]:
+    config, steps = COST_PLANS[name]
     images = geomem.load_data(data)
     order = torch.randperm(len(images), generator=torch_rng(0, "benchmark/cost"))
     some = images.tensor(order[:1000])
@@ -362,31 +381,39 @@ def cost_training(name: str, data: str, config: dict[str, Any], steps: int) -> d
     state = TrainState(network, Training(steps, 64), train, seed=0)
     with tempfile.TemporaryDirectory() as folder:
         began = time.perf_counter()
-        monitor = MemorizationMonitor(train, held_out, out=Path(folder) / "run")
+        monitor = MemorizationMonitor(train, held_out, out=Path(folder) / "run", share=COST_SHARE)
+        beyond = 0.0
         for _ in range(steps):
             state.advance()
             monitor.step(state.average)
+            looks, training = monitor.seconds
+            beyond = max(beyond, looks - COST_SHARE * training)
         taken = time.perf_counter() - began
-    looks, training = monitor.seconds
     assert not monitor.fault, monitor.fault
     return {
         "name": name,
+        "repeat": repeat,
         "steps": steps,
         "looks": [look.step for look in monitor.history],
         "seconds": {"all": taken, "looks": looks, "training": training},
         "share": looks / training,
+        "beyond": beyond,
     }
 
 
-def cost(repeats: int) -> list[dict[str, Any]]:
-    mlp = {"kind": "mlp", "width": 128, "blocks": 2}
-    unet = {"kind": "unet", "channels": (8, 16)}
-    plans = {"MLP, digits": (mlp, 20_000), "U-Net, digits": (unet, 2000)}
-    found = []
+def cost(repeats: int, known: Sequence[dict[str, Any]], save: Callable[[Any], None]) -> None:
+    r"""Trainings that are not known yet, saved one by one: an interrupted run goes on."""
+    rows = [row for row in known if "repeat" in row and COST_PLANS[row["name"]][1] == row["steps"]]
+    there = {(row["name"], row["repeat"]) for row in rows}
     # One after the other in turns, so that what else the machine does falls on both.
-    for _ in range(repeats):
-        found += [cost_training(name, "digits", *plan) for name, plan in plans.items()]
-    return found
+    wanted = [(name, r) for r in range(repeats) for name in COST_PLANS if (name, r) not in there]
+    progress = Progress(len(wanted), "cost")
+    for done, (name, repeat) in enumerate(wanted, start=1):
+        rows.append(cost_training(name, "digits", repeat))
+        progress.update(done)
+        save(rows)
+    save(rows)
+    progress.finish()
 
 
 def main() -> None:
@@ -395,6 +422,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=10, help="trainings of each N; 0 as above")
     parser.add_argument("--cost", type=int, default=3, help="of each kind of training; 0 as above")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
+    parser.add_argument("--again", action="store_true", help="do what is in the file anew")
     options = parser.parse_args()
     path = options.out / "monitor.json"
     # Parts are made one by one: those that are left out stay as they are.
@@ -408,12 +436,13 @@ def main() -> None:
 
     with one_thread():
         if options.seeds:
-            known = document.get("lead", {}).get("trainings", [])
+            known = [] if options.again else document.get("lead", {}).get("trainings", [])
             lead(options.seeds, known, lambda found: save("lead", found))
         if options.null:
             save("null", null(options.null))
         if options.cost:
-            save("cost", cost(options.cost))
+            known = [] if options.again else document.get("cost", [])
+            cost(options.cost, known, lambda found: save("cost", found))
 
 
 if __name__ == "__main__":

@@ -376,10 +376,30 @@ def scaling(r: dict[str, Any]) -> str:
     )
 
 
+def together(r: dict[str, Any]) -> str:
+    rows = [
+        [
+            name,
+            number(1e3 * known["seconds"]["median"]),
+            "1"
+            if name == "together"
+            else f"{number(known['ratio']['median'])} ({number(known['ratio']['min'])} to "
+            f"{number(known['ratio']['max'])})",
+        ]
+        for name, known in r["table"].items()
+    ]
+    return (
+        f"One step of all {r['networks']} MLPs of the linear experiments, on {r['device']}; median "
+        "and range over rounds. A card gains most: [on a GPU](start.md#on-a-gpu).\n\n"
+        + table(["", "a step of all, ms", "times as long"], rows)
+    )
+
+
 SECTIONS = {
     "exact_score": ("The exact denoiser", exact_score),
     "exact_spectrum": ("The spectrum of its Jacobian", exact_spectrum),
     "scaling": ("Workers", scaling),
+    "together": ("Trainings together", together),
     "spectra": ("Spectra of networks", spectra),
     "dimension": ("Local dimensions: the zoo", dimension),
     "log_likelihood": ("Log-likelihood", points.log_likelihood),

@@ -7,14 +7,21 @@ import sys
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+import scipy.linalg  # noqa: F401  (it has a BLAS of its own, limited only once it is here)
 import torch
 from hypothesis import settings
+from threadpoolctl import threadpool_limits
 
 from geomem.compute.executor import Executor
 from geomem.compute.local import LocalExecutor
 from geomem.compute.ray import RayExecutor
+
+if TYPE_CHECKING:
+    from xdist.remote import Producer
+    from xdist.scheduler import LoadFileScheduling
 
 # The same cases on every machine and in every run; a case that fails stays failing.
 settings.register_profile("geomem", deadline=None, derandomize=True, max_examples=25)
@@ -22,10 +29,34 @@ settings.load_profile("geomem")
 
 # Small matrices: two threads take longer than one, and much longer on a machine that is busy.
 torch.set_num_threads(1)
+threadpool_limits(limits=1, user_api="blas")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--device", default="cpu", help="where device tests compute: cpu, cuda")
+
+
+# Files that share one session of Ray, which takes some seconds to start.
+OF_RAY = ("compute/test_executors.py", "exact/test_passes.py", "runs/test_sweep_executors.py")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadFileScheduling | None:
+    r"""File by file in their order, so that what ends the suite is short: doctests.
+
+    Left alone, files of few tests come last, and one of them may take as long as fifty others.
+    """
+    if config.getvalue("dist") != "loadfile":
+        return None
+    from xdist.scheduler import LoadFileScheduling
+
+    class InOrder(LoadFileScheduling):  # type: ignore[misc]
+        def _split_scope(self, nodeid: str) -> str:
+            file = super()._split_scope(nodeid)
+            return "ray" if file.endswith(OF_RAY) else file
+
+    config.option.loadscopereorder = False
+    return InOrder(config, log)
 
 
 @pytest.fixture(scope="session")

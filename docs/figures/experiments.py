@@ -6,6 +6,7 @@ python docs/figures/experiments.py        writes the pages from the documents as
 
 from __future__ import annotations
 
+import json
 import shutil
 import sys
 from pathlib import Path
@@ -22,6 +23,9 @@ def main() -> None:
         for name in EXPERIMENTS:
             if (folder / f"{name}.json").exists():
                 shutil.copyfile(folder / f"{name}.json", PAGES / f"{name}.json")
+    for path in PAGES.glob("*.json"):  # without spaces and line ends half as large
+        document = json.loads(path.read_text(encoding="utf-8"))
+        path.write_text(json.dumps(document, separators=(",", ":")) + "\n", encoding="utf-8")
     for page in publish_all(PAGES):
         print(page)
 

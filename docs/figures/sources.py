@@ -367,9 +367,13 @@ def monitor(document: Document) -> Page:
             return "never" if of["high"] is None and of["low"] is None else "most never"
         if of["low"] is None and of["high"] is None:
             return f"{of['median']:.0f} (too few for an interval)"
-        ends = [f"{of[end]:.0f}" if of[end] is not None else "never" for end in ("low", "high")]
-        said = f"{of['median']:.0f} ({ends[0]} to {ends[1]})"
+        around = [f"{of[end]:.0f}" if of[end] is not None else "never" for end in ("low", "high")]
+        said = f"{of['median']:.0f} ({' to '.join(around)})"
         return said + (f"; never in {of['never']}" if of["never"] else "")
+
+    def ends(shown: list[str]) -> str:
+        low, high = min(shown, key=float), max(shown, key=float)
+        return low if low == high else f"{low} to {high}"
 
     rows = {
         "monitor warns": lambda s: steps(s["warning"]),
@@ -417,12 +421,22 @@ def monitor(document: Document) -> Page:
         spent, trained = ([row["seconds"][part] for row in mine] for part in ("looks", "training"))
         shares = [100 * row["share"] for row in mine]
         costs.append([
-            name, str(count), str(len(mine)), " and ".join(f"{len(row['looks'])}" for row in mine),
+            name, str(count), str(len(mine)), ends([f"{len(row['looks'])}" for row in mine]),
             f"{sum(spent) / len(mine):.1f}", f"{sum(trained) / len(mine):.0f}",
-            f"{min(shares):.1f} to {max(shares):.1f} %",
+            f"{ends([f'{share:.1f}' for share in shares])} %",
+            f"{max(row['beyond'] for row in mine):.2f}",
         ])  # fmt: skip
     page.tables["cost"] = table(
-        ["training", "steps", "trainings", "looks", "seconds of looks", "of training", "share"],
+        [
+            "training",
+            "steps",
+            "trainings",
+            "looks",
+            "seconds of looks",
+            "of training",
+            "share at the end",
+            "seconds beyond it, at most",
+        ],
         costs,
     )
     return page

@@ -102,7 +102,9 @@ class PrincipalDirections:
         """
         flat = a.flatten(1).double()
         single = flat @ self.vectors[:, : self.singles].to(flat.device)
-        bands = self.inner(flat, flat)[:, self.singles :]
+        inside = (flat @ self.vectors.to(flat.device)).square()
+        whole = self._fold(inside, flat.square().sum(1) - inside.sum(1))
+        bands = whole[:, self.singles :]
         return torch.cat([single, bands.clamp(min=0).sqrt()], dim=1)
 
     def jacobian(

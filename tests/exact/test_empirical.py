@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from geomem.errors import InputError
-from geomem.exact import EmpiricalDenoiser, GaussianDenoiser
+from geomem.exact import EmpiricalDenoiser, GaussianDenoiser, gaussian
 from geomem.exact.mixture import MixtureDenoiser
 from geomem.operators import DenoiserJacobian
 from geomem.spectra import singular_values
@@ -339,6 +339,21 @@ def test_the_linear_control_is_ledoit_wolf(n: int, d: int) -> None:
     expected = (U * (posterior @ U)).sum(0).expand(4, -1) / sigma**2
     diagonal = control.jacobian_diagonal(x, level(sigma), U)
     torch.testing.assert_close(diagonal, expected, rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("low_rank", [False, True])
+def test_of_wide_images_it_is_so_too_at_a_fraction_of_the_time(low_rank: bool) -> None:
+    from sklearn.covariance import ledoit_wolf_shrinkage
+
+    n, d = 12, gaussian.WIDE + 100
+    data = normal(0, n, 3) @ normal(1, 3, d) if low_rank else normal(0, n, d)
+    flat = (data - data.mean(0)).numpy()
+    shrinkage, mean_variance = ledoit_wolf_shrinkage(flat, assume_centered=True), (flat**2).mean()
+    control = GaussianDenoiser.fit(data)
+    # A direction that no image has keeps the share of the identity alone.
+    assert control.rest == pytest.approx(shrinkage * mean_variance, rel=1e-9, abs=1e-12)
+    total = float(control.variances.sum()) + control.complement * control.rest
+    assert total == pytest.approx(d * mean_variance)
 
 
 def test_a_factor_and_its_covariance_are_the_same_gaussian() -> None:

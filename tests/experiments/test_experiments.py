@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ import geomem
 from geomem.cli.main import run
 from geomem.compute.local import LocalExecutor
 from geomem.errors import InputError
-from geomem.experiments import linear, spectra, subspaces
+from geomem.experiments import image_full, linear, linear_steps, spectra, subspaces
 from geomem.experiments.exact import ExactRetention, beyond
 from geomem.experiments.experiment import Scale, reproduce
 from geomem.experiments.images import GROUPS
@@ -164,9 +165,9 @@ def test_retention_is_what_was_planted_and_its_order_is_found() -> None:
         one = found.sel(group=group)
         z = (one.retention - kept) / one.retention_stderr
         assert np.abs(z).max() < 4
-    assert subspaces._counts(retention_of(planted(0.9, 0.5), 10))[:3] == (2, 0, 2)
-    assert subspaces._counts(retention_of(planted(0.5, 0.9), 10))[:3] == (2, 2, 0)
-    assert subspaces._counts(retention_of(planted(1.0, 1.0), 10))[0] == 0
+    assert subspaces.sure_cells(retention_of(planted(0.9, 0.5), 10))[:3] == (2, 0, 2)
+    assert subspaces.sure_cells(retention_of(planted(0.5, 0.9), 10))[:3] == (2, 2, 0)
+    assert subspaces.sure_cells(retention_of(planted(1.0, 1.0), 10))[0] == 0
     counts = {"gaussian": (4, 0, 4, 0, 4), "normalised": (4, 0, 3, 0, 4)}
     assert subspaces._verdict(counts)[0] == "not seen"
     assert subspaces._verdict({**counts, "gaussian": (4, 4, 0, 4, 0)})[0].endswith("regime")
@@ -249,3 +250,31 @@ def test_questions_name_experiments_and_pages_that_there_are() -> None:
 def test_the_name_is_the_class() -> None:
     assert [experiment(name).name for name in EXPERIMENTS] == list(EXPERIMENTS)
     assert isinstance(experiment("linear-times"), Times)
+
+
+@pytest.mark.parametrize(
+    ("last", "verdict"),
+    [((9, 1), "confirmed"), ((6, 4), "confirmed in this regime"), ((1, 9), "not seen")],
+)
+def test_an_order_turns_where_it_is_another_at_the_last_step(
+    last: tuple[int, int], verdict: str
+) -> None:
+    counts = {("gaussian", 10): (12, 1, 4, 0, 0), ("gaussian", 100): (12, *last, 0, 0)}
+    found, why = linear_steps._verdict(counts)
+    assert found == verdict
+    assert f"{last[0]} of 10 sure ones (12 cells) after 100" in why
+    none, _ = linear_steps._verdict({("gaussian", 10): (2, 0, 0, 0, 0)})
+    assert none == "undecided at this scale"
+
+
+def test_on_full_pictures_the_share_must_fall_beyond_error() -> None:
+    def one(few: float, many: float) -> dict[str, Any]:
+        share = [[few, 0.01], [many, 0.01]]
+        return {"sizes": [100, 1000], "small": None, "full": {"share": share}}
+
+    assert image_full._verdict({"a": one(0.5, 0.02)})[0] == "confirmed"
+    assert image_full._verdict({"a": one(0.5, 0.02), "b": one(0.5, 0.49)})[0] == (
+        "confirmed in this regime"
+    )
+    assert image_full._verdict({"a": one(0.02, 0.01)})[0] == "not seen"
+    assert image_full._verdict({"a": one(1.2, 0.5)})[0] == "not seen"  # all is no part of it

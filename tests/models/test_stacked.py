@@ -57,8 +57,11 @@ def test_a_step_is_that_of_a_training_by_itself(device: torch.device) -> None:
         torch.testing.assert_close(network.state_dict()[name], weight.cpu(), atol=2e-5, rtol=1e-3)
 
 
-def test_interrupted_it_takes_the_same_steps(tmp_path: Path, device: torch.device) -> None:
+def test_interrupted_it_takes_the_same_steps(
+    tmp_path: Path, device: torch.device, monkeypatch: pytest.MonkeyPatch
+) -> None:
     whole = trained(StackedState(CONFIG, TRAINING, members(4, 30), seed=1, device=str(device)))
+    monkeypatch.setattr("geomem.models.train.SECONDS", 0.0)  # however short, each is written
     path = tmp_path / "state.safetensors"
     for moment in train(
         StackedState(CONFIG, TRAINING, members(4, 30), seed=1, device=str(device)), 10, path

@@ -22,6 +22,12 @@ CONFIG = NetworkConfig("mlp", (4,), sigma_data=float(DATA.std()), width=32, bloc
 RECIPE = Training(steps=40, batch_size=16)
 
 
+@pytest.fixture(autouse=True)
+def every_checkpoint(monkeypatch: pytest.MonkeyPatch) -> None:
+    r"""However short a training is, each of its checkpoints is written."""
+    monkeypatch.setattr("geomem.models.train.SECONDS", 0.0)
+
+
 def state(
     *, seed: int = 0, unit: int = 0, recipe: Training = RECIPE, device: torch.device | None = None
 ) -> TrainState:
@@ -80,6 +86,17 @@ def test_states_are_yielded_where_asked_and_at_the_end() -> None:
     assert [s.step for s in train(state(), 15)] == [15, 30, 40]
     done = run(state())
     assert [s.step for s in train(done, 15)] == []
+
+
+def test_a_checkpoint_is_written_when_the_last_one_is_old(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock, written = iter(float(k) for k in range(1000)), []
+    monkeypatch.setattr("geomem.models.train.SECONDS", 5.0)
+    monkeypatch.setattr("geomem.models.train.time.monotonic", lambda: next(clock))
+    monkeypatch.setattr(TrainState, "save", lambda self, path: written.append(self.step))
+    run(state(), 2, tmp_path / "checkpoint")  # each of the 20 looks at the clock takes a second
+    assert written == [10, 20, 30, 40]
 
 
 def test_a_finished_training_is_yielded_again_from_its_checkpoint(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import math
+import random
 import shutil
 from pathlib import Path
 from typing import Any
@@ -152,6 +153,11 @@ class Items:
         return self.form(self.rows[index])
 
 
+def digest(monitor: MemorizationMonitor) -> str:
+    assert monitor._known is not None, monitor.fault
+    return monitor._known.study.digest
+
+
 @pytest.mark.parametrize(
     "form", [lambda x: x, lambda x: (x, 1), lambda x: {"input": x}, lambda x: {"images": x}]
 )
@@ -161,9 +167,25 @@ def test_data_sets_of_items_are_taken_as_tensors_are(form: Any) -> None:
         monitor_of(Items(TRAIN, form), Items(HELD_OUT, form)),
     )
     assert not items.fault
-    assert items._study.digest == plain._study.digest
-    arrays = monitor_of(TRAIN.numpy(), HELD_OUT.double().numpy())
-    assert arrays._study.digest == plain._study.digest
+    assert digest(items) == digest(plain)
+    assert digest(monitor_of(TRAIN.numpy(), HELD_OUT.double().numpy())) == digest(plain)
+    half = monitor_of(TRAIN.bfloat16(), Items(HELD_OUT.bfloat16(), form))
+    assert digest(half) == digest(monitor_of(TRAIN.bfloat16().float(), HELD_OUT.bfloat16()))
+
+
+def test_images_that_are_mirrored_at_random_are_the_same_when_a_training_is_resumed() -> None:
+    def mirrored(x: Tensor) -> Tensor:
+        shift = random.random() + np.random.rand()
+        return (x.flip(0) if torch.rand(()) < 0.5 else x) + 1e-3 * shift
+
+    monitors = []
+    for seed in range(2):  # of the training
+        torch.manual_seed(seed), np.random.seed(seed), random.seed(seed)
+        before = torch.get_rng_state(), random.getstate(), str(np.random.get_state())
+        monitors.append(monitor_of(Items(TRAIN, mirrored), Items(HELD_OUT, mirrored)))
+        assert torch.equal(torch.get_rng_state(), before[0])
+        assert (random.getstate(), str(np.random.get_state())) == before[1:]
+    assert digest(monitors[0]) == digest(monitors[1]) != digest(monitor_of(TRAIN, HELD_OUT))
 
 
 def test_images_that_cannot_be_used_are_said_once_and_stop_nothing(
@@ -318,8 +340,7 @@ def test_looks_take_no_more_than_their_share(tmp_path: Path) -> None:
     for _ in range(50):
         monitor.step(shrink)
     assert monitor.history == []
-    assert monitor._spacing.cost is None  # nothing was tried,
-    assert not out.exists()  # and nothing made ready for looks that never come
+    assert not out.exists()  # nothing is made ready for looks that never come
     checked, training = monitor.seconds
     monitor._spacing.began = (monitor._spacing.began or 0) - 1000  # as after a long training
     assert monitor.step(shrink) is not None

@@ -41,15 +41,15 @@ def test_there_are_at_most_twenty_looks() -> None:
 @pytest.mark.parametrize("cost", [0.5, 5.0, 200.0])
 def test_looks_wait_until_they_can_be_paid_for(cost: float) -> None:
     clock = Clock()
-    spacing = Spacing(10, share=0.05, clock=clock, cost=cost, spent=1.0)
+    spacing = Spacing(10, share=0.05, clock=clock, paid=1.0)
     spacing.begin()
     found = []
     for step in range(1, 5001):
         clock.now += 1.0  # a step of training takes a second
         if spacing.due(step) and spacing.affords(cost):
             found.append(step)
-            clock.now += cost
-            spacing.spent += cost
+            with spacing.paying():
+                clock.now += cost
             spacing.took(step)
         if spacing.taken:
             assert spacing.spent <= 0.05 * spacing.training_seconds * (1 + 1e-9)
@@ -59,7 +59,7 @@ def test_looks_wait_until_they_can_be_paid_for(cost: float) -> None:
 
 def test_time_before_the_first_step_is_not_training() -> None:
     clock = Clock()
-    spacing = Spacing(1, clock=clock, spent=3.0)
+    spacing = Spacing(1, clock=clock, paid=3.0)
     clock.now = 1000.0
     assert spacing.training_seconds == 0
     spacing.begin()

@@ -128,6 +128,7 @@ def test_a_training_is_forecast_from_its_checkpoint(
     job = jobs_to_do(folder)[0]  # N = 64: 40 steps
     whole = run.seconds_left(folder, study, job, "cpu")
     assert whole == pytest.approx(run.seconds(folder.subjects[job[0]], study))
+    monkeypatch.setattr("geomem.models.train.SECONDS", 0.0)  # between two checkpoints
     advance = TrainState.advance
 
     def interrupted(self: TrainState) -> None:

@@ -69,6 +69,7 @@ def test_interrupted_and_gone_on_with(tmp_path: Path, monkeypatch: pytest.Monkey
             raise KeyboardInterrupt
         advance(self)
 
+    monkeypatch.setattr("geomem.models.train.SECONDS", 0.0)  # each checkpoint is written
     monkeypatch.setattr(TrainState, "advance", interrupted)
     with pytest.raises(KeyboardInterrupt):
         SMALL.run(tmp_path / "run", processes=1, quiet=True)

@@ -87,6 +87,7 @@ def test_two_ranks_train_as_one_and_go_on_with_what_one_has_begun(
         advance(self)
 
     with monkeypatch.context() as patch:
+        patch.setattr("geomem.models.train.SECONDS", 0.0)  # between two checkpoints
         patch.setattr(TrainState, "advance", interrupted)
         with pytest.raises(KeyboardInterrupt):
             sweep.run_units(tmp_path / "both", job, quiet=True)
@@ -104,7 +105,7 @@ def test_two_ranks_train_as_one_and_go_on_with_what_one_has_begun(
         return 3
 
     assert run_on_ranks(work) == 3
-    assert other.communicate(timeout=60) == ("", None)
+    assert other.communicate(timeout=60)[0] == ""
     assert other.returncode == 3  # as rank 0
     assert 0 < apart(tmp_path / "one", tmp_path / "two") < ROUNDING
     assert apart(tmp_path / "one", tmp_path / "both") < ROUNDING
@@ -246,7 +247,9 @@ def test_ranks_that_do_not_come_are_told_of(monkeypatch: pytest.MonkeyPatch) -> 
 FAILING = """
 import os, signal, sys
 from geomem.cli.main import main
+from geomem.models import train
 from geomem.models.parallel import SharedState
+train.SECONDS = 0.0  # between two checkpoints
 who, how = sys.argv.pop(1).split(":")
 update = SharedState._update_average
 

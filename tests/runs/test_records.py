@@ -20,7 +20,8 @@ from geomem.measure.jacobian import Jacobian
 from geomem.measure.probes import measure
 from geomem.measure.study import Study, make_study
 from geomem.measure.subject import Description, Subject
-from geomem.runs.records import ChangedRecord, RunFolder, bytes_of
+from geomem.runs.netcdf import bytes_of
+from geomem.runs.records import ChangedRecord, RunFolder
 from geomem.runs.results import results
 from tests.runs.planted import axes, draw, gaussian
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -124,7 +125,7 @@ def test_an_exception_in_training_keeps_what_is_done(
             raise KeyboardInterrupt
         advance(self)
 
-    monkeypatch.setattr(Sweep, "_step_seconds", lambda self, width, device: 0.001)
+    monkeypatch.setattr("geomem.models.train.SECONDS", 0.0)
     monkeypatch.setattr(TrainState, "advance", interrupted)
     with pytest.raises(KeyboardInterrupt):
         TINY.run(tmp_path / "run", processes=1, quiet=True)
@@ -136,7 +137,7 @@ def test_an_exception_in_training_keeps_what_is_done(
 
 
 def test_a_record_that_is_lost_is_made_again(tiny: Path, tmp_path: Path) -> None:
-    TINY.run(tmp_path / "run", processes=1, quiet=True)
+    shutil.copytree(tiny, tmp_path / "run")
     for name in ("000002.nc", "000004.nc"):
         (tmp_path / "run" / "records" / name).unlink()
     TINY.run(tmp_path / "run", processes=1, quiet=True)
@@ -152,9 +153,9 @@ def command(out: Path, steps: int) -> list[str]:
 @pytest.mark.slow  # a worker that is killed is in test_sweep_executors
 def test_kill_9_in_the_middle_and_the_same_command_again(tmp_path: Path) -> None:
     whole, broken = tmp_path / "whole", tmp_path / "broken"
-    sweep = replace(TINY, measured_steps=(), steps=150)
+    sweep = replace(TINY, measured_steps=(), steps=1500)
     sweep.run(whole, processes=2, quiet=True)
-    process = subprocess.Popen(command(broken, 150), stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(command(broken, 1500), stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 60
     while not list((broken / "checkpoints").glob("*.safetensors")):
         assert time.monotonic() < deadline
@@ -165,7 +166,7 @@ def test_kill_9_in_the_middle_and_the_same_command_again(tmp_path: Path) -> None
     missing = RunFolder.open(broken).missing()
     assert missing, "it was too late to interrupt anything"
     before = record_bytes(broken)
-    done = subprocess.run(command(broken, 150), capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command(broken, 1500), capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert record_bytes(broken) == record_bytes(whole)
     assert before.items() <= record_bytes(broken).items()

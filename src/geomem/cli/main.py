@@ -12,7 +12,6 @@ from importlib import import_module
 from typing import Any
 
 from geomem import __version__
-from geomem.compute.ranks import num_ranks
 from geomem.compute.signals import signals_interrupt
 from geomem.errors import GeomemError
 
@@ -57,13 +56,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _run_on_ranks(arguments: list[str]) -> int:
+    from geomem.compute.ranks import num_ranks
+
     if num_ranks() == 1:
         return run(arguments)
     # Lost ranks are told of in sentences: torch adds a stack trace for each connection.
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
-    from geomem.cli.ranks import run_on_ranks
+    try:
+        from geomem.cli.ranks import run_on_ranks
 
-    return run_on_ranks(lambda: run(arguments))
+        return run_on_ranks(lambda: run(arguments))
+    except KeyboardInterrupt:  # before or after the command itself
+        return EXIT_INTERRUPTED
 
 
 def run(arguments: list[str]) -> int:

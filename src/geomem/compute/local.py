@@ -31,7 +31,10 @@ from geomem.errors import GeomemError, InputError
 
 # Imported once, in a process that does nothing else and of which the workers are forked: each
 # then starts in a moment, and has what no other has used.
-HEAVY = ["torch", "xarray", "scipy.stats", "scipy.linalg", "threadpoolctl"]
+HEAVY = [
+    *("torch", "torch._dynamo", "xarray", "h5netcdf", "scipy.stats", "scipy.linalg"),
+    *("sklearn.covariance", "threadpoolctl"),  # torch.optim asks for torch._dynamo, a second long
+]
 
 
 @checked

@@ -17,6 +17,8 @@ from geomem.denoiser import as_columns
 from geomem.errors import InputError
 from geomem.noise import level_of_each
 
+WIDE = 4096  # coordinates from which on products of points are cheaper by far than those of pixels
+
 
 class GaussianDenoiser:
     r"""Exact denoiser of a Gaussian: the best linear denoiser, also of a singular one.
@@ -123,15 +125,13 @@ class GaussianDenoiser:
         """
         if len(data) < 2:
             raise InputError("a covariance needs at least two points; reserve more images")
-        from sklearn.covariance import ledoit_wolf_shrinkage
-
         flat = data.flatten(1).double()
         mean = flat.mean(0)
         centred = flat - mean
         target = float(centred.square().mean())
         if not 0 < target < math.inf:
             raise InputError("all points are equal, so there is nothing to fit")
-        shrinkage = float(ledoit_wolf_shrinkage(centred.numpy(force=True), assume_centered=True))
+        shrinkage = _shrinkage(centred)
         _, values, rows = torch.linalg.svd(centred, full_matrices=False)
         variances = (1 - shrinkage) * values.square() / len(flat) + shrinkage * target
         return cls._of(
@@ -189,3 +189,20 @@ class GaussianDenoiser:
         # Which share of x is kept along the basis, and along what is orthogonal to it.
         variances, rest = self.variances.to(t.device), t.new_tensor(self.rest)
         return variances / (variances + t), rest / (rest + t)
+
+
+def _shrinkage(centred: Tensor) -> float:
+    # Ledoit and Wolf's share of the identity: the error of the covariance over its distance from
+    # a multiple of the identity. Its sums over all d² pairs of coordinates are sums over n² pairs
+    # of points, which are the fewer by far in pictures of 64 pixels and more.
+    n, d = centred.shape
+    if d < WIDE:
+        from sklearn.covariance import ledoit_wolf_shrinkage
+
+        return float(ledoit_wolf_shrinkage(centred.numpy(force=True), assume_centered=True))
+    products = centred @ centred.T
+    squares = products.diagonal()
+    of_covariance = float(products.square().sum()) / n**2
+    error = (float(squares.square().sum()) / n - of_covariance) / n
+    distance = of_covariance - float(squares.sum() / n) ** 2 / d
+    return min(1.0, error / distance) if error > 0 else 0.0

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -22,6 +22,7 @@ from geomem.compute.files import atomic_write_text
 from geomem.compute.progress import format_seconds, say
 from geomem.errors import InputError
 from geomem.runs.jobs import jobs_to_do
+from geomem.runs.provenance import sessions
 from geomem.runs.records import RunFolder
 from geomem.runs.run import Run
 
@@ -83,6 +84,11 @@ class Experiment(ABC):
     """What follows from it here, and would be seen if it held."""
     limits: ClassVar[str]
     """What the CPU's scale cannot decide."""
+    gpu_limits: ClassVar[str] = (
+        "One recipe, which is not the authors', and one kind of network a set: what others would "
+        "lose is not seen here."
+    )
+    """What the larger scale cannot decide."""
     usual_sets: ClassVar[tuple[str, ...]] = ()
     """The sets of images that it is run on if none is given; none where it has its own."""
 
@@ -176,9 +182,24 @@ def judged(experiment: Experiment, out: Path, scale: Scale) -> dict[str, Any]:
         InputError: If too few of them are there.
     """
     document = document_of(experiment, experiment.judge(out, scale), scale)
+    names = (*experiment.trainings(scale), *experiment.measurements(out, scale))
+    document["made"] = made(out / name for name in names)
     path = out / f"{experiment.name}.json"
     atomic_write_text(path, json.dumps(document, indent=1, allow_nan=False) + "\n")
     return document
+
+
+def made(runs: Iterable[Path]) -> list[str]:
+    r"""With what, where and for how long each run was made, as far as its sessions ended."""
+    said = []
+    for path in runs:
+        done = sessions(path)
+        if done:
+            seconds = sum(one["seconds"] for one in done)
+            devices = " and ".join(dict.fromkeys(one["device"] for one in done))
+            versions = " and ".join(dict.fromkeys(one["versions"]["torch"] for one in done))
+            said.append(f"{path.name} in {format_seconds(seconds)} on {devices}, torch {versions}")
+    return said
 
 
 def document_of(experiment: Experiment, found: Judgement, scale: Scale) -> dict[str, Any]:
@@ -192,6 +213,6 @@ def document_of(experiment: Experiment, found: Judgement, scale: Scale) -> dict[
         "source": experiment.source,
         "claim": experiment.claim,
         "scale": scale,
-        "limits": experiment.limits,
+        "limits": experiment.limits if scale == "cpu" else experiment.gpu_limits,
         **json.loads(json.dumps(asdict(found), allow_nan=False)),
     }

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -105,6 +106,17 @@ def _fitting(data: str, sizes: tuple[int, ...]) -> tuple[int, ...]:
             "beside those that are held out and reserved"
         )
     return found
+
+
+def full_of(data: str) -> Sweep:
+    r"""The trainings on full pictures of a set: the small recipe, two sizes, one seed.
+
+    Arguments:
+        data: One of :data:`SETS`.
+    """
+    whole = sweep_of(data, "cpu")
+    few, many = 100, 200 if data == "olivetti" else 1000
+    return replace(whole, size=None, sizes=(few, many), measured_steps=(), seeds=(0,))
 
 
 def folder_of(data: str) -> str:

@@ -7,7 +7,7 @@ blocks), trained by geomem's recipe, which is not the authors'.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import cache
 from itertools import groupby
@@ -110,10 +110,10 @@ def one_of(found: Spectra, kind: str, size: int) -> Any:
     return rows.isel(subject=np.flatnonzero(chosen)[0], at=0)
 
 
-def unfinished(out: Path) -> list[str]:
+def unfinished(out: Path, kinds: Iterable[str] = KINDS) -> list[str]:
     r"""A sentence for each kind of samples of which trainings are missing: a page says so."""
     said = []
-    for kind in KINDS:
+    for kind in kinds:
         missing, learned = networks_left(out / f"linear-{kind}")
         if missing:
             said.append(

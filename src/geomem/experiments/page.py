@@ -21,8 +21,18 @@ def page_of(document: Document) -> str:
         f"![{document['title']}]({name}.png)",
         *(part for table in document["tables"] for part in _table(table)),
         f"**What this scale cannot decide.** {document['limits']}",
+        *_made(document),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _made(document: Document) -> list[str]:
+    runs = document.get("made")
+    if not runs:
+        return []
+    of = document.get("geomem", "")
+    return [f"**Made**, counting sessions that came to their end, with geomem {of}: "
+            f"{'; '.join(runs)}."]  # fmt: skip
 
 
 def list_of(documents: Iterable[Document]) -> str:

@@ -30,7 +30,7 @@ class Question:
 QUESTIONS = (
     Question(
         "Where is “higher variance is lost first” shown?",
-        ("linear-subspaces", "images-subspaces"),
+        ("linear-subspaces", "linear-steps", "images-subspaces"),
         {"../higher-variance.md": "In theory, under which conditions it holds at all"},
     ),
     Question(

@@ -63,13 +63,13 @@ class Subspaces(Experiment):
                 found = retention_of(dataset, step)
                 cells[kind, step] = found
                 for what, least in (("a tenth lost", LOST), ("all", -np.inf)):
-                    counts = map(str, _counts(found, least))
+                    counts = map(str, sure_cells(found, least))
                     orders.append([kind, f"{step:,}", what, *counts])
                 links.append([kind, f"{step:,}", *correlations(found, exact)])
             rows += _rows(kind, cells[kind, step])
         last = {kind: cells[kind, step] for kind in KINDS}
         check = beyond(exact)
-        verdict, why = _verdict({kind: _counts(found) for kind, found in last.items()})
+        verdict, why = _verdict({kind: sure_cells(found) for kind, found in last.items()})
         return Judgement(
             verdict,
             why,
@@ -223,8 +223,13 @@ def _defined(found: xr.Dataset) -> np.ndarray:
     return np.asarray((found.control >= LEAST).all("group").values)
 
 
-def _counts(found: xr.Dataset, least: float = LOST) -> tuple[int, ...]:
-    # Cells where so much is lost; high first and low first by retention; by missing dimension.
+def sure_cells(found: xr.Dataset, least: float = LOST) -> tuple[int, ...]:
+    r"""Cells where so much is lost; high first and low first by retention; by missing dimension.
+
+    Arguments:
+        found: What :func:`retention_of` returns.
+        least: How much retention is lost, below that of the largest N.
+    """
     lost = (found.retention.isel(num_samples=-1) - found.retention >= least).any("group")
     asked = _defined(found) & lost.transpose("num_samples", "sigma").values
     z = (found.difference / found.difference_stderr).values[asked]

@@ -21,6 +21,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from geomem.arguments import checked
+from geomem.compute.threads import one_thread
 from geomem.errors import InputError
 from geomem.findings.bases import basis_numbers
 from geomem.findings.channels import channel_numbers
@@ -79,6 +80,7 @@ ESTIMATES: dict[str, tuple[tuple[str, ...], str, str]] = {
 
 
 @checked
+@one_thread()  # the same floats on every machine; and small products are faster so
 def numbers(
     dataset: xr.Dataset,
     *,

@@ -12,6 +12,7 @@ References:
 from __future__ import annotations
 
 import copy
+import time
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,8 @@ from geomem.denoiser import expand
 from geomem.errors import GeomemError, InputError
 from geomem.models.networks import LEVEL_MEAN, LEVEL_SPREAD, NetworkConfig
 from geomem.stats import seed_sequence
+
+SECONDS = 1.0  # between two checkpoints: a short training need not write any
 
 
 @dataclass(frozen=True)
@@ -233,18 +236,20 @@ def train(
 
     Arguments:
         state: The state to start from.
-        every: How many steps between two yields, and between two checkpoints.
-        checkpoint: A file that is gone on from if it is there, and kept up to date.
-        moments: Further steps at which it is yielded, and kept.
+        every: How many steps between two yields.
+        checkpoint: A file that is gone on from if it is there. It is written before a yield,
+            if the last time was :data:`SECONDS` ago or longer.
+        moments: Further steps at which it is yielded.
     """
-    wanted = {*moments, state.training.steps}
+    wanted, kept = {*moments, state.training.steps}, time.monotonic()
     if checkpoint is not None and _went_on(state, checkpoint):
         yield state  # what was interrupted may be what its user does with this very state
     while state.step < state.training.steps:
         state.advance()
         if state.step % every == 0 or state.step in wanted:
-            if checkpoint is not None:
+            if checkpoint is not None and time.monotonic() - kept >= SECONDS:
                 state.save(checkpoint)
+                kept = time.monotonic()
             yield state
 
 

@@ -7,8 +7,7 @@ best look so far. Images are taken as the training takes them, so that nothing i
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Sequence, Sized
+from collections.abc import Callable, Generator, Sized
 from typing import Any
 
 import numpy as np
@@ -24,14 +23,20 @@ from geomem.findings.measured import MIN_UNITS
 from geomem.measure.alike import Alike
 from geomem.measure.errors import Errors
 from geomem.measure.study import Study
+from geomem.monitor.rest import own_randomness
 from geomem.runs.design import choose_levels, study_of
 from geomem.stats import numpy_rng
 
+StudyPieces = Generator[float, None, tuple[Study, float]]
 KEYS = ("input", "pixel_values", "images", "image", "x")  # of items that are dictionaries
-MOST_RESERVED = 1024  # more sharpen the linear control little, and cost memory
+TELLING = 32  # pixels by which two images are told apart before all of them are compared
+# Seconds until the directions are there: a part that is always the same, and so many products of
+# the reserved images with each other.
+SETUP, PRODUCTS = 0.4, 50
+MOST_RESERVED = 256  # more sharpen the linear control little, and a look pays for each direction
 
 
-def study_of_images(
+def study_in_pieces(
     train: Any,
     held_out: Any,
     *,
@@ -41,8 +46,12 @@ def study_of_images(
     seed: int,
     batch_size: int,
     name: str,
-) -> Study:
-    r"""The study of a monitor.
+    clock: Callable[[], float],
+) -> StudyPieces:
+    r"""The study of a monitor, made in pieces, so that a training pays for one at a time.
+
+    What takes next to nothing is done before the first piece: images in memory are taken and
+    compared there. Data sets are read one item a piece.
 
     Arguments:
         train: The training images: an array or a tensor (N, \*), or a data set of N items.
@@ -53,6 +62,13 @@ def study_of_images(
         seed: The seed of the choice and of the noise.
         batch_size: How many noised points are denoised at a time.
         name: What to call the data.
+        clock: Seconds that pass.
+
+    Yields:
+        The seconds that the next piece will take, as far as they are known.
+
+    Returns:
+        The study, and the seconds of its last piece, the principal directions.
 
     Raises:
         InputError: If the images are too few, all equal or of different shapes, or one is in both.
@@ -65,8 +81,9 @@ def study_of_images(
             f"chance; pass at least {MIN_UNITS} and {2 * MIN_UNITS}"
         )
     order = [numpy_rng(seed, f"monitor/{k}").permutation(n) for k, n in enumerate(sizes)]
-    pool = _take("train", train, order[0][:points])
-    rest = _take("held_out", held_out, order[1][: measured + MOST_RESERVED])
+    pool = yield from _take("train", train, order[0][:points], seed, clock)
+    others = order[1][: measured + MOST_RESERVED]
+    rest = yield from _take("held_out", held_out, others, seed, clock)
     if pool.shape[1:] != rest.shape[1:]:
         raise InputError(
             f"training images have shape {tuple(pool.shape[1:])} and held-out ones "
@@ -74,12 +91,24 @@ def study_of_images(
         )
     if bool((rest == rest[0]).all()):
         raise InputError("all held-out images are equal, so there is no variation to measure")
-    _check_apart(train if isinstance(train, Tensor | np.ndarray) else pool, rest)
+    _check_apart(train if _in_memory(train) else pool, rest)
     data = ImageData(name, np.concatenate([pool, rest]))
     edges = np.array([len(pool), len(pool) + measured, len(data)])
     parts = np.split(np.arange(len(data), dtype=np.int64), edges[:2])
-    split = Split(parts[0], parts[1], parts[2], seed)
-    source = Source(data, split)
+    source = Source(data, Split(parts[0], parts[1], parts[2], seed))
+    yield 0.0
+    flat, before = source.reserved.flatten(1).double(), clock()
+    torch.mm(flat, flat.T)
+    yield SETUP + PRODUCTS * (clock() - before)
+    before = clock()
+    study = _study(source, points, levels, Errors(batch_size), draws, seed, sizes[0])
+    return study, clock() - before
+
+
+def _study(
+    source: Source, points: int, levels: int, errors: Errors, draws: int, seed: int, N: int
+) -> Study:
+    split = source.split
     return study_of(
         source,
         {
@@ -89,10 +118,10 @@ def study_of_images(
             "reserved": split.reserved[: min(points, len(split.reserved) // 2)].tolist(),
         },
         sigmas=choose_levels(source, None, levels),
-        probes=[Errors(batch_size), Alike()],
+        probes=[errors, Alike()],
         draws=draws,
         seed=seed,
-        more={"num_samples": sizes[0]},
+        more={"num_samples": N},
     )
 
 
@@ -105,13 +134,24 @@ def _count(name: str, images: Any) -> int:
     return len(images)
 
 
-def _take(name: str, images: Any, index: NDArray[np.int64]) -> NDArray[np.float32]:
-    if isinstance(images, Tensor | np.ndarray):
-        chosen = images[torch.from_numpy(index)] if isinstance(images, Tensor) else images[index]
-        rows: Sequence[Any] = [chosen]
+def _in_memory(images: Any) -> bool:
+    return isinstance(images, Tensor | np.ndarray)
+
+
+def _take(
+    name: str, images: Any, index: NDArray[np.int64], seed: int, clock: Callable[[], float]
+) -> Generator[float, None, NDArray[np.float32]]:
+    rows: list[Any] = []
+    if _in_memory(images):
+        places = torch.from_numpy(index) if isinstance(images, Tensor) else index
+        rows.append(images[places])
     else:
-        rows = [_image(name, images[int(i)])[None] for i in index]
-    parts = [r.detach().cpu().numpy() if isinstance(r, Tensor) else np.asarray(r) for r in rows]
+        for number in index.tolist():
+            before = clock()
+            with own_randomness(seed + number):
+                rows.append(_image(name, images[number])[None])
+            yield clock() - before  # the next one takes as long
+    parts = [_plain(r) for r in rows]
     shapes = {part.shape[1:] for part in parts}
     if len(shapes) > 1 or any(part.dtype.kind != "f" for part in parts):
         raise InputError(
@@ -136,8 +176,16 @@ def _image(name: str, item: Any) -> Any:
 
 
 def _check_apart(train: Any, held_out: NDArray[np.float32]) -> None:
-    known = {_digest(image) for image in train}
-    both = sum(_digest(image) in known for image in held_out)
+    # Of all training images only those are read as a whole that agree with a held-out image in
+    # the pixels that vary most: there may be many, and a training pays for this before it begins.
+    flat = held_out.reshape(len(held_out), -1)
+    telling = np.argsort(-flat.var(0), kind="stable")[:TELLING].copy()
+    theirs = {row.tobytes() for row in flat[:, telling]}
+    rows = train.reshape(len(train), -1)
+    some = rows[:, torch.from_numpy(telling)] if isinstance(rows, Tensor) else rows[:, telling]
+    near = [i for i, row in enumerate(_floats(some)) if row.tobytes() in theirs]
+    known = {_floats(train[i]).tobytes() for i in near}
+    both = sum(image.tobytes() in known for image in held_out)
     if both:
         raise InputError(
             f"{both} of {len(held_out)} held-out images are among the training images, so that "
@@ -145,6 +193,14 @@ def _check_apart(train: Any, held_out: NDArray[np.float32]) -> None:
         )
 
 
-def _digest(image: Any) -> bytes:
-    plain = image.detach().cpu().numpy() if isinstance(image, Tensor) else np.asarray(image)
-    return hashlib.sha256(plain.astype(np.float32).tobytes()).digest()
+def _plain(images: Any) -> NDArray[Any]:
+    if not isinstance(images, Tensor):
+        return np.asarray(images)
+    # Half precision of some kinds is unknown to numpy.
+    found = images.detach().cpu()
+    array: NDArray[Any] = (found.float() if found.is_floating_point() else found).numpy()
+    return array
+
+
+def _floats(images: Any) -> NDArray[np.float32]:
+    return np.ascontiguousarray(_plain(images), dtype=np.float32)

@@ -7,14 +7,35 @@ adapted here. Nothing is imported that is not asked for.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from importlib import import_module
 from typing import Any, Protocol
 
 from geomem.errors import InputError
+from geomem.findings.looks import Look
 
 Write = Callable[[Mapping[str, float], int], Any]
 SERVICES = ("wandb", "trackio")
+
+
+def numbers_of(look: Look, warned: bool) -> dict[str, float]:
+    r"""The numbers of a look by the names under which they are logged, without those not known.
+
+    Arguments:
+        look: The look.
+        warned: Whether there was a warning, at it or before.
+    """
+    found = {
+        "p_value": look.p_value,
+        "p_level": look.level,
+        "warning": float(warned),
+        "training_error": look.training.value,
+        "held_out_error": look.held_out.value,
+    }
+    for beside, gain in look.gains.items():
+        found |= {f"beside_{beside}": gain.value, f"beside_{beside}_stderr": gain.stderr}
+    return {f"geomem/{k}": v for k, v in found.items() if not math.isnan(v)}
 
 
 class Logger(Protocol):

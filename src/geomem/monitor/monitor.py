@@ -12,41 +12,25 @@ from __future__ import annotations
 import logging
 import math
 import time
-import weakref
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
 import torch
-import xarray as xr
 
 from geomem.arguments import Number, Text, Whole, checked
-from geomem.compute.files import clean_temporary
 from geomem.denoiser import Denoiser
-from geomem.errors import GeomemError
-from geomem.findings.evidence import alike_numbers
-from geomem.findings.looks import Look, Moment, judge, moment, significant_text
-from geomem.findings.measured import Measured
-from geomem.findings.rows import rows_of
-from geomem.findings.sentences import drawn_alike
+from geomem.errors import GeomemError, InputError
+from geomem.findings.looks import Look, significant_text
 from geomem.measure.probes import measure
-from geomem.measure.study import Study
 from geomem.measure.subject import Description, Subject
-from geomem.monitor.images import study_of_images
-from geomem.monitor.loggers import writer_of
+from geomem.monitor.images import study_in_pieces
+from geomem.monitor.loggers import numbers_of, writer_of
+from geomem.monitor.ready import Pieces, Ready, get_ready
 from geomem.monitor.rest import AtRest, at_rest, is_main
 from geomem.monitor.spacing import Spacing
-from geomem.runs.load import dataset_of, load
-from geomem.runs.provenance import write_session
-from geomem.runs.records import ChangedRecord, RunFolder
-from geomem.runs.results import write_results
 
 _log = logging.getLogger("geomem.monitor")
-KIND = "monitor"
-OVERHEAD = 0.1  # seconds of a look that are not the denoiser's: test, record
-READY, CHECKS = 0.5, 10  # getting ready for looks: seconds, or so many checks of the images
 
 
 class MemorizationMonitor:
@@ -59,10 +43,11 @@ class MemorizationMonitor:
             monitor.step(denoiser)  # after each training step
 
     Looks are taken at step ``every`` and at doubling steps from there, at most 20, later where
-    they would take more than ``share`` of the training's time. Each measures denoising errors at
-    the same training and held-out images, levels and noise, and tests whether training images
-    gained more than held-out ones: see :mod:`geomem.findings.looks`. All looks of a training that
-    never memorizes give a warning with a probability of at most 5 %.
+    they would take more than ``share`` of the training's time so far. Getting ready for them is a
+    part of that time, and is done in pieces while the training goes on. Each look measures
+    denoising errors at the same training and held-out images, levels and noise, and tests whether
+    training images gained more than held-out ones: see :mod:`geomem.findings.looks`. All looks of
+    a training that never memorizes give a warning with a probability of at most 5 %.
 
     The training is never stopped: images that cannot be used and looks that fail are logged once,
     by ``logging.getLogger("geomem.monitor")``. Of several processes rank 0 looks, and the others
@@ -87,8 +72,6 @@ class MemorizationMonitor:
         name: What to call the data.
 
     Attributes:
-        history: The looks so far, those of an interrupted training included.
-        warning: The first look that was significant; None so far.
         fault: Why there are no looks, in one sentence; empty if nothing is wrong.
         steps: The step of the training.
 
@@ -121,44 +104,39 @@ class MemorizationMonitor:
         seed: Annotated[int, Whole(least=0)] = 0,
         name: Annotated[str, Text()] = "images of a training",
     ) -> None:
-        started = time.time()
-        self.history: list[Look] = []
-        self.warning: Look | None = None
         self.fault = ""
         self.steps = 0
         self.seed = seed
         self._said: set[str] = set()
-        self._moments: list[Moment] = []
-        self._folder: RunFolder | None = None
-        self._linear: Moment | None = None  # until it is ready for looks
-        self._alike = True
         self._spacing = Spacing(every, growth, share)
-        self._out, self._started = out, started
-        self._overhead, self._checking = OVERHEAD, 0.0
+        self._pieces: Pieces | None = None
+        self._known: Ready | None = None  # None until it is ready for looks
         if not is_main():
             return
-        before = time.perf_counter()
+        study = study_in_pieces(
+            train,
+            held_out,
+            points=points,
+            levels=levels,
+            draws=draws,
+            seed=seed,
+            batch_size=batch_size,
+            name=name,
+            clock=self._spacing.clock,
+        )
         try:
             targets = log if isinstance(log, list | tuple) else [log]
             self._writers = [writer_of(target) for target in targets]
-            self._study = study_of_images(
-                train,
-                held_out,
-                points=points,
-                levels=levels,
-                draws=draws,
-                seed=seed,
-                batch_size=batch_size,
-                name=name,
-            )
-            self._checking = time.perf_counter() - before
-            # A training that was interrupted has its history at once; others may be too short
-            # for a single look, and shall not pay for being ready for one.
-            if share == math.inf or (out is not None and Path(out).exists()):
-                self._open()
+            work = get_ready(study, out, seed, time.time(), self._spacing)
+            self._pieces = Pieces(work, self._spacing)
+            interrupted = out is not None and out.is_dir() and any(out.iterdir())
         except Exception as error:
             self._give_up(error)
-        self._spacing.spent += time.perf_counter() - before
+            return
+        # A training that was interrupted has its history at once; others may be too short for a
+        # single look, and shall not pay for being ready for one.
+        if share == math.inf or interrupted:
+            self._ready(wait=False)
 
     # -------------------------------------------------------------------------- the loop
 
@@ -176,9 +154,13 @@ class MemorizationMonitor:
         """
         self.steps = self.steps + 1 if step is None else int(step)
         self._spacing.begin()
-        if self.fault or not self._spacing.due(self.steps) or not is_main():
+        ready = self._ready(wait=True)
+        if ready is None or not self._spacing.due(self.steps):
             return None
-        return self._guarded(denoiser, wait=True)
+        # A step between two looks shall cost nothing, so this comes before anything else.
+        if not self._spacing.affords(ready.forecast.needs):
+            return None
+        return self._guarded(denoiser, ready, wait=True)
 
     def look(self, denoiser: Denoiser) -> Look | None:
         r"""Looks now, whatever it costs: at the end of a training, say.
@@ -192,10 +174,9 @@ class MemorizationMonitor:
         """
         self._spacing.begin()
         last = self.history[-1].step if self.history else 0
-        over = self.fault or not self._spacing.due(max(self.steps, self._spacing.next))
-        if over or self.steps <= last or not is_main():
-            return None
-        return self._guarded(denoiser, wait=False)
+        over = not self._spacing.due(max(self.steps, self._spacing.next))
+        ready = None if over or self.steps <= last else self._ready(wait=False)
+        return None if ready is None else self._guarded(denoiser, ready, wait=False)
 
     def update(self, denoiser: Denoiser, step: int | None = None) -> None:
         r"""As :meth:`step`, by the name that it has in torchmetrics.
@@ -216,33 +197,40 @@ class MemorizationMonitor:
             beyond held-out ones, with their ``_stderr``, and ``geomem/training_error`` and
             ``geomem/held_out_error``. What is not known is left out.
         """
-        if not self.history:
-            return {}
-        last = self.history[-1]
-        found = {
-            "p_value": last.p_value,
-            "p_level": last.level,
-            "warning": float(self.warning is not None),
-            "training_error": last.training.value,
-            "held_out_error": last.held_out.value,
-        }
-        for beside, gain in last.gains.items():
-            found |= {f"beside_{beside}": gain.value, f"beside_{beside}_stderr": gain.stderr}
-        return {f"geomem/{k}": v for k, v in found.items() if not math.isnan(v)}
+        return numbers_of(self.history[-1], self.warning is not None) if self.history else {}
 
     def close(self) -> None:
         r"""Writes what follows from the looks into the run folder, where there is one."""
-        if self._folder is None:
+        if self._known is None or self._known.folder is None:
             return
         try:
-            write_results(self._folder, load(self._folder.path))
+            self._known.folder.write_summary()
         except Exception as error:
             self._say(f"the summary of the run was not written: {_sentence(error)}")
 
     @property
+    def history(self) -> list[Look]:
+        r"""The looks so far, those of an interrupted training included."""
+        return [] if self._known is None else self._known.judge.history
+
+    @property
+    def warning(self) -> Look | None:
+        r"""The first look that was significant; None so far."""
+        return None if self._known is None else self._known.judge.warning
+
+    @property
     def sigmas(self) -> torch.Tensor:
-        r"""The noise levels of the looks in the data's units, with shape (T)."""
-        return self._study.sigmas
+        r"""The noise levels of the looks in the data's units, with shape (T).
+
+        Gets ready for looks at once, whatever it costs.
+
+        Raises:
+            InputError: If there are none, since no look will be taken.
+        """
+        ready = self._ready(wait=False)
+        if ready is None:
+            raise InputError(f"there are no noise levels: {self.fault or 'rank 0 alone looks'}")
+        return ready.study.sigmas
 
     @property
     def seconds(self) -> tuple[float, float]:
@@ -250,8 +238,8 @@ class MemorizationMonitor:
         return self._spacing.spent, self._spacing.training_seconds
 
     def state_dict(self) -> dict[str, Any]:
-        r"""The step, for checkpoints: looks themselves are in the run folder."""
-        return {"steps": self.steps}
+        r"""The step and :attr:`seconds`, for checkpoints: looks are in the run folder."""
+        return {"steps": self.steps, "seconds": list(self.seconds)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         r"""Goes on counting from a checkpoint.
@@ -260,81 +248,44 @@ class MemorizationMonitor:
             state: What :meth:`state_dict` returned.
         """
         self.steps = int(state["steps"])
+        self._spacing.resume(*state.get("seconds", (0.0, 0.0)))
 
     # -------------------------------------------------------------------------- one look
 
-    def _guarded(self, denoiser: Denoiser, *, wait: bool) -> Look | None:
-        before = time.perf_counter()
-        try:
-            if self._linear is None and not self._ready(wait):
-                return None
-            with at_rest(denoiser) as calm:
-                if wait and not self._affords(calm):
-                    return None
-                start = time.perf_counter()
-                found = self._look(calm)
-                self._spacing.cost = time.perf_counter() - start
-                self._spacing.took(self.steps)
-        except Exception as error:
-            self._spacing.skip(self.steps)
-            self._say(
-                f"the look at step {self.steps} failed, and the training goes on: "
-                f"{_sentence(error)}",
-                key=_sentence(error),
-            )
-            return None
-        finally:
-            self._spacing.spent += time.perf_counter() - before
-        return found
-
-    def _ready(self, wait: bool) -> bool:
-        # What else a busy machine does makes all of these longer together: the check of the images
-        # tells how long getting ready takes, and that how long a look does.
-        if wait and not self._spacing.affords(max(READY, CHECKS * self._checking)):
-            return False
-        before = time.perf_counter()
-        try:
-            self._open()
-            self._overhead = max(OVERHEAD, time.perf_counter() - before)
-        except Exception as error:
-            self._give_up(error)
-        return not self.fault
-
-    def _give_up(self, error: Exception) -> None:
-        self.fault = _sentence(error)
-        self._say(f"no look will be taken, and the training goes on: {self.fault}")
-
-    def _affords(self, denoiser: AtRest) -> bool:
+    def _guarded(self, denoiser: Denoiser, ready: Ready, *, wait: bool) -> Look | None:
         spacing = self._spacing
-        if spacing.share == math.inf:
-            return True
-        if spacing.cost is None and spacing.affords(0.0):
-            spacing.cost = self._overhead + _seconds_of(denoiser, self._study)
-        return spacing.cost is not None and spacing.affords(spacing.cost)
+        with spacing.paying():
+            try:
+                with at_rest(denoiser) as calm:
+                    if wait and not ready.forecast.allows(calm):
+                        return None
+                    before = spacing.clock()
+                    found = self._look(calm, ready)
+                    ready.forecast.took(spacing.clock() - before)
+                    spacing.took(self.steps)
+                    return found
+            except Exception as error:
+                spacing.skip(self.steps)
+                self._say(
+                    f"the look at step {self.steps} failed, and the training goes on: "
+                    f"{_sentence(error)}",
+                    key=_sentence(error),
+                )
+                return None
 
-    def _look(self, denoiser: AtRest) -> Look:
+    def _look(self, denoiser: AtRest, ready: Ready) -> Look:
         description = Description(
             "learned",
-            num_samples=self._study.content["num_samples"],
+            num_samples=ready.study.content["num_samples"],
             seed=self.seed,
             step=self.steps,
         )
         subject = Subject(description, denoiser, torch.float32, str(denoiser.device))
-        record = measure(subject, self._study)
-        if self._folder is not None:
-            self._folder.write_record(self._folder.append(description), record)
-        return self._judge(self._moment(record, self.steps), new=True)
-
-    def _judge(self, latest: Moment, *, new: bool) -> Look:
-        assert self._linear is not None
-        self._moments.append(latest)
-        found = judge(self._moments, self._linear, self._study.sigmas.numpy())
-        self.history.append(found)
-        first = self.warning is None and found.significant and self._alike
-        self.warning = found if first else self.warning
-        if not new:
-            return found
-        if first:
+        record = measure(subject, ready.study)
+        if ready.folder is not None:
+            ready.folder.append(description, record)
+        found = ready.judge.add(record, self.steps)
+        if found is self.warning:
             earlier = found.earlier
             text = significant_text(found.step, found.p_value, found.level, found.gains, earlier)
             self._say(f"{text}; what to do: docs/monitor.md")
@@ -345,58 +296,30 @@ class MemorizationMonitor:
                 self._say(f"a logger failed, and the training goes on: {_sentence(error)}")
         return found
 
-    def _moment(self, record: xr.Dataset, step: int | None = None) -> Moment:
-        error = record["error"].transpose("at", "sigma", "point", "draw", "direction")
-        squares = {}
-        for at, values in zip(record["at"].values.tolist(), error.values, strict=True):
-            count = len(self._study.content["points"][at])
-            squares[at] = np.square(values[:, :count].astype(float)).mean(2).sum(-1)
-        return moment(squares, self._study.content["point_groups"], step)
+    # -------------------------------------------------------------------- getting ready
 
-    # ------------------------------------------------------------------------ the folder
-
-    def _open(self) -> None:
-        study, out = self._study, self._out
-        source = study.source
-        assert source is not None
-        control = Subject(Description("linear"), source.linear_control)
-        record = None
-        if out is not None:
-            config = {"kind": KIND, "num_samples": study.content["num_samples"], "seed": self.seed}
-            folder = RunFolder.create(out, config, study.content, [control.description])
-            clean_temporary(folder.path)
-            self._folder = folder
-            with suppress(ChangedRecord):
-                record = None if folder.missing([0]) else folder.read_record(0)
-        if record is None:
-            record = measure(control, study)
-            if self._folder is not None:
-                self._folder.write_record(0, record)
-        self._linear = self._moment(record)
-        alone = dataset_of(study.content, [control.description], {0: record})
-        alike = alike_numbers(Measured(alone, rows_of(alone), 0, 0))
-        self._alike = drawn_alike(alike)
-        if not self._alike:
+    def _ready(self, *, wait: bool) -> Ready | None:
+        if self._known is not None or self._pieces is None or self.fault:
+            return None if self.fault else self._known
+        try:
+            self._known = self._pieces.done(wait=wait)
+        except Exception as error:
+            self._give_up(error)
+        if self._known is None:
+            return None
+        for look in self.history:
+            self._spacing.took(look.step)
+        if not self._known.judge.alike:
             self._say(
                 "training and held-out images are not drawn alike (p = "
-                f"{float(alike.alike_p_value):.1g}, without any network), so that no warning will "
+                f"{self._known.judge.alike_p:.1g}, without any network), so that no warning will "
                 "be given; hold out images of the same kind"
             )
-        if self._folder is not None:
-            self._remember(self._folder)
-            digest = str(study.content["data"]["digest"])
-            weakref.finalize(self, _write_session, self._folder.path, self._started, digest)
+        return self._known
 
-    def _remember(self, folder: RunFolder) -> None:
-        # The looks of the same training before it was interrupted.
-        subjects = folder.subjects
-        if folder.missing([len(subjects) - 1]):  # it ended between subject and record
-            folder.subject_path(len(subjects) - 1).unlink()
-        steps = {subject.step: number for number, subject in enumerate(subjects) if number}
-        for step, number in sorted(steps.items(), key=lambda pair: pair[0] or 0):
-            if folder.subject_path(number).exists() and not folder.missing([number]):
-                self._judge(self._moment(folder.read_record(number), step), new=False)
-                self._spacing.took(int(step or 0))
+    def _give_up(self, error: Exception) -> None:
+        self.fault = _sentence(error)
+        self._say(f"no look will be taken, and the training goes on: {self.fault}")
 
     def _say(self, text: str, *, key: str = "") -> None:
         if (key or text) not in self._said:
@@ -404,27 +327,6 @@ class MemorizationMonitor:
             _log.warning("%s", text)
 
 
-def _seconds_of(denoiser: AtRest, study: Study) -> float:
-    # What the denoiser's calls of one look will take, from two batches: the first warms up.
-    size = next(p["batch_size"] for p in study.content["probes"] if "batch_size" in p)
-    counts = [len(x) * study.draws for x in study.images.values()]
-    x = next(iter(study.images.values()))
-    x = x[torch.arange(min(size, max(counts))) % len(x)].to(denoiser.device)
-    seconds = 0.0
-    with torch.no_grad():
-        for _ in range(2):
-            start = time.perf_counter()
-            denoiser(x, study.sigmas[0].to(x)).cpu()
-            seconds = time.perf_counter() - start
-    calls = sum(math.ceil(count / size) for count in counts)
-    return float(seconds * (calls + 2) * len(study.sigmas))
-
-
 def _sentence(error: Exception) -> str:
     first = str(error).strip().partition("\n")[0]
     return first if isinstance(error, GeomemError) else f"{type(error).__name__}: {first}"
-
-
-def _write_session(run: Path, started: float, digest: str) -> None:
-    with suppress(Exception):  # the folder may be gone by now
-        write_session(run, started, "as in training", digest)

@@ -1,16 +1,20 @@
-r"""A denoiser at rest: what a look needs of a network in training, and what it gives back.
+r"""At rest: what a look needs of a network and of images in training, and what it gives back.
 
 A network in training draws dropout masks, updates running means and lives where it was put. A
 look asks it in eval mode, in its own dtype and on its own device, without drawing from the
-training's random numbers, and leaves every module in the mode in which it was.
+training's random numbers, and leaves every module in the mode in which it was. Images of a data
+set that crops and mirrors them at random are read with random numbers of the monitor's own: the
+training goes on with its own, and a resumed one finds the same images again.
 """
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
@@ -88,6 +92,26 @@ def at_rest(denoiser: Denoiser) -> Iterator[AtRest]:
                 module.training = mode
             for guard in guards:
                 guard.remove()
+
+
+@contextmanager
+def own_randomness(seed: int) -> Iterator[None]:
+    r"""Global random numbers of torch, numpy and Python from a seed, and as they were after it.
+
+    Arguments:
+        seed: The seed.
+    """
+    # Of torch's the CPU's alone: to seed those of a card would change what they draw next.
+    states = torch.get_rng_state(), np.random.get_state(), random.getstate()
+    torch.default_generator.manual_seed(seed)
+    np.random.seed(seed % 2**32)
+    random.seed(seed)
+    try:
+        yield
+    finally:
+        torch.set_rng_state(states[0])
+        np.random.set_state(states[1])
+        random.setstate(states[2])
 
 
 def _wrapper(module: nn.Module) -> str:

@@ -1,15 +1,20 @@
 r"""When to look: at doubling steps, at most 20 times, and only where time allows it.
 
-A look costs what it costs, and a training is not to be slowed down: the time spent in looks stays
-below a share of the time spent outside of them. What a look costs is known from the last one;
-before the first, from one batch. A look that cannot be paid for waits until it can.
+A look costs what it costs, and a training is not to be slowed down: the time spent in looks, and
+in getting ready for them, stays below a share of the time spent outside of them, at any moment.
+So whatever is to be done comes with the seconds that it will take, and waits until the training so
+far can pay for them. What a look takes is known from the last one; before the first, from a batch
+(:mod:`geomem.monitor.forecast`). Only what takes longer than was foreseen goes beyond the share,
+once, and is paid back before anything else is done.
 """
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 
 MOST_LOOKS = 20
 
@@ -25,9 +30,10 @@ class Spacing:
         clock: Seconds that pass.
         taken: How many looks there were.
         next: The step from which on the next look is due.
-        spent: Seconds spent in looks, and in getting ready for them.
-        cost: Seconds that the next look will take; None where nothing is known of it.
+        paid: Seconds spent in looks, and in getting ready for them, up to the last one.
+        since: When what is going on now began; None if nothing is.
         began: When the training began.
+        earlier: Seconds of the training before it was interrupted.
     """
 
     every: int
@@ -36,9 +42,10 @@ class Spacing:
     clock: Callable[[], float] = time.perf_counter
     taken: int = 0
     next: int = 0
-    spent: float = 0.0
-    cost: float | None = None
-    began: float | None = field(default=None)
+    paid: float = 0.0
+    since: float | None = None
+    began: float | None = None
+    earlier: float = 0.0
 
     def __post_init__(self) -> None:
         self.next = self.next or self.every
@@ -48,10 +55,30 @@ class Spacing:
         if self.began is None:
             self.began = self.clock() - self.spent
 
+    @contextmanager
+    def paying(self) -> Iterator[None]:
+        r"""What is done inside is no training: it is paid for."""
+        self.since = self.clock()
+        try:
+            yield
+        finally:
+            self.paid, self.since = self.spent, None
+
+    @property
+    def spent(self) -> float:
+        r"""Seconds spent in looks, and in getting ready for them."""
+        return self.paid + (0.0 if self.since is None else self.clock() - self.since)
+
     @property
     def training_seconds(self) -> float:
         r"""Seconds of training, without those of looks."""
-        return 0.0 if self.began is None else self.clock() - self.began - self.spent
+        now = 0.0 if self.began is None else self.clock() - self.began - self.spent
+        return self.earlier + now
+
+    def resume(self, spent: float, training: float) -> None:
+        r"""Goes on from what an interrupted training has spent, unless this one has begun."""
+        if self.began is None:
+            self.paid, self.earlier = self.paid + spent, training
 
     def due(self, step: int) -> bool:
         r"""Whether the next look is due at a step, whatever it costs."""
@@ -59,6 +86,8 @@ class Spacing:
 
     def affords(self, seconds: float) -> bool:
         r"""Whether so many seconds more stay within the share."""
+        if self.share == math.inf:
+            return True
         return self.spent + seconds <= self.share * self.training_seconds
 
     def took(self, step: int) -> None:

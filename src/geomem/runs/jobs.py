@@ -18,6 +18,7 @@ from geomem.compute.claims import claim
 from geomem.compute.progress import warnings_said
 from geomem.errors import InputError
 from geomem.measure.probes import measure
+from geomem.measure.study import Study
 from geomem.measure.subject import Description
 from geomem.runs.records import RunFolder
 
@@ -96,6 +97,18 @@ class Task:
 _opened: dict[tuple[Path, Any], Any] = {}
 
 
+def keep_open(path: Path, run: Any, study: Study) -> None:
+    r"""Lets jobs that are done in this very process take the run as it is, with all it has loaded.
+
+    Arguments:
+        path: The run folder.
+        run: The run; jobs whose config equals its own take it.
+        study: Its study.
+    """
+    _opened.clear()
+    _opened[path, run] = (run, study)
+
+
 def run_job(task: Task, report: Callable[[float], None]) -> None:
     r"""Measures the subjects of one job; importable, so that any worker can."""
     folder, place = RunFolder.open(task.path), task.path / "claims" / f"{task.numbers[0]:06d}"
@@ -112,8 +125,7 @@ def run_job(task: Task, report: Callable[[float], None]) -> None:
 def _measure(folder: RunFolder, task: Task, report: Callable[[float], None]) -> None:
     key = (task.path, task.run)
     if key not in _opened:  # data and directions are loaded once a process
-        _opened.clear()
-        _opened[key] = (task.run, task.run.study())
+        keep_open(task.path, task.run, task.run.study())
     run, study = _opened[key]
     if study.digest != folder.config["study"]:
         raise InputError(

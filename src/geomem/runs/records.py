@@ -21,7 +21,6 @@ of netCDF do not see that end.
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -40,6 +39,7 @@ from geomem.compute.progress import Forecast
 from geomem.errors import InputError
 from geomem.measure.study import digest_of
 from geomem.measure.subject import Description
+from geomem.runs.netcdf import bytes_of, dataset_of_bytes
 
 SCHEMA_VERSION = 2
 TRAILER = b"\ngeomem-record-sha256 "
@@ -225,10 +225,8 @@ class RunFolder:
                 run again makes it anew.
         """
         path, content = self.record_path(number), self.verified(number)
-        with xr.open_dataset(io.BytesIO(content), engine="h5netcdf") as lazy:
-            declared = sum(v.nbytes for v in lazy.variables.values())
-            Forecast(0, 2.0 * declared).check_memory(f"{path} needs it; free some")
-            return lazy.load()
+        advice = f"{path} needs it; free some"
+        return dataset_of_bytes(content, lambda n: Forecast(0, 2.0 * n).check_memory(advice))
 
     def records(self) -> Iterator[tuple[int, xr.Dataset]]:
         r"""The subjects that are done, with their records, in the order of their numbers."""
@@ -244,17 +242,6 @@ class RunFolder:
             if path.exists():
                 state.update(f"{number} ".encode() + path.read_bytes()[-64:])
         return state.hexdigest()
-
-
-def bytes_of(dataset: xr.Dataset) -> bytes:
-    r"""A dataset as a netCDF file in memory: a full disk is then met by a plain write."""
-    encoding = {
-        name: {"zlib": True, "complevel": 4}
-        for name, value in dataset.data_vars.items()
-        if value.dtype.kind in "fiu" and value.ndim
-    }
-    buffer = dataset.to_netcdf(engine="h5netcdf", encoding=encoding)
-    return bytes(buffer)
 
 
 def check_free(path: Path) -> None:

@@ -2,7 +2,6 @@ r"""Results: the findings of a run, computed once and stored beside the records 
 
 from __future__ import annotations
 
-import io
 import json
 from contextlib import suppress
 from dataclasses import dataclass
@@ -16,7 +15,8 @@ from geomem.findings.numbers import numbers
 from geomem.findings.sentences import summarize
 from geomem.findings.verdict import Verdict, said, verdict
 from geomem.runs.load import load
-from geomem.runs.records import RunFolder, bytes_of, json_text
+from geomem.runs.netcdf import bytes_of, dataset_of_bytes
+from geomem.runs.records import RunFolder, json_text
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,8 +89,8 @@ def _stored(folder: RunFolder) -> xr.Dataset | None:
     path = folder.path / "findings.nc"
     try:
         content = path.read_bytes()
-        with xr.open_dataset(io.BytesIO(content), engine="h5netcdf") as lazy:
-            same = lazy.attrs.get("records") == folder.records_digest()
-            return lazy.load() if same and lazy.attrs.get("geomem") == __version__ else None
+        stored = dataset_of_bytes(content)
+        same = stored.attrs.get("records") == folder.records_digest()
+        return stored if same and stored.attrs.get("geomem") == __version__ else None
     except (OSError, ValueError, KeyError, RuntimeError):
         return None

@@ -27,7 +27,7 @@ from geomem.compute.threads import one_thread
 from geomem.data.source import Source
 from geomem.measure.study import Study
 from geomem.measure.subject import Description, Subject
-from geomem.runs.jobs import Numbers, Task, jobs_to_do, run_job
+from geomem.runs.jobs import Numbers, Task, jobs_to_do, keep_open, run_job
 from geomem.runs.load import load
 from geomem.runs.provenance import write_session
 from geomem.runs.records import RunFolder, check_free
@@ -227,8 +227,12 @@ class Run(ABC):
         jobs, subjects = jobs_to_do(folder, numbers), folder.subjects
         if not jobs:
             return []
-        costs = {job: self.seconds_left(folder, study, job, device) for job in jobs}
+        costs = dict.fromkeys(jobs, 1.0)  # of a quiet run nobody is told how long it takes
+        if not quiet:
+            costs = {job: self.seconds_left(folder, study, job, device) for job in jobs}
         workers = min(executor.workers(), len(jobs))
+        if workers == 1:
+            keep_open(folder.path, self, study)  # data and models need not be read again
         left = sum(costs.values()) / min(pace(executor, device), len(jobs))
         forecast = Forecast(max(left, max(costs.values())), workers * self.num_bytes(study))
         if not quiet:

@@ -24,7 +24,8 @@ from geomem.models.networks import NetworkConfig
 from geomem.noise import log_levels
 from geomem.runs.design import study_of
 from geomem.runs.load import load, subject_coordinates
-from geomem.runs.records import RunFolder, bytes_of
+from geomem.runs.netcdf import bytes_of
+from geomem.runs.records import RunFolder
 from geomem.subspaces import PrincipalDirections
 from geomem.testing.common import as_failures, nothing_changes, require
 
