@@ -13,6 +13,7 @@ import torch
 from geomem.compute import devices
 from geomem.compute.devices import pace, seconds_once
 from geomem.compute.local import LocalExecutor
+from geomem.compute.progress import Progress
 from geomem.compute.ray import RayExecutor
 from geomem.experiments.experiment import forecast
 from geomem.measure.dimension import LocalDimensions
@@ -142,11 +143,12 @@ def test_a_training_is_forecast_from_its_checkpoint(
     assert run.seconds_left(folder, study, job, "cpu") == pytest.approx(whole - 30)
     # Its progress begins where it goes on: the rest was done before.
     monkeypatch.setattr(TrainState, "advance", advance)
-    shares: list[float] = []
-    for _ in run.ready(folder, study, job, "cpu", shares.append):
-        pass
-    assert shares[0] == 0
-    assert max(shares) == pytest.approx(0.87)
+    done: list[float] = []
+    monkeypatch.setattr(Progress, "update", lambda self, share, note: done.append(share))
+    run.run_units(tmp_path / "run", job, quiet=True)
+    assert done[0] == 0
+    assert done == sorted(done)
+    assert done[-1] == pytest.approx(1)
 
 
 def test_steps_behind_a_checkpoint_that_is_of_no_use_are_done_again(

@@ -246,11 +246,14 @@ class Run(ABC):
             forecast.check_memory("measure fewer points, or pass smaller sizes")
         progress = Progress(sum(costs.values()), self.kind, quiet=quiet)
         shares: dict[Numbers, float] = {}
+        begun: dict[Numbers, float] = {}
 
         def on_message(task: Task, share: float) -> None:
-            shares[task.numbers] = share
+            # Costs are those of what is left: a first share is what others did before.
+            before = begun.setdefault(task.numbers, min(share, 0.99))
+            shares[task.numbers] = max(0.0, (share - before) / (1 - before))
             done = sum(costs[job] * s for job, s in shares.items())
-            running = [str(subjects[job[-1]]) for job, s in shares.items() if 0 < s < 1]
+            running = [str(subjects[job[-1]]) for job, s in shares.items() if s < 1]
             progress.update(done, "; ".join(running))
 
         tasks = [Task(folder.path, replace(self), job, device) for job in jobs]  # type: ignore[type-var]

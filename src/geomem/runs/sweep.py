@@ -275,10 +275,9 @@ class Sweep(Run, TrainOptions, MeasureOptions, DataOptions):
         checkpoint = self._checkpoint(folder, member.name)
         if checkpoint_step(checkpoint) > min(int(step or 0) for step in wanted):
             checkpoint.unlink(missing_ok=True)  # a record was deleted that lies before it
-        steps, begun = training.steps, checkpoint_step(checkpoint)
+        steps = training.steps
         for moment in train(state, max(1, steps // 20), checkpoint, [k for k in wanted if k]):
-            # Of what is left: the rest was done by another session.
-            share = 0.87 * max(0, moment.step - begun) / max(1, steps - begun)
+            share = 0.87 * moment.step / steps
             report(share)
             if moment.step in wanted:
                 number = wanted[moment.step]
