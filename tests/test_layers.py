@@ -116,7 +116,10 @@ def test_what_is_looked_up_late_would_be_a_circle(name: str) -> None:
 
 # Inside a package of the first floor the same holds.
 INSIDE = {
-    "compute": "threads products owner files claims memory progress signals executor local ray",
+    "compute": (
+        "threads products owner files claims memory progress signals executor local ray devices "
+        "ranks"
+    ),
     "operators": "linear jacobian",
     "spectra": "measures krylov lanczos randomized traces choice",
     "exact": (

@@ -46,7 +46,11 @@ def test_diffusers_loads_the_same_denoiser_and_samples_from_it(tmp_path: Path) -
 
 
 @pytest.mark.parametrize(
-    ("kind", "side", "said"), [("mlp", 8, "train with"), ("unet", 7, "padded to multiples of 2")]
+    ("kind", "side", "said"),
+    [
+        ("mlp", 8, "train with"),
+        ("unet", 7, "a `size` that 2 divides, such as 8, or with 1 of the `channels`"),
+    ],
 )
 def test_what_diffusers_cannot_do_is_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], kind: str, side: int, said: str

@@ -41,7 +41,7 @@ def run(state: TrainState, every: int = 1000, checkpoint: Path | None = None) ->
 
 
 def tensors(state: TrainState) -> dict[str, Tensor]:
-    return state._tensors()
+    return state.tensors()
 
 
 def same(one: TrainState, other: TrainState) -> bool:

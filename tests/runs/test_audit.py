@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -397,8 +398,8 @@ def test_a_study_is_repeated_image_by_image(places: dict[str, str], tmp_path: Pa
 
 
 def test_a_budget_becomes_a_plan(places: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(TimedAudit, "_call_seconds", 1e-5)
-    monkeypatch.setattr(TimedAudit, "_step_seconds", 0.05)
+    monkeypatch.setattr(TimedAudit, "_call_seconds", lambda self, device: 1e-5)
+    monkeypatch.setattr(TimedAudit, "_step_seconds", lambda self, device: 0.05)
     audit = small(places, "population", samples=64, controls=("auto",))
     rich = audit.within(3600, 1)
     assert rich.samples == 64
@@ -414,13 +415,30 @@ def test_a_budget_becomes_a_plan(places: dict[str, str], monkeypatch: pytest.Mon
 def test_a_budget_takes_samples_and_trajectories_first(
     places: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(TimedAudit, "_call_seconds", 0.01)
+    monkeypatch.setattr(TimedAudit, "_call_seconds", lambda self, device: 0.01)
     # 768 calls at points, 2,304 for samples, 66 for each trajectory; and 5 seconds.
     audit = small(places, "population", samples=64)
     assert [
         (plan.samples, plan.trajectories, plan.points)
         for plan in (audit.within(seconds, 1) for seconds in (60, 55, 20))
     ] == [(64, 16, 32), (64, 8, 32), (0, 0, 32)]
+
+
+def test_an_audit_is_timed_where_it_will_compute(
+    places: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[str, str]] = []
+
+    def timed(action: Callable[[], object], device: str) -> float:
+        action()
+        seen.append((action.__name__, device))
+        return 64e-5
+
+    monkeypatch.setattr("geomem.runs.audit_time.timed", timed)
+    audit = small(places, "population", controls=("reference", "linear"))
+    for _ in range(2):
+        assert audit.within(3600, 2, "cpu:0").points == 32
+    assert seen == [("call", "cpu:0"), ("advance", "cpu:0")]
 
 
 def test_an_audit_is_opened_from_its_folder_alone(memorized: Path) -> None:

@@ -87,7 +87,7 @@ class AuditCommand:
             there = open_run(self.out)
             if isinstance(there, Audit) and _same_but_planned(there, audit):
                 return there
-        planned = audit.within(seconds, self.computing.build().workers())
+        planned = audit.within(seconds, self.computing.pace, self.computing.device)
         plan = ", ".join(f"{k.replace('_', ' ')} {v}" for k, v in planned.plan.items() if v)
         say(f"{self.budget} allow on this machine: {plan}".replace("[", "").replace("]", ""))
         return planned

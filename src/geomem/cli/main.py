@@ -38,18 +38,36 @@ COMMANDS = {
     "cite": ("cli.cite:CiteCommand", "how to cite the paper and the software"),
 }
 
+TRAIN = ("demo", "sweep", "plan", "reproduce")  # on all ranks, where a launcher started several
+
 EXIT_FAULT, EXIT_INPUT, EXIT_INTERRUPTED = 1, 2, 130
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     r"""Entry point of ``geomem``; leaves with the exit status."""
     with signals_interrupt():
-        status = run(list(sys.argv[1:] if arguments is None else arguments))
+        given = list(sys.argv[1:] if arguments is None else arguments)
+        status = _run_on_ranks(given) if given[:1] and given[0] in TRAIN else run(given)
     try:
         sys.stdout.flush()
     except (OSError, ValueError):
         _quiet_stdout()
     sys.exit(status)
+
+
+def _run_on_ranks(arguments: list[str]) -> int:
+    from geomem.compute.ranks import num_ranks
+
+    if num_ranks() == 1:
+        return run(arguments)
+    # Lost ranks are told of in sentences: torch adds a stack trace for each connection.
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+    try:
+        from geomem.cli.ranks import run_on_ranks
+
+        return run_on_ranks(lambda: run(arguments))
+    except KeyboardInterrupt:  # before or after the command itself
+        return EXIT_INTERRUPTED
 
 
 def run(arguments: list[str]) -> int:

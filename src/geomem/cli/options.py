@@ -20,9 +20,11 @@ from typing import Annotated, Any, Literal, get_args, get_type_hints
 import tyro
 
 from geomem.arguments import Whole, checked
+from geomem.compute.devices import pace
 from geomem.compute.executor import Executor
 from geomem.compute.local import LocalExecutor
 from geomem.compute.progress import say
+from geomem.compute.ranks import Ranks, leads
 from geomem.compute.ray import RayExecutor
 from geomem.data.images import ImageData
 from geomem.errors import InputError
@@ -46,9 +48,25 @@ class ComputeOptions:
         r"""The executor."""
         if self.address is not None and self.executor != "ray":
             raise InputError("`address` is where a Ray cluster is; pass `executor` ray, too")
+        if (ranks := leads()) is not None:
+            return self._one_of(ranks)
         if self.executor == "local":
             return LocalExecutor(self.processes)
         return RayExecutor(self.processes, self.address, float(self.device.startswith("cuda")))
+
+    def _one_of(self, ranks: Ranks) -> Executor:
+        # One training at a time, on all ranks.
+        started = f"a launcher started {ranks.count} ranks, which train each network together"
+        if self.executor == "ray":
+            raise InputError(f"{started}: leave `executor` ray out, or start one process")
+        if self.processes not in (None, 1):
+            raise InputError(f"{started}: leave `processes` out, or start one process")
+        return LocalExecutor(1)
+
+    @property
+    def pace(self) -> int:
+        r"""How many units advance at a time as if each of them were alone."""
+        return pace(self.build(), self.device)
 
 
 def values_of(*groups: Any) -> dict[str, Any]:

@@ -75,7 +75,7 @@ class SweepCommand:
             there = open_run(self.out)
             if isinstance(there, Sweep) and replace(there, steps=None) == sweep:
                 return there
-        found = sweep.within(seconds, self.computing.build().workers())
+        found = sweep.within(seconds, self.computing.pace, self.computing.device)
         say(f"{self.budget} allow --steps {found.steps} on this machine")
         return found
 

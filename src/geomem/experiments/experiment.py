@@ -16,6 +16,7 @@ from typing import Any, ClassVar, Literal
 from matplotlib.figure import Figure
 
 from geomem import __version__
+from geomem.compute.devices import pace
 from geomem.compute.executor import Executor
 from geomem.compute.files import atomic_write_text
 from geomem.compute.progress import format_seconds, say
@@ -138,13 +139,13 @@ def verdict_of(everywhere: bool, somewhere: bool, nowhere: bool) -> Verdict:
     return "not seen" if nowhere else "undecided at this scale"
 
 
-def forecast(runs: Runs, out: Path, workers: int) -> float:
-    r"""Seconds that the subjects take which are not measured yet, on so many workers."""
+def forecast(runs: Runs, out: Path, workers: int, device: str = "cpu") -> float:
+    r"""Seconds that what is not measured yet takes, on so many workers at the pace of one."""
     seconds = 0.0
     for name, run in runs.items():
         folder, study = run.prepare(out / name), run.study()
         jobs = jobs_to_do(folder)
-        costs = [sum(run.seconds(folder.subjects[k], study) for k in job) for job in jobs]
+        costs = [run.seconds_left(folder, study, job, device) for job in jobs]
         seconds += max(sum(costs) / workers, max(costs, default=0.0))
     return seconds
 
@@ -165,7 +166,7 @@ def reproduce(
         The document.
     """
     trainings = experiment.trainings(scale)
-    left = forecast(trainings, out, executor.workers())
+    left = forecast(trainings, out, pace(executor, device), device)
     say(f"{experiment.name}: trainings and their measurements, about {format_seconds(left)}")
     for name, run in trainings.items():
         run.run(out / name, executor=executor, device=device)

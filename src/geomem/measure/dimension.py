@@ -7,7 +7,6 @@ seed of its own and the point's, so that errors are independent.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -19,6 +18,7 @@ from torch import Tensor
 
 from geomem.arguments import Text, Whole, checked
 from geomem.checks import admit
+from geomem.compute.devices import seconds_once
 from geomem.dimension import DimensionMethod, NoGap, ask, place_of, seeded_for
 from geomem.dimension.names import dimension_method
 from geomem.measure.study import Report, Study
@@ -104,11 +104,13 @@ class LocalDimensions:
 
     def question_seconds(self, subject: Subject, study: Study) -> float:
         r"""Seconds that one question to each method takes, from asking it once."""
-        start = time.perf_counter()
-        for at, x in list(study.points(subject).items())[:1]:
+        at, x = next(iter(study.points(subject).items()))
+
+        def ask_all() -> None:
             for method in self.built.values():
                 answer_of(subject, study, method, at, x, 0, study.rms / 3)
-        return time.perf_counter() - start
+
+        return seconds_once(ask_all, subject.device)
 
 
 def _check_costs(

@@ -8,6 +8,7 @@ config in ``scheduler/``.
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -38,9 +39,13 @@ def export_diffusers(denoiser: PreconditionedDenoiser, folder: Path) -> None:
     unet: Any = backbone.unet
     height, width = unet.config.sample_size
     if height % backbone.stride or width % backbone.stride:
+        common = math.gcd(height, width)
+        resolutions = (common & -common).bit_length()  # each but the first one halves the sides
+        larger = -(-max(height, width) // backbone.stride) * backbone.stride
         raise InputError(
             f"images of {height} x {width} pixels are padded to multiples of {backbone.stride} "
-            f"here, which diffusers does not do; train with a `size` that {backbone.stride} divides"
+            f"here, which no model of diffusers does; train with a `size` that {backbone.stride} "
+            f"divides, such as {larger}, or with {resolutions} of the `channels`"
         )
     for name in ("unet", "scheduler"):
         if (folder / name).exists():

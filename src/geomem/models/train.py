@@ -122,21 +122,30 @@ class TrainState:
         self.optimizer.zero_grad()
         loss = self._loss()
         loss.backward()  # type: ignore[no-untyped-call]
+        loss = self._total(loss.detach())
         self.optimizer.step()
         self._update_average()
         self.step += 1
-        self.loss = float(loss.detach())
+        self.loss = float(loss)
         if not self.loss < float("inf"):
             raise GeomemError(
                 f"training diverged at step {self.step} (loss {self.loss}); lower the learning rate"
             )
 
+    def _rows(self) -> slice:
+        # The part of each batch that this process computes.
+        return slice(0, self.training.batch_size)
+
+    def _total(self, loss: Tensor) -> Tensor:
+        # The loss of the whole batch, once gradients are those of the whole batch.
+        return loss
+
     def _loss(self) -> Tensor:
-        size = self.training.batch_size
+        size, own = self.training.batch_size, self._rows()
         rows = torch.randint(len(self.data), (size,), generator=self.rng)
-        x_0 = self.data[rows].to(self.device)
         s = (LEVEL_SPREAD * torch.randn(size, generator=self.rng) + LEVEL_MEAN).exp()
-        z = torch.randn(x_0.shape, generator=self.rng).to(self.device)
+        z = torch.randn(size, *self.data.shape[1:], generator=self.rng)
+        x_0, s, z = self.data[rows[own]].to(self.device), s[own], z[own].to(self.device)
         sigma_data = self.denoiser.sigma_data
         sigma = (s * sigma_data).to(self.device)
         half = self.training.mixed_precision == "bf16"
@@ -156,7 +165,7 @@ class TrainState:
 
     def save(self, path: Path) -> None:
         r"""Writes the state whole; a training that goes on from it takes the same steps."""
-        atomic_write(path, lambda p: save_file(self._tensors(), p))
+        atomic_write(path, lambda p: save_file(self.tensors(), p))
 
     def load(self, path: Path) -> None:
         r"""Goes back to a saved state.
@@ -166,20 +175,29 @@ class TrainState:
             FileNotFoundError: If there is none.
         """
         try:
-            tensors = load_file(path)
-            self.step = int(tensors.pop("step"))
-            self.rng.set_state(tensors.pop("rng"))
-            for name, module in (("weights", self.denoiser), ("average", self.average)):
-                prefix = f"{name}."
-                part = {k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)}
-                module.load_state_dict(part)
-            self._load_moments(tensors)
+            self.restore(load_file(path))
         except FileNotFoundError:
             raise  # none is none, not a damaged one
         except (OSError, KeyError, RuntimeError, SafetensorError) as error:
             raise no_checkpoint(path) from error
 
-    def _tensors(self) -> dict[str, Tensor]:
+    def restore(self, tensors: dict[str, Tensor]) -> None:
+        r"""Goes back to the state that :meth:`tensors` gave.
+
+        Raises:
+            KeyError: If one is missing.
+            RuntimeError: If one is that of another network.
+        """
+        self.step = int(tensors["step"])
+        self.rng.set_state(tensors["rng"])
+        for name, module in (("weights", self.denoiser), ("average", self.average)):
+            prefix = f"{name}."
+            part = {k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)}
+            module.load_state_dict(part)
+        self._load_moments(tensors)
+
+    def tensors(self) -> dict[str, Tensor]:
+        r"""All of the state, by name, on the CPU."""
         tensors = {"step": torch.tensor(self.step), "rng": self.rng.get_state()}
         for name, module in (("weights", self.denoiser), ("average", self.average)):
             tensors |= {f"{name}.{k}": v for k, v in module.state_dict().items()}

@@ -268,7 +268,7 @@ class Audit(TimedAudit):
         state = TrainState(
             self.network_config, self.training, images, seed=self._seed, device=device
         )
-        checkpoint = folder.path / "checkpoints" / "reference.safetensors"
+        checkpoint = self._checkpoint(folder)
         steps = self.training.steps
         for moment in train(state, max(1, steps // 20), checkpoint):
             report(0.87 * moment.step / steps)

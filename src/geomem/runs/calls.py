@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from geomem.compute.devices import wait_for
 from geomem.compute.threads import one_thread
 from geomem.measure.bases import BLOCKS, DIRECTIONS
 from geomem.measure.study import Study
@@ -67,16 +68,22 @@ def basis_calls(images: int) -> float:
     return 2.0 * images * 3 * vectors * 3 * PRODUCT_CALLS
 
 
-def timed(action: Callable[[], Any]) -> float:
+def timed(action: Callable[[], Any], device: str = "cpu") -> float:
     r"""Seconds that an action takes on one thread of this machine.
 
     The mean of 50 times, or of as many as fit between a tenth and half a second; of two at least.
+
+    Arguments:
+        action: What is timed; once before, since first calls load and allocate.
+        device: Where it computes, and is waited for.
     """
     with one_thread():
         action()
+        wait_for(device)
         start, count, spent = time.perf_counter(), 0, 0.0
         while count < 2 or spent < (0.5 if count < 50 else 0.1):
             action()
+            wait_for(device)
             count += 1
             spent = time.perf_counter() - start
     return spent / count

@@ -46,10 +46,10 @@ class Dimensions(Asked):
         r"""The methods of local dimension."""
         return [LocalDimensions(self.dimension, self.points)]
 
-    def seconds(self, subject: Description, study: Study) -> float:
+    def seconds(self, subject: Description, study: Study, device: str = "cpu") -> float:
         r"""Seconds that a subject takes, from asking it once."""
         number = self.subjects(study).index(subject)
-        one = self._subject(number, subject, study, "cpu")
+        one = self._subject(number, subject, study, device)
         points = sum(map(len, study.points(one).values())) * len(study.sigmas)
         probe = LocalDimensions(self.dimension, self.points)
         return points * probe.question_seconds(one, study)

@@ -212,7 +212,7 @@ class Plan(Run, DataOptions):
 
     # ----------------------------------------------------------------------------- forecast
 
-    def seconds(self, subject: Description, study: Study) -> float:
+    def seconds(self, subject: Description, study: Study, device: str = "cpu") -> float:
         r"""Seconds that a part takes, roughly."""
         data = study.content["data"]
         d, pool, images = (float(data[k]) for k in ("ambient_dim", "pool", "images"))

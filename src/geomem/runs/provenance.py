@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from geomem.compute.files import atomic_write_text
+from geomem.compute.ranks import leads
 
 PACKAGES = ("geomem", "torch", "numpy", "scipy", "scikit-learn", "diffusers", "xarray")
 
@@ -32,6 +33,7 @@ def write_session(run: Path, started: float, device: str, data_digest: str) -> N
         "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started)),
         "seconds": round(time.time() - started, 1),
         "device": device,
+        "ranks": 1 if (ranks := leads()) is None else ranks.count,  # that trained together
         "data_digest": data_digest,
         "versions": {name: _version(name) for name in PACKAGES},
         "python": platform.python_version(),

@@ -18,13 +18,13 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import xarray as xr
 
+from geomem.compute.devices import check_device, pace
 from geomem.compute.executor import Executor
 from geomem.compute.files import clean_temporary
 from geomem.compute.local import LocalExecutor
 from geomem.compute.progress import Forecast, Progress, say
 from geomem.compute.threads import one_thread
 from geomem.data.source import Source
-from geomem.errors import InputError
 from geomem.measure.study import Study
 from geomem.measure.subject import Description, Subject
 from geomem.runs.jobs import Numbers, Task, jobs_to_do, keep_open, run_job
@@ -77,12 +77,16 @@ class Run(ABC):
         """
 
     @abstractmethod
-    def seconds(self, subject: Description, study: Study) -> float:
-        r"""Seconds that a subject takes, roughly: for progress and forecast."""
+    def seconds(self, subject: Description, study: Study, device: str = "cpu") -> float:
+        r"""Seconds that a subject takes on a device, roughly: for progress and forecast."""
 
     @abstractmethod
     def num_bytes(self, study: Study) -> float:
         r"""Bytes of memory that one worker takes, roughly."""
+
+    def seconds_left(self, folder: RunFolder, study: Study, job: Numbers, device: str) -> float:
+        r"""Seconds that a job still takes; less than its subjects where a part of it is done."""
+        return sum(self.seconds(folder.subjects[number], study, device) for number in job)
 
     def cheaper(self, seconds: float) -> str:
         r"""Settings that take less time, said where a run will take long."""
@@ -93,20 +97,12 @@ class Run(ABC):
         write_results(folder, dataset)
 
     def check_device(self, device: str) -> None:
-        r"""Refuses a device that is not there.
+        r"""Refuses a device that is not there, or that this kind of run cannot use.
 
         Raises:
             InputError: If torch cannot compute on it.
         """
-        import torch
-
-        try:
-            torch.zeros(1, device=device)
-        except (RuntimeError, AssertionError, ValueError) as error:
-            reason = str(error).partition("\n")[0]
-            raise InputError(
-                f"`device` is {device!r}, which is not there ({reason}); pass cpu"
-            ) from error
+        check_device(device)
 
     # --------------------------------------------------------------------------- as config
 
@@ -233,11 +229,11 @@ class Run(ABC):
             return []
         costs = dict.fromkeys(jobs, 1.0)  # of a quiet run nobody is told how long it takes
         if not quiet:
-            costs = {job: sum(self.seconds(subjects[k], study) for k in job) for job in jobs}
+            costs = {job: self.seconds_left(folder, study, job, device) for job in jobs}
         workers = min(executor.workers(), len(jobs))
         if workers == 1:
             keep_open(folder.path, self, study)  # data and models need not be read again
-        left = sum(costs.values()) / workers
+        left = sum(costs.values()) / min(pace(executor, device), len(jobs))
         forecast = Forecast(max(left, max(costs.values())), workers * self.num_bytes(study))
         if not quiet:
             if account := self.source.data.account:
@@ -250,11 +246,14 @@ class Run(ABC):
             forecast.check_memory("measure fewer points, or pass smaller sizes")
         progress = Progress(sum(costs.values()), self.kind, quiet=quiet)
         shares: dict[Numbers, float] = {}
+        begun: dict[Numbers, float] = {}
 
         def on_message(task: Task, share: float) -> None:
-            shares[task.numbers] = share
+            # Costs are those of what is left: a first share is what others did before.
+            before = begun.setdefault(task.numbers, min(share, 0.99))
+            shares[task.numbers] = max(0.0, (share - before) / (1 - before))
             done = sum(costs[job] * s for job, s in shares.items())
-            running = [str(subjects[job[-1]]) for job, s in shares.items() if 0 < s < 1]
+            running = [str(subjects[job[-1]]) for job, s in shares.items() if s < 1]
             progress.update(done, "; ".join(running))
 
         tasks = [Task(folder.path, replace(self), job, device) for job in jobs]  # type: ignore[type-var]

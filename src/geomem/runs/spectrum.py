@@ -6,7 +6,6 @@ manifold, or of the reserved images.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ import xarray as xr
 from torch import Tensor
 
 from geomem.arguments import Whole, checked
+from geomem.compute.devices import seconds_once
 from geomem.compute.files import atomic_write_text
 from geomem.compute.threads import one_thread
 from geomem.data.source import LINEAR_NAMES
@@ -97,17 +97,16 @@ class ScoreSpectra(Asked):
 
         return open_run(self.home)
 
-    def seconds(self, subject: Description, study: Study) -> float:
+    def seconds(self, subject: Description, study: Study, device: str = "cpu") -> float:
         r"""Seconds that a subject takes, from asking it once at one level."""
         number = self.subjects(study).index(subject)
-        one = self._subject(number, subject, study, "cpu")
+        one = self._subject(number, subject, study, device)
         first = {at: x[:1] for at, x in list(study.images.items())[:1]}
         content = {**study.content, "sigmas": study.content["sigmas"][:1]}
-        start = time.perf_counter()
+        asked = Study(content, study.directions, first)
         with one_thread():
-            ScoreSpectrum()(one, Study(content, study.directions, first), lambda share: None)
-        points = sum(map(len, study.points(one).values())) * len(study.sigmas)
-        return points * (time.perf_counter() - start)
+            each = seconds_once(lambda: ScoreSpectrum()(one, asked, lambda share: None), one.device)
+        return each * sum(map(len, study.points(one).values())) * len(study.sigmas)
 
     def conclude(self, folder: RunFolder, dataset: xr.Dataset) -> None:
         r"""Writes the summary: drops, kept directions and the theory beside them."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
 import numpy as np
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 
 from geomem.arguments import Whole, checked
 from geomem.compute.executor import Executor
+from geomem.compute.ranks import leads
 from geomem.compute.threads import one_thread
 from geomem.data.source import KNOWN_NAMES, DataOptions, Source, load_source
 from geomem.data.splits import nested_subsets
@@ -30,11 +32,12 @@ from geomem.measure.sketches import Sketches
 from geomem.measure.study import Probe, Study
 from geomem.measure.subject import Description, Subject
 from geomem.models.networks import NetworkConfig, load_network, save_network
+from geomem.models.parallel import new_state
 from geomem.models.stacked import Member
 from geomem.models.train import Training, TrainState, checkpoint_step, train
 from geomem.runs.calls import measured_calls, timed
 from geomem.runs.design import choose_levels, choose_sizes, study_of
-from geomem.runs.jobs import jobs_to_do
+from geomem.runs.jobs import Numbers, jobs_to_do
 from geomem.runs.parts import other_parts
 from geomem.runs.recipe import TrainOptions
 from geomem.runs.records import RunFolder
@@ -266,10 +269,10 @@ class Sweep(Run, TrainOptions, MeasureOptions, DataOptions):
                 yield number, measured, done / len(numbers)
             return
         config, training = self._config_of(recipe), self._training_of(recipe)
-        state = TrainState(
+        state = new_state(
             config, training, member.data, seed=self.seed, unit=member.unit, device=device
         )
-        checkpoint = folder.path / "checkpoints" / f"{member.name}.safetensors"
+        checkpoint = self._checkpoint(folder, member.name)
         if checkpoint_step(checkpoint) > min(int(step or 0) for step in wanted):
             checkpoint.unlink(missing_ok=True)  # a record was deleted that lies before it
         steps = training.steps
@@ -292,16 +295,47 @@ class Sweep(Run, TrainOptions, MeasureOptions, DataOptions):
         order = study.content["parts"][part - 1] if part else study.content["order"]
         return list(order[: recipe.num_samples])
 
-    def _member(self, recipe: Description, study: Study) -> Member:
-        # The training that a network is a moment of, by the name of its files.
+    def _name(self, recipe: Description) -> str:
+        # Of the training that a network is a moment of, and of its files.
         width = "" if recipe.width is None else f"-width{recipe.width:04d}"
         name = "reference-" * (recipe.kind == "reference")
         name += f"N{recipe.num_samples:06d}{width}-seed{recipe.seed}"
-        name += f"-part{recipe.part}" * bool(recipe.part)
+        return name + f"-part{recipe.part}" * bool(recipe.part)
+
+    def _checkpoint(self, folder: RunFolder, name: str) -> Path:
+        return folder.path / "checkpoints" / f"{name}.safetensors"
+
+    def _member(self, recipe: Description, study: Study) -> Member:
         # All sizes and parts of one seed share initial weights and draws of levels: only the
         # images differ.
         images = self.source.data.tensor(self._index(recipe, study))
-        return Member(name, images, int(recipe.seed or 0))
+        return Member(self._name(recipe), images, int(recipe.seed or 0))
+
+    def check_device(self, device: str) -> None:
+        r"""Refuses what cannot be trained there, on all ranks where there are several.
+
+        Raises:
+            InputError: If the device is not there, or ranks cannot share the trainings.
+        """
+        super().check_device(device)
+        ranks = leads()
+        if ranks is None:
+            return
+        if ":" in device:
+            raise InputError(
+                f"`device` is {device}, and each of {ranks.count} ranks takes one of its own; "
+                f"pass {device.partition(':')[0]}"
+            )
+        if self.together:
+            raise InputError(
+                f"`together` trains on one device, and a launcher started {ranks.count} ranks; "
+                "leave it out, or start one process"
+            )
+        if self.training.batch_size < ranks.count:
+            raise InputError(
+                f"`batch_size` is {self.training.batch_size}, which {ranks.count} ranks cannot "
+                "share; pass a larger one, or start fewer processes"
+            )
 
     def _work(
         self,
@@ -322,21 +356,36 @@ class Sweep(Run, TrainOptions, MeasureOptions, DataOptions):
 
     # ----------------------------------------------------------------------------- forecast
 
-    def seconds(self, subject: Description, study: Study) -> float:
-        r"""Seconds that a subject takes, roughly."""
+    def seconds(self, subject: Description, study: Study, device: str = "cpu") -> float:
+        r"""Seconds that a subject takes on a device, roughly."""
         levels = len(study.sigmas)
-        asked = 2 * self.dimension_points * levels * self._question_seconds(subject, study)
+        asked = 2 * self.dimension_points * levels * self._question_seconds(subject, study, device)
         if subject.kind not in ("learned", "reference"):
             return exact_seconds(study, subject.num_samples) + asked
-        # One training passes through all steps at which it is measured.
-        last, same = subject.step or 0, self._same_training(subject, study)
-        steps = last - max((step for step in same if step < last), default=0)
-        if self.together:
-            steps = 0  # forecast when they begin, on the device that trains
         calls = measured_calls(study, self._jacobians, self.samples, self.trajectories)
         # A step is three calls of its batch, forwards and backwards.
-        a_step = self._step_seconds[subject.width]
-        return a_step * steps + calls * a_step / (3 * self.training.batch_size) + asked
+        a_step, batch = self._step_seconds(subject.width, device), self._share
+        return a_step * self._own_steps(subject, study) + calls * a_step / (3 * batch) + asked
+
+    def seconds_left(self, folder: RunFolder, study: Study, job: Numbers, device: str) -> float:
+        r"""Seconds that a job still takes: a training goes on from its checkpoint."""
+        whole, subjects = super().seconds_left(folder, study, job, device), folder.subjects
+        recipe = subjects[job[-1]]
+        if recipe.kind not in ("learned", "reference") or self.together:
+            return whole
+        counted = sum(self._own_steps(subjects[number], study) for number in job)
+        # One that lies behind a network that is missing is of no use: all begins anew.
+        done = checkpoint_step(self._checkpoint(folder, self._name(recipe)))
+        left = int(recipe.step or 0) - done * (done <= int(subjects[job[0]].step or 0))
+        return whole + (left - counted) * self._step_seconds(recipe.width, device)
+
+    def _own_steps(self, subject: Description, study: Study) -> int:
+        # One training passes through all steps at which it is measured.
+        if self.together:
+            return 0  # forecast when they begin
+        last = subject.step or 0
+        same = self._same_training(subject, study)
+        return last - max((step for step in same if step < last), default=0)
 
     def _same_training(self, subject: Description, study: Study) -> list[int]:
         # The steps at which the training of a subject is measured.
@@ -345,28 +394,35 @@ class Sweep(Run, TrainOptions, MeasureOptions, DataOptions):
             return [r.step or 0 for r in references if r.width == subject.width]
         return self._moments(subject.num_samples or 0)
 
-    def _question_seconds(self, description: Description, study: Study) -> float:
+    def _question_seconds(self, description: Description, study: Study, device: str) -> float:
         # Of one question to each dimension method, on a denoiser of the same size.
         if not self.dimension:
             return 0.0
         if description.kind in ("learned", "reference"):
-            network = self._config_of(description).build(0).eval()
-            subject = Subject(description, network, torch.float32)
+            network = self._config_of(description).build(0).eval().to(device)
+            subject = Subject(description, network, torch.float32, device)
         else:
             subject = self._exact(description, study)
         with one_thread():
             return LocalDimensions(self.dimension).question_seconds(subject, study)
 
-    @cached_property
-    def _step_seconds(self) -> dict[int | None, float]:
-        # By width, timed on this machine, since nothing else tells.
-        return {width: self._timed(width) for width in (None, *self.widths)}
+    def _step_seconds(self, width: int | None, device: str) -> float:
+        # Timed once where it will be done, since nothing else tells.
+        known: dict[tuple[int | None, str], float] = self.__dict__.setdefault("_timed", {})
+        if (width, device) not in known:
+            config = self._config_of(Description("learned", width=width))
+            zeros = torch.zeros(2, *self.source.data.item_shape)
+            # Several ranks take a step as long as that of the largest share of its batch.
+            share = replace(self.training, batch_size=self._share)
+            state = TrainState(config, share, zeros, seed=0, device=device)
+            known[width, device] = timed(state.advance, device)
+        return known[width, device]
 
-    def _timed(self, width: int | None) -> float:
-        config = self._config_of(Description("learned", width=width))
-        zeros = torch.zeros(2, *self.source.data.item_shape)
-        state = TrainState(config, self.training, zeros, seed=0)
-        return timed(state.advance)
+    @property
+    def _share(self) -> int:
+        # The rows of a batch that one rank computes, at most.
+        ranks = leads()
+        return -(-self.training.batch_size // (1 if ranks is None else ranks.count))
 
     def cheaper(self, seconds: float) -> str:
         r"""Settings that take less time, where this takes long."""
@@ -377,16 +433,18 @@ class Sweep(Run, TrainOptions, MeasureOptions, DataOptions):
         fewer = f"{self._trainings} networks are trained: pass fewer `sizes`"
         return f"{half}; {fewer}; or give a `budget`, such as 30m"
 
-    def within(self, seconds: float, workers: int) -> Sweep:
+    def within(self, seconds: float, workers: int, device: str = "cpu") -> Sweep:
         r"""The same sweep with so many steps as fit into a time on this machine, at least 100.
 
         Arguments:
             seconds: The time in all.
-            workers: How many networks are trained at a time.
+            workers: How many networks are trained at a time, at the pace of one alone.
+            device: Where they are trained.
         """
         networks = self._trainings + 1
         share = seconds * 0.85 * min(workers, networks) / networks
-        return replace(self, steps=max(100, int(share / max(self._step_seconds.values()) / 1.15)))
+        widest = max(self._step_seconds(width, device) for width in (None, *self.widths))
+        return replace(self, steps=max(100, int(share / widest / 1.15)))
 
     @property
     def _trainings(self) -> int:

@@ -6,7 +6,6 @@ the same noisy points, so that their spaces can be compared pair by pair.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
@@ -14,6 +13,7 @@ from typing import Annotated, ClassVar, Literal
 import xarray as xr
 
 from geomem.arguments import Whole, checked
+from geomem.compute.devices import seconds_once
 from geomem.compute.files import atomic_write_text
 from geomem.errors import InputError
 from geomem.findings.tangents import summarize_turns, turns
@@ -52,14 +52,15 @@ class Tangents(Asked):
         r"""The tangent spaces."""
         return [TangentSpaces(self.rank)]
 
-    def seconds(self, subject: Description, study: Study) -> float:
+    def seconds(self, subject: Description, study: Study, device: str = "cpu") -> float:
         r"""Seconds that a subject takes, from forming one Jacobian."""
         number = self.subjects(study).index(subject)
-        one = self._subject(number, subject, study, "cpu")
+        one = self._subject(number, subject, study, device)
         points = study.points(one)
-        start = time.perf_counter()
-        jacobian_by_differences(one.denoiser, next(iter(points.values()))[0], study.rms / 3)
-        each = time.perf_counter() - start
+        first = next(iter(points.values()))[0]
+        each = seconds_once(
+            lambda: jacobian_by_differences(one.denoiser, first, study.rms / 3), one.device
+        )
         return each * sum(map(len, points.values())) * len(study.sigmas)
 
     def conclude(self, folder: RunFolder, dataset: xr.Dataset) -> None:

@@ -183,11 +183,13 @@ def _sessions(run: Path) -> list[tuple[str, str]]:
         seconds = sum(float(s["seconds"]) for s in done)
         time = f"{format_seconds(seconds)}, started {done[0]['started']}"
         time += f", in {len(done)} sessions" if len(done) > 1 else ""
+        ranks = int(last.get("ranks", 1))
+        device = f"{last['device']} on {ranks} ranks" if ranks > 1 else str(last["device"])
         return [
             ("Command", str(last["command"])),
             ("Time", time),
             ("Versions", versions),
-            ("Machine", f"{last['machine']}, {last['device']}, Python {last['python']}"),
+            ("Machine", f"{last['machine']}, {device}, Python {last['python']}"),
         ]
     except (ValueError, KeyError, TypeError, AttributeError):
         return missing
