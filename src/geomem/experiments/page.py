@@ -33,11 +33,28 @@ def list_of(documents: Iterable[Document], made: Mapping[str, Sequence[str]]) ->
         made: By name of an experiment how its runs were made, as far as that is known.
     """
     known = sorted(documents, key=lambda d: d["name"])
-    runs = sorted({run for d in known for run in made.get(d["name"], ())})
-    if not runs:
+    rows = [[f"[{d['title']}]({d['name']}.md)", f"**{d['verdict']}**", d["why"]] for d in known]
+    parts = [
+        "# The paper's experiments",
+        "What the authors report, run again with errors and controls, and judged by a rule that "
+        "stands in the source of each experiment (`src/geomem/experiments`). Each page is made "
+        "again by its command. What reviewers asked is answered in [](questions.md); numbers of "
+        "other papers stand beside ours in [](../published.md).",
+        _grid(["experiment", "verdict", "why"], rows),
+        "```{toctree}\n:hidden:\n\n"
+        + "\n".join(["questions", *(d["name"] for d in known)])
+        + "\n```",
+        *_made({run for d in known for run in made.get(d["name"], ())}),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _made(runs: Iterable[str]) -> list[str]:
+    lines = [f"- {run}" for run in sorted(runs)]
+    if not lines:
         return []
     said = "Folders of runs, and the sessions in them that came to their end:"
-    return ["## With what, where and for how long", said, "\n".join(f"- {run}" for run in runs)]
+    return ["## With what, where and for how long", said, "\n".join(lines)]
 
 
 def _table(table: Mapping[str, Any]) -> tuple[str, str]:
