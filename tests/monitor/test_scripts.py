@@ -17,7 +17,12 @@ import torch
 from torch import Tensor, nn
 
 from geomem.errors import InputError
-from geomem.monitor import MemorizationMonitor, lightning_callback, scheduled_denoiser
+from geomem.monitor import (
+    EncodedImages,
+    MemorizationMonitor,
+    lightning_callback,
+    scheduled_denoiser,
+)
 from geomem.noise import DiscreteBetas
 
 diffusers: Any = pytest.importorskip("diffusers")
@@ -152,8 +157,17 @@ def test_text_to_image_lora(tmp_path: Path) -> None:
     # What is measured is the latents' means, scaled as the script scales them.
     assert monitor._known is not None
     assert monitor._known.study.item_shape == (4, 8, 8)
-    assert float(there["Latents"](sets[0])[3].abs().max()) <= 0.5
+    assert float(EncodedImages(sets[0], there["encode"])[3].abs().max()) <= 0.5
     assert (tmp_path / "monitor" / "summary.json").exists()
+
+
+def test_what_does_not_encode_is_told_so() -> None:
+    images = pictures(3, 4)
+    assert EncodedImages(images, lambda pixels: pixels.double())[1].dtype == torch.float32
+    with pytest.raises(InputError, match="`encode` returned a tuple"):
+        EncodedImages(images, lambda pixels: (pixels,))[0]  # type: ignore[arg-type,return-value]
+    with pytest.raises(InputError, match="no image was found"):
+        EncodedImages([{"text": "a"}], lambda pixels: pixels)[0]
 
 
 # ------------------------------------------------------------------------------ the adapter

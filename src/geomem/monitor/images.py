@@ -149,7 +149,7 @@ def _take(
         for number in index.tolist():
             before = clock()
             with own_randomness(seed + number):
-                rows.append(_image(name, images[number])[None])
+                rows.append(image_of(name, images[number])[None])
             yield clock() - before  # the next one takes as long
     parts = [_plain(r) for r in rows]
     shapes = {part.shape[1:] for part in parts}
@@ -161,8 +161,12 @@ def _take(
     return np.concatenate(parts).astype(np.float32)
 
 
-def _image(name: str, item: Any) -> Any:
-    # What data sets give: the image, or the image and its label, or a dictionary of columns.
+def image_of(name: str, item: Any) -> Any:
+    r"""The image of an item: itself, the first of a tuple, or a column of a dictionary.
+
+    Raises:
+        InputError: If there is none; it names the data set.
+    """
     if isinstance(item, dict):
         found = next((item[key] for key in KEYS if key in item), None)
     else:
