@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from accelerate import PartialState
 from safetensors.torch import load_file
 
 from geomem.cli.main import run as command
@@ -92,7 +93,9 @@ def test_two_ranks_train_as_one_and_go_on_with_what_one_has_begun(
         with pytest.raises(KeyboardInterrupt):
             sweep.run_units(tmp_path / "both", job, quiet=True)
     sweep.run_units(tmp_path / "one", job, quiet=True)
-    # Rank 0 is this process; the other one needs no more than the command's name.
+    # Rank 0 is this process, which accelerate may know from when it was alone; the other one
+    # needs no more than the command's name.
+    PartialState(cpu=True)
     port = free_port()
     other = started(["-m", "geomem", "sweep"], places(2, 1, port))
     for name, value in places(2, 0, port).items():

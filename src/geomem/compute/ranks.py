@@ -238,6 +238,8 @@ class Ranks:
         from accelerate import PartialState
 
         distributed: Any = import_module("torch.distributed")
+        if not distributed.is_initialized():  # what this process was when it was alone
+            PartialState._reset_state()
         with self._together():
             PartialState(
                 cpu=device == "cpu",

@@ -248,9 +248,10 @@ def check_free(path: Path) -> None:
     r"""Refuses a folder that holds something else than a run."""
     if path.exists() and not path.is_dir():
         raise InputError(f"{path} is a file; choose a folder for the run")
-    if path.is_dir() and not (path / "config.json").exists():
+    if path.is_dir():
         rest = [p for p in path.iterdir() if not p.name.startswith(".")]
-        if rest:
+        # Looked for after the rest: another process may start this very run meanwhile.
+        if rest and not (path / "config.json").exists():
             raise InputError(
                 f"{path} is not empty and holds no run ({rest[0].name}); choose another `out`"
             )
