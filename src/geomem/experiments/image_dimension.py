@@ -179,13 +179,13 @@ def _of_set(dataset: xr.Dataset, out: Path, data: str, scale: Scale) -> dict[str
     exact = group_numbers(dataset, WHOLE, kinds=("empirical",)).isel(group=0)
     sizes = [int(n) for n in learned.num_samples.values]
     exact = exact.isel(subject=[exact.num_samples.values.tolist().index(n) for n in sizes])
-    places = [_nearest(learned, level) for level in SHOWN]
+    places = [nearest_level(learned, level) for level in SHOWN]
     sigmas = tuple(float(learned.sigma.values[k]) for k in places)
     asked = PredictedDimension(dataset.attrs["data_digest"], tuple(sizes), sigmas)
     predicted = asked.run(out / f"{folder_of(data)}-predicted.json", sweep.source)["predicted"]
     bundle, traces = _bundle(out, data, last), []
     for level in BUNDLE:
-        k = _nearest(learned, level)
+        k = nearest_level(learned, level)
         traces.append(
             {at: _pairs(learned[f"{at}_dimension"].isel(sigma=k), learned, at, k)
              for at in ("training", "held_out")}
@@ -194,24 +194,26 @@ def _of_set(dataset: xr.Dataset, out: Path, data: str, scale: Scale) -> dict[str
         "sizes": sizes,
         "levels": [float(f"{learned.sigma_relative.values[k]:.3g}") for k in places],
         "ambient": int(dataset.attrs["ambient_dim"]),
-        "nats": _column(learned, "nats"),
-        "share": _column(learned, "whole_share"),
-        "lost": _column(learned.isel(sigma=places[0]), "share"),
-        "exact_nats": _column(exact, "nats"),
-        "training": [_column(learned.isel(sigma=k), "training_dimension") for k in places],
-        "held_out": [_column(learned.isel(sigma=k), "held_out_dimension") for k in places],
-        "exact": [_column(exact.isel(sigma=k), "training_dimension") for k in places],
+        "nats": column(learned, "nats"),
+        "share": column(learned, "whole_share"),
+        "lost": column(learned.isel(sigma=places[0]), "share"),
+        "exact_nats": column(exact, "nats"),
+        "training": [column(learned.isel(sigma=k), "training_dimension") for k in places],
+        "held_out": [column(learned.isel(sigma=k), "held_out_dimension") for k in places],
+        "exact": [column(exact.isel(sigma=k), "training_dimension") for k in places],
         "predicted": [[predicted[str(n)][s] for n in sizes] for s in range(len(SHOWN))],
         "bundle": bundle,
         "traces": traces,
     }
 
 
-def _nearest(known: xr.Dataset, level: float) -> int:
+def nearest_level(known: xr.Dataset, level: float) -> int:
+    r"""The place of the measured level nearest to one in rms."""
     return int(np.abs(np.log(known.sigma_relative.values / level)).argmin())
 
 
-def _column(known: xr.Dataset, name: str) -> list[list[float]]:
+def column(known: xr.Dataset, name: str) -> list[list[float]]:
+    r"""Values and errors of a quantity by row, as a document holds them."""
     return [_pair(v, e) for v, e in zip(known[name].values, known[f"{name}_stderr"].values,
                                         strict=True)]  # fmt: skip
 

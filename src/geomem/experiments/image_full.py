@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import xarray as xr
 from matplotlib.figure import Figure
 
 from geomem.errors import InputError
@@ -25,7 +24,7 @@ from geomem.experiments.experiment import (
     Verdict,
     verdict_of,
 )
-from geomem.experiments.image_dimension import ImageDimension
+from geomem.experiments.image_dimension import ImageDimension, column, nearest_level
 from geomem.experiments.images import (
     LEVEL,
     SETS,
@@ -73,11 +72,12 @@ class FullPictures(Experiment):
         """
         curves = {}
         for data in self.sets:
-            sizes = [int(n) for n in full_of(data).sizes]
-            full = _shares(out / _folder(data), sizes, 2000)
+            sweep = full_of(data)
+            sizes, last = [int(n) for n in sweep.sizes], int(sweep.steps or 0)
+            full = _shares(out / _folder(data), sizes, last)
             if full is None:
                 continue
-            small = _shares(out / folder_of(data), sizes, 2000)
+            small = _shares(out / folder_of(data), sizes, last)
             curves[data] = {"sizes": sizes, "full": full, "small": small}
         if not curves:
             raise InputError(
@@ -131,19 +131,13 @@ def _shares(path: Path, sizes: Sequence[int], step: int) -> dict[str, Any] | Non
     if not set(sizes) <= set(there):
         return None
     known = known.isel(subject=[there.index(n) for n in sizes])
-    level = int(np.abs(np.log(known.sigma_relative.values / LEVEL)).argmin())
     return {
         "pixels": int(dataset.attrs["ambient_dim"]),
         "control": dataset.attrs["control"],
-        "share": _pairs(known, "whole_share"),
-        "nats": _pairs(known, "nats"),
-        "lost": _pairs(known.isel(sigma=level), "share"),
+        "share": column(known, "whole_share"),
+        "nats": column(known, "nats"),
+        "lost": column(known.isel(sigma=nearest_level(known, LEVEL)), "share"),
     }
-
-
-def _pairs(known: xr.Dataset, name: str) -> list[list[float]]:
-    values = zip(known[name].values, known[f"{name}_stderr"].values, strict=True)
-    return [[float(f"{v:.5g}"), float(f"{e:.3g}")] for v, e in values]
 
 
 def _verdict(curves: Mapping[str, Mapping[str, Any]]) -> tuple[Verdict, str]:

@@ -8,7 +8,6 @@ blocks), trained by geomem's recipe, which is not the authors'.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 from functools import cache
 from itertools import groupby
 from pathlib import Path
@@ -58,16 +57,6 @@ def sweep_of(kind: str, scale: Scale) -> Sweep:
         blocks=2,
         levels=16,
         together=long,
-    )
-
-
-def long_of(kind: str) -> Sweep:
-    r"""The longest trainings: a million steps at ten times the rate of the paper's two."""
-    return replace(
-        sweep_of(kind, "gpu"),
-        sizes=(50, 250, 500),
-        steps=1_000_000,
-        measured_steps=(6000, 20_000, 60_000, 200_000, 500_000),
     )
 
 

@@ -24,11 +24,11 @@ from geomem.experiments.subspaces import (
     SURE,
     Subspaces,
     correlations,
+    retention_cells,
     retention_of,
     sure_cells,
 )
 from geomem.runs.load import load
-from geomem.stats import Estimate
 
 SHOWN = (0.0527, 0.109, 0.207)  # levels of the table and of the figure
 DRAWN = 6  # sizes of the figure at most
@@ -167,20 +167,11 @@ def _verdict(counts: Mapping[tuple[str, int], tuple[int, ...]]) -> tuple[Verdict
 
 
 def _rows(kind: str, steps: Mapping[int, xr.Dataset]) -> list[list[str]]:
-    rows = []
-    for size in steps[max(steps)].num_samples.values:
-        for step, one in steps.items():
-            at = one.sel(num_samples=size)
-            cells = []
-            for sigma in SHOWN:
-                level = at.sel(sigma=sigma, method="nearest")
-                groups = (
-                    Estimate(float(level.retention[g]), float(level.retention_stderr[g]))
-                    for g in (0, 1)
-                )
-                cells.append(" / ".join(map(repr, groups)))
-            rows.append([kind, f"{int(size):,}", f"{step:,}", *cells])
-    return rows
+    return [
+        [kind, f"{int(size):,}", f"{step:,}", *retention_cells(one, size, SHOWN)]
+        for size in steps[max(steps)].num_samples.values
+        for step, one in steps.items()
+    ]
 
 
 def _levels(found: Mapping[str, Mapping[int, xr.Dataset]]) -> list[float]:

@@ -8,7 +8,7 @@ points. Errors hold both what trainings and what points differ by.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -263,19 +263,27 @@ def correlations(found: xr.Dataset, exact: Mapping[str, Any]) -> list[str]:
     return [f"{spearmanr(measured, other).statistic:.2f}" for other in (predicted, paper)]
 
 
+def retention_cells(found: xr.Dataset, size: int | float, levels: Sequence[float]) -> list[str]:
+    r"""Retention of high / low variance with errors, at the measured levels nearest to these.
+
+    Arguments:
+        found: What :func:`retention_of` returns.
+        size: The number of training points.
+        levels: The levels.
+    """
+    cells = []
+    for sigma in levels:
+        one = found.sel(num_samples=size).sel(sigma=sigma, method="nearest")
+        pair = (Estimate(float(one.retention[g]), float(one.retention_stderr[g])) for g in (0, 1))
+        cells.append(" / ".join(map(repr, pair)))
+    return cells
+
+
 def _rows(kind: str, found: xr.Dataset) -> list[list[str]]:
-    rows = []
-    for size in found.num_samples.values:
-        cells = []
-        for sigma in SHOWN:
-            one = found.sel(num_samples=size).sel(sigma=sigma, method="nearest")
-            pair = [
-                repr(Estimate(float(one.retention[g]), float(one.retention_stderr[g])))
-                for g in (0, 1)
-            ]
-            cells.append(" / ".join(pair))
-        rows.append([kind, f"{int(size):,}", *cells])
-    return rows
+    return [
+        [kind, f"{int(size):,}", *retention_cells(found, size, SHOWN)]
+        for size in found.num_samples.values
+    ]
 
 
 def _verdict(counts: Mapping[str, tuple[int, ...]]) -> tuple[Verdict, str]:

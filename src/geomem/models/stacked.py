@@ -23,6 +23,7 @@ from torch import Tensor
 from torch.func import functional_call, stack_module_state, vmap
 
 from geomem.compute.files import atomic_write
+from geomem.denoiser import expand
 from geomem.errors import GeomemError
 from geomem.models.networks import (
     LEVEL_MEAN,
@@ -30,7 +31,7 @@ from geomem.models.networks import (
     NetworkConfig,
     PreconditionedDenoiser,
 )
-from geomem.models.train import Training, loss_weight, no_checkpoint
+from geomem.models.train import MOMENTS, Training, loss_weight, no_checkpoint
 from geomem.stats import seed_sequence
 
 WARM_UP = 3  # steps before a graph is recorded, as CUDA asks for
@@ -134,10 +135,9 @@ class StackedState:
     def _loss(self) -> Tensor:
         def one(weights: dict[str, Tensor], x_0: Tensor, s: Tensor, z: Tensor) -> Tensor:
             sigma_data = self._network.sigma_data
-            shape = (-1,) + (1,) * (x_0.ndim - 1)
             sigma = s * sigma_data
             denoised = functional_call(
-                self._network, weights, (x_0 + sigma.reshape(shape) * z, sigma)
+                self._network, weights, (x_0 + expand(sigma, x_0) * z, sigma)
             )
             error: Tensor = (denoised - x_0).square().flatten(1).mean(1)
             return (loss_weight(s, sigma_data) * error).mean()
@@ -210,7 +210,7 @@ class StackedState:
                     raise no_checkpoint(path)
                 weight.copy_(tensors[f"weights.{name}"])
                 self.average[name].copy_(tensors[f"average.{name}"])
-                moments = {k: tensors.get(f"adam.{k}.{name}") for k in _MOMENTS}
+                moments = {k: tensors.get(f"adam.{k}.{name}") for k in MOMENTS}
                 on = self.device if self._captures else "cpu"
                 self._optimizer.state[weight] = {
                     k: v.to(on if k == "step" else self.device)
@@ -223,9 +223,6 @@ class StackedState:
             raise  # none is none, not a damaged one
         except (OSError, KeyError, RuntimeError, SafetensorError) as error:
             raise no_checkpoint(path) from error
-
-
-_MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 
 
 def _on(

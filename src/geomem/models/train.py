@@ -30,6 +30,7 @@ from geomem.errors import GeomemError, InputError
 from geomem.models.networks import LEVEL_MEAN, LEVEL_SPREAD, NetworkConfig
 from geomem.stats import seed_sequence
 
+MOMENTS = ("step", "exp_avg", "exp_avg_sq")  # what Adam keeps of a weight
 SECONDS = 1.0  # between two checkpoints: a short training need not write any
 
 
@@ -207,10 +208,9 @@ class TrainState:
         return {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}
 
     def _load_moments(self, tensors: dict[str, Tensor]) -> None:
-        names = ("step", "exp_avg", "exp_avg_sq")
         for k, parameter in enumerate(self.parameters):
             if self.step > 0:
-                moments = {n: tensors[f"adam.{k}.{n}"] for n in names}
+                moments = {n: tensors[f"adam.{k}.{n}"] for n in MOMENTS}
                 # Its count of steps, too, is where a fused optimizer computes.
                 self.optimizer.state[parameter] = {n: v.to(self.device) for n, v in moments.items()}
 
